@@ -21,11 +21,11 @@ EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """size: entries; bytes: length of the entries file; time_ns: of the last entry; frontier: subtree roots."""
+    """size: entries; size_bytes: length of the entries file; time_ns: of the last entry; frontier: subtree roots."""
 
     origin: str
     size: int = 0
-    bytes: int = 0
+    size_bytes: int = 0
     time_ns: int = 0
     frontier: tuple[bytes, ...] = ()
 
@@ -34,7 +34,7 @@ class Checkpoint:
 
     def text(self) -> bytes:
         """Origin, size and root as in C2SP tlog-checkpoint, then extension lines."""
-        lines = [self.origin, str(self.size), _b64(self.root()), f"bytes {self.bytes}", f"time {self.time_ns}"]
+        lines = [self.origin, str(self.size), _b64(self.root()), f"bytes {self.size_bytes}", f"time {self.time_ns}"]
         return "\n".join(lines + [f"frontier {_b64(node)}" for node in self.frontier] + [""]).encode()
 
     def signed(self, signer: Ed25519PrivateKey) -> bytes:
@@ -82,11 +82,11 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def _read(note: bytes) -> tuple[Checkpoint, bytes]:
     text, _, signature_line = note.decode().partition("\n\n")
-    origin, size, _root, size_bytes, time_ns, *frontier = text.split("\n")
+    origin, size, _root, length, time_ns, *frontier = text.split("\n")
     checkpoint = Checkpoint(
         origin=origin,
         size=int(size),
-        bytes=int(size_bytes.removeprefix("bytes ")),
+        size_bytes=int(length.removeprefix("bytes ")),
         time_ns=int(time_ns.removeprefix("time ")),
         frontier=tuple(base64.b64decode(line.removeprefix("frontier "), validate=True) for line in frontier),
     )

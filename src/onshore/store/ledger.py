@@ -78,7 +78,7 @@ class Ledger:
             grown = Checkpoint(
                 origin=self._origin,
                 size=head.size + 1,
-                bytes=head.bytes + len(line) + 1,
+                size_bytes=head.size_bytes + len(line) + 1,
                 time_ns=time_ns,
                 frontier=frontier,
             )
@@ -135,14 +135,14 @@ class Ledger:
         return []
 
     def _tail_problems(self, head: Checkpoint) -> list[str]:
-        tail = (self._folder / ENTRIES).stat().st_size - head.bytes
+        tail = (self._folder / ENTRIES).stat().st_size - head.size_bytes
         pending = (self._folder / NEXT).exists()
         if pending:
             try:
                 grown = Checkpoint.parse(self._read(NEXT), self._origin, self._signer.public_key())
             except CorruptError as fault:
                 return [str(fault)]
-            if grown.size != head.size + 1 or not 0 <= tail <= grown.bytes - head.bytes:
+            if grown.size != head.size + 1 or not 0 <= tail <= grown.size_bytes - head.size_bytes:
                 return ["an announced append does not fit the log"]
             return []
         return [] if tail == 0 else [f"{tail} bytes more than the checkpoint signed"]
@@ -159,14 +159,14 @@ class Ledger:
             raise CorruptError("ledger_broken", ENTRIES, f"{problems[0]}; run ledger verify and restore a copy.")
         if (self._folder / NEXT).exists():
             with (self._folder / ENTRIES).open("r+b") as file:
-                file.truncate(head.bytes)
+                file.truncate(head.size_bytes)
                 os.fsync(file.fileno())
             (self._folder / NEXT).unlink()
             sync_folder(self._folder)
         return head
 
     def _lines(self, head: Checkpoint) -> Iterator[bytes]:
-        left = head.bytes
+        left = head.size_bytes
         with (self._folder / ENTRIES).open("rb") as file:
             while left > 0:
                 line = file.readline(left)
