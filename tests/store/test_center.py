@@ -339,8 +339,12 @@ def test_a_destroyed_key_reads_nothing(center: Center) -> None:
     center.close()
     assert not any(wrapped in path.read_bytes() for path in center.root.glob("state.sqlite*"))
     assert list(center.ledger.entries())[-1].body == {"key": "drive-1"}
-    with pytest.raises(NotFoundError):
-        center.destroy_key("drive-1")
+    with pytest.raises(NotFoundError, match="destroyed"):
+        center.put(b"more of it", SEGMENT, key="drive-1")
+    for known in ("drive-1", "drive-9"):
+        with pytest.raises(NotFoundError):
+            center.destroy_key(known)
+    assert [entry.kind for entry in center.ledger.entries()].count("key_destroyed") == 1
     with pytest.raises(UsageError):
         center.destroy_key("center")
 

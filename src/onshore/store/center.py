@@ -334,15 +334,20 @@ class Center:
             raise UsageError(
                 "destroy key center", "it seals what belongs to no drive; only drives' keys are destroyed."
             )
-        self.ledger.append("key_destroyed", {"key": check_id(key_id, "data key")})
+        table = state.DATA_KEYS
+        mine = table.c.id == check_id(key_id, "data key")
+        with self._reader.connect() as connection:
+            wrapped = connection.execute(sa.select(table.c.wrapped).where(mine)).scalar_one_or_none()
+        if not wrapped:
+            raise NotFoundError(f"data key {key_id}", "it is not in this center, or was destroyed before.")
+        self.ledger.append("key_destroyed", {"key": key_id})
         with self.db.begin() as connection:
-            gone = connection.execute(sa.delete(state.DATA_KEYS).where(state.DATA_KEYS.c.id == key_id)).rowcount
-        # The deleted page is overwritten (secure_delete), and the write-ahead log that still holds it is emptied.
+            # The row stays, empty: what was erased does not come back under a fresh key of the same name.
+            connection.execute(sa.update(table).where(mine).values(wrapped=b""))
+        # The old value is overwritten (secure_delete), and the write-ahead log that still holds it is emptied.
         with self._reader.connect() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         self._data_keys.pop(key_id, None)
-        if not gone:
-            raise NotFoundError(f"data key {key_id}", "it is not in this center, or was destroyed before.")
 
     # -- bytes -------------------------------------------------------------------------------------------------------
 
@@ -478,7 +483,7 @@ class Center:
                     connection.execute(sa.insert(table).values(id=key_id, wrapped=wrapped))
         with self._reader.connect() as connection:
             wrapped_key = connection.execute(asked).scalar_one_or_none()
-        if wrapped_key is None:
+        if not wrapped_key:
             raise NotFoundError(f"data key {key_id}", "it was destroyed; what it sealed cannot be read again.")
         self._data_keys[key_id] = self.keys.unwrap(key_id, wrapped_key)
         return self._data_keys[key_id]
