@@ -174,6 +174,12 @@ def test_a_permit_covers_exactly_what_it_names(changes: dict[str, Any]) -> None:
     assert refusal.code == "permit_invalid" and refusal.rule == "permit-needed"
 
 
+def test_without_a_time_no_permit_is_in_time() -> None:
+    label = Label(region="cn", kind="weights")
+    assert export(label, permit(expires_s=(1 << 62))) is None
+    assert code(export(label, permit(expires_s=(1 << 62)), now_s=None)) == "permit_invalid"
+
+
 def test_what_is_left_unmeasured_must_be_accepted_by_name() -> None:
     label = Label(region="cn", kind="weights", sensitivity=frozenset(["unmeasured_plates"]))
     refusal = export(label, permit())
