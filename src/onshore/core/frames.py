@@ -44,14 +44,20 @@ def path_at_arcs(xy_N2: ArrayLike, arcs_m: ArrayLike) -> tuple[Floats, NDArray[n
 def rear_axle_track(front_xy_N2: ArrayLike, yaw0_rad: float, axle_to_front_m: float) -> Floats:
     """Rear-axle poses (N, 3: x, y, yaw) that follow front-bumper points as a trailer does (the tractrix).
 
-    A traffic engine reports the front bumper and a chord angle; cameras and labels need the smooth heading.
+    A traffic engine reports the front bumper and a chord angle; cameras and labels need the smooth heading. Long steps
+    are taken in pieces of at most 0.1 m, since the tractrix is only followed exactly in the limit.
     """
     front = np.asarray(front_xy_N2, np.float64)
     poses = np.empty((len(front), 3))
     rear = front[0] - axle_to_front_m * np.array([np.cos(yaw0_rad), np.sin(yaw0_rad)])
+    before = front[0]
     for index, point in enumerate(front):
-        offset = point - rear
-        offset = offset / max(float(np.hypot(*offset)), 1e-9)
-        rear = point - offset * axle_to_front_m
+        pieces = max(1, int(np.hypot(*(point - before)) / 0.1))
+        for share in np.arange(1, pieces + 1) / pieces:
+            tow = before + (point - before) * share
+            offset = tow - rear
+            offset = offset / max(float(np.hypot(*offset)), 1e-9)
+            rear = tow - offset * axle_to_front_m
         poses[index] = (*rear, np.arctan2(offset[1], offset[0]))
+        before = point
     return poses
