@@ -90,7 +90,7 @@ def test_wrapped_angles_are_the_same_angle(angle: float) -> None:
 
 
 def test_a_trailer_on_a_circle_turns_with_it() -> None:
-    angle = np.linspace(0, math.pi, 400)
+    angle = np.linspace(0, math.pi, 100)
     front = np.stack([20 * np.sin(angle), 20 - 20 * np.cos(angle)], -1)
     poses = rear_axle_track(front, 0.0, 3.7)
     lag = angle[-1] - poses[-1, 2]
