@@ -1,0 +1,206 @@
+"""Catalog tables: Lance datasets in the center, read with filters, written under a lock, asked in SQL.
+
+Rule: column types are settled by the first rows and stay; a missing table is an empty one; SQL sees the tables alone.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onshore.core.digest import check_id
+from onshore.core.errors import InputError, NotFoundError
+from onshore.store.files import locked
+
+if TYPE_CHECKING:
+    import duckdb
+    import lance
+    import pyarrow as pa
+
+#: A table of more files than this is compacted after a write.
+FRAGMENTS_BEFORE_TIDYING = 64
+
+
+class Table:
+    """One catalog table. Rows are dicts of str, int, float, bool, None and lists of these."""
+
+    def __init__(self, folder: Path, name: str, locks: Path) -> None:
+        self.name = check_id(name.replace("_", "-"), "table") and name
+        self._path, self._lock = folder / f"{name}.lance", locks / f"table-{name}.lock"
+
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        """Add rows, all or none."""
+        if not rows:
+            return
+        with locked(self._lock):
+            fresh = _fitted(rows, self._schema(), self.name)
+            self._ready(fresh.schema).insert(fresh)
+            self._tidy()
+
+    def upsert(self, rows: list[dict[str, Any]], on: str = "id") -> None:
+        """Replace rows whose `on` is known, add the others; all or none. Of rows with one `on`, the last holds."""
+        rows = list({row[on]: row for row in rows}.values())
+        if not rows:
+            return
+        with locked(self._lock):
+            fresh = _fitted(rows, self._schema(), self.name)
+            merge = self._ready(fresh.schema).merge_insert(on)
+            merge.when_matched_update_all().when_not_matched_insert_all().execute(fresh)
+            self._tidy()
+
+    def delete(self, where: str) -> None:
+        """Delete the rows for which the SQL expression holds."""
+        with locked(self._lock):
+            stored = self._open()
+            if stored is not None:
+                stored.delete(where)
+
+    def rows(
+        self,
+        where: str | None = None,
+        columns: list[str] | None = None,
+        limit: int | None = None,
+        order: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Rows for which `where` (SQL) holds. order: a column, with ' desc' for descending."""
+        table = self.arrow(where, columns if order is None else None, limit if order is None else None)
+        if table is None:
+            return []
+        if order is not None:
+            column, _, direction = order.partition(" ")
+            table = table.sort_by([(column, "descending" if direction.lower() == "desc" else "ascending")])
+            table = table.select(columns) if columns else table
+        found: list[dict[str, Any]] = table.slice(0, limit).to_pylist()
+        return found
+
+    def count(self, where: str | None = None) -> int:
+        stored = self._open()
+        return 0 if stored is None else int(stored.count_rows(filter=where))
+
+    def arrow(
+        self, where: str | None = None, columns: list[str] | None = None, limit: int | None = None
+    ) -> pa.Table | None:
+        """The rows as one Arrow table; None while the table is missing."""
+        stored = self._open()
+        if stored is None:
+            return None
+        try:
+            return stored.to_table(filter=where, columns=columns, limit=limit)
+        except (OSError, ValueError) as fault:
+            raise InputError("missing_column", f"table {self.name}, where {where!r}", f"{fault}") from fault
+
+    def compact(self) -> None:
+        """Rewrite the table without deleted rows and drop every older version: what was deleted is gone from disk."""
+        with locked(self._lock):
+            stored = self._open()
+            if stored is not None:
+                stored.optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
+                self._reopened().cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+
+    def _tidy(self) -> None:
+        """Many small commits become few files; versions that a reader may still hold are kept for an hour."""
+        stored = self._reopened()
+        if len(stored.get_fragments()) >= FRAGMENTS_BEFORE_TIDYING:
+            stored.optimize.compact_files()
+            self._reopened().cleanup_old_versions(older_than=timedelta(hours=1))
+
+    def _ready(self, schema: pa.Schema) -> lance.LanceDataset:
+        """The dataset with exactly this schema: made, or rewritten once when a column gets its type or is new."""
+        import lance
+
+        stored = self._open()
+        if stored is None:
+            return lance.write_dataset(schema.empty_table(), self._path)
+        if stored.schema == schema:
+            return stored
+        rows = stored.to_table()
+        for field in schema:
+            if field.name not in rows.schema.names:
+                rows = rows.append_column(field, _nulls(len(rows), field))
+        return lance.write_dataset(rows.select(schema.names).cast(schema), self._path, mode="overwrite")
+
+    def _schema(self) -> pa.Schema | None:
+        stored = self._open()
+        return None if stored is None else stored.schema
+
+    def _reopened(self) -> lance.LanceDataset:
+        import lance
+
+        return lance.dataset(self._path)
+
+    def _open(self) -> lance.LanceDataset | None:
+        return self._reopened() if (self._path / "_versions").is_dir() else None
+
+
+def query(folder: Path, locks: Path, sql: str) -> list[dict[str, Any]]:
+    """Run SQL over the tables it names: no files, no network, no extensions, settings locked."""
+    import duckdb
+
+    words = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", sql))
+    with duckdb.connect(":memory:") as connection:
+        for path in sorted(folder.glob("*.lance")):
+            if path.stem in words:
+                connection.register(path.stem, Table(folder, path.stem, locks).arrow())
+        lock_down(connection)
+        try:
+            answer = connection.execute(sql)
+            names = [column[0] for column in answer.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+        except duckdb.CatalogException as fault:
+            raise NotFoundError("sql", str(fault)) from fault
+        except duckdb.Error as fault:
+            raise InputError("usage", "sql", str(fault)) from fault
+
+
+def lock_down(connection: duckdb.DuckDBPyConnection) -> None:
+    for setting in (
+        "python_enable_replacements=false",
+        "enable_external_access=false",
+        "threads=2",
+        "lock_configuration=true",
+    ):
+        connection.execute(f"SET {setting}")
+
+
+def _fitted(rows: list[dict[str, Any]], stored: pa.Schema | None, name: str) -> pa.Table:
+    """The rows as Arrow in the table's schema; columns that are new or had no value yet take their type from here."""
+    import pyarrow as pa
+
+    names = list(dict.fromkeys([*(stored.names if stored else ()), *(key for row in rows for key in row)]))
+    full = [{column: row.get(column) for column in names} for row in rows]
+    settled = {field.name: field for field in stored or () if not _unsettled(field.type)}
+    try:
+        free = [{column: row[column] for column in names if column not in settled} for row in full]
+        inferred = pa.Table.from_pylist(free).schema if len(settled) < len(names) else pa.schema([])
+        schema = pa.schema([settled.get(column) or _kept(inferred.field(column), stored) for column in names])
+        return pa.Table.from_pylist(full, schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as fault:
+        raise InputError("missing_column", f"table {name}", f"a value does not fit its column: {fault}.") from fault
+
+
+def _kept(field: pa.Field, stored: pa.Schema | None) -> pa.Field:
+    """An inferred type, unless it says less than what is stored (nothing, where a list was known to be one)."""
+    if stored is not None and field.name in stored.names and _is_null(field.type):
+        return stored.field(field.name)
+    return field
+
+
+def _is_null(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_null(kind))
+
+
+def _unsettled(kind: pa.DataType) -> bool:
+    """A type that no value has settled: null, or a list of such."""
+    import pyarrow as pa
+
+    return bool(_is_null(kind) or (pa.types.is_list(kind) and _unsettled(kind.value_type)))
+
+
+def _nulls(count: int, field: pa.Field) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.nulls(count, field.type)
