@@ -227,7 +227,9 @@ class Center:
         """Rows of a DuckDB query over the tables; it reads nothing else."""
         return query(self.root / "tables", self.root / "locks", text)
 
-    def stage(self, name: str, inputs: dict[str, Any], run: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
+    def stage(
+        self, name: str, inputs: dict[str, Any], run: Callable[[], dict[str, Any]]
+    ) -> tuple[dict[str, Any], bool]:
         """Run once for these inputs. Returns (outputs, fresh); a killed run left no record and runs again."""
         key = record_digest({"name": name, "inputs": inputs})
         asked = sa.select(state.STAGES.c.outputs).where(state.STAGES.c.key == key)
@@ -328,7 +330,9 @@ class Center:
             "key_id": key_id,
         }
         with self.db.begin() as connection:
-            following = connection.execute(sa.select(sa.func.coalesce(sa.func.max(table.c.sequence), 0) + 1)).scalar_one()
+            following = connection.execute(
+                sa.select(sa.func.coalesce(sa.func.max(table.c.sequence), 0) + 1)
+            ).scalar_one()
             held = connection.execute(insert(table).values({**row, "sequence": following}).on_conflict_do_nothing())
             if held.rowcount:
                 for parent in artifact.parents:
@@ -410,7 +414,9 @@ class SealedZone:
     ) -> Artifact:
         """Store an original under its drive's key. The label's kind must be raw_drive."""
         if label.kind != "raw_drive" or key == CENTER_KEY:
-            raise UsageError(f"seal {label.kind} under {key}", "the sealed zone takes raw_drive under a drive's own key.")
+            raise UsageError(
+                f"seal {label.kind} under {key}", "the sealed zone takes raw_drive under a drive's own key."
+            )
         return self._center._store(data, label, name=name, parents=(), meta=meta or {}, key=key)
 
     def unseal(self, artifact_id: str) -> bytes:

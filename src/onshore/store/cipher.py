@@ -52,7 +52,9 @@ def decrypt(stored: bytes, data_key: bytes, scope: bytes, subject: str) -> Itera
         try:
             yield cipher.decrypt(_nonce(number, last=last), view[start : start + step], header)
         except InvalidTag as fault:
-            raise CorruptError("corrupt", subject, f"chunk {number} does not authenticate; restore the file.") from fault
+            raise CorruptError(
+                "corrupt", subject, f"chunk {number} does not authenticate; restore the file."
+            ) from fault
 
 
 def pieces(data: bytes) -> Iterator[memoryview]:

@@ -70,7 +70,9 @@ class Keys:
         try:
             key = path.read_bytes()
         except OSError as fault:
-            advice = "name the center's key folder in center.toml (keys_dir) or restore it; nothing decrypts without it."
+            advice = (
+                "name the center's key folder in center.toml (keys_dir) or restore it; nothing decrypts without it."
+            )
             raise OnshoreError("key_missing", path, advice) from fault
         if len(key) != KEY_BYTES:
             raise CorruptError("corrupt", path, f"a key file has {KEY_BYTES} bytes, this one {len(key)}; restore it.")

@@ -81,7 +81,9 @@ class Table:
         stored = self._open()
         return 0 if stored is None else int(stored.count_rows(filter=where))
 
-    def arrow(self, where: str | None = None, columns: list[str] | None = None, limit: int | None = None) -> pa.Table | None:
+    def arrow(
+        self, where: str | None = None, columns: list[str] | None = None, limit: int | None = None
+    ) -> pa.Table | None:
         """The rows as one Arrow table; None while the table is missing."""
         stored = self._open()
         if stored is None:
@@ -118,7 +120,12 @@ def query(folder: Path, locks: Path, sql: str) -> list[dict[str, Any]]:
 
 
 def lock_down(connection: duckdb.DuckDBPyConnection) -> None:
-    for setting in ("python_enable_replacements=false", "enable_external_access=false", "threads=2", "lock_configuration=true"):
+    for setting in (
+        "python_enable_replacements=false",
+        "enable_external_access=false",
+        "threads=2",
+        "lock_configuration=true",
+    ):
         connection.execute(f"SET {setting}")
 
 
