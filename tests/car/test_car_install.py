@@ -129,10 +129,12 @@ def test_what_runs_keeps_running_when_its_offer_expires(shop: Shop, car: Path) -
 
 
 def test_a_release_for_another_region_is_refused(shop: Shop, car: Path, tmp_path: Path) -> None:
-    shop.release(payload(2), region="us")
-    refused(update(shop.repo, car), "wrong_region")
-    shop.release(payload(3))
     refused(update(shop.repo, car, "us"), "wrong_region")
+    sister = Shop(tmp_path / "sister", "us")
+    sister.keys = shop.keys  # even when the very same keys sign for both
+    for counter in (2, 3):
+        sister.release(payload(counter, region="us"))
+    refused(update(sister.repo, car), "wrong_region")
     other = Shop(tmp_path / "other", "us")
     other.release(payload(9, region="us"))
     refused(update(other.repo, car), "wrong_region")
