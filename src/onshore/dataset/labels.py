@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from onshore.bundle.inputs import side_inputs
 from onshore.clip.motion import MAX_GAP_S, STANDING_MPS, Motion, integrate, motion, seconds
 from onshore.core.control import VehicleGeometry
-from onshore.core.frames import to_frame
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
 from onshore.core.recording import Signals
 
@@ -127,7 +126,8 @@ def _paths(track: Track, t_ns: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bo
     horizon = _at(track, t_ns + round(LONGEST_FUTURE_S * 1e9), track.along_m)
     points = np.stack([np.interp(arcs, track.along_m, track.poses_N3[:, axis]) for axis in (0, 1)], -1)
     poses = np.stack([_at(track, t_ns, track.poses_N3[:, axis]) for axis in range(3)], -1)
-    seen = np.stack([to_frame(points[i], *poses[i]) for i in range(len(t_ns))]) if len(t_ns) else points
+    offset, (cos, sin) = points - poses[:, None, :2], (np.cos(poses[:, 2, None]), np.sin(poses[:, 2, None]))
+    seen = np.stack([offset[..., 0] * cos + offset[..., 1] * sin, offset[..., 1] * cos - offset[..., 0] * sin], -1)
     return seen, arcs <= horizon[:, None] + 1e-6
 
 
