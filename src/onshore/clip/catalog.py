@@ -138,7 +138,9 @@ def _requested(request: Mapping[str, Any] | ClipRef) -> tuple[str, int, int]:
         segment_id = request["segment"] if "segment" in request else request["segment_id"]
         return str(segment_id), int(request["start_ns"]), int(request["end_ns"])
     except (KeyError, TypeError, ValueError) as problem:
-        raise InputError("bad_id", "requested clip", f"it names segment, start_ns and end_ns; {problem} is wrong.") from problem
+        raise InputError(
+            "bad_id", "requested clip", f"it names segment, start_ns and end_ns; {problem} is wrong."
+        ) from problem
 
 
 def _version(trigger: str) -> int:
@@ -193,7 +195,9 @@ def _row(record: dict[str, Any]) -> ClipRow:
     return plain  # type: ignore[return-value]
 
 
-def find(center: Center, where: str | None = None, trigger: str | None = None, limit: int | None = 50) -> list[dict[str, Any]]:
+def find(
+    center: Center, where: str | None = None, trigger: str | None = None, limit: int | None = 50
+) -> list[dict[str, Any]]:
     """Clips for which `where` (an SQL expression over the clips table) holds, oldest first.
 
     Raises UsageError when the expression cannot be read or names an unknown column.

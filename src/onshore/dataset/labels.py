@@ -8,6 +8,7 @@ Letters: M moments, K path points, S speed times.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -147,7 +148,7 @@ def _runs(moved: Motion) -> list[slice]:
         speed = np.nan_to_num(np.maximum(moved.speed_mps[1:], moved.speed_mps[:-1]), nan=60.0)
         broken |= step_m > speed * step_s + JUMP_M
     edges = [0, *(np.flatnonzero(broken) + 1), len(moved.t_ns)]
-    return [slice(first, last) for first, last in zip(edges, edges[1:], strict=False) if last - first > 1]
+    return [slice(first, last) for first, last in itertools.pairwise(edges) if last - first > 1]
 
 
 def _continues(before: Motion, after: Motion) -> bool:

@@ -35,7 +35,9 @@ class Perturb:
     def __post_init__(self) -> None:
         sizes = (self.lateral_sigma_m, self.lateral_max_m, self.yaw_sigma_rad, self.yaw_max_rad)
         if not 0 <= self.share <= 1 or min(sizes) < 0 or self.yaw_max_rad > 0.7:
-            raise InputError("bad_config", "perturb", "share lies in 0..1, sizes are not negative, yaw at most 0.7 rad.")
+            raise InputError(
+                "bad_config", "perturb", "share lies in 0..1, sizes are not negative, yaw at most 0.7 rad."
+            )
 
     def draw(self, random: np.random.Generator, count: int) -> tuple[Floats, Floats]:
         """Lateral (m) and yaw (rad) of `count` samples; zeros for those that stay on the line."""

@@ -110,13 +110,17 @@ class Proxy:
                 schema_version=head["schema_version"],
             )
         except (KeyError, IndexError, TypeError, ValueError, InputError) as problem:
-            raise CorruptError("corrupt", subject, f"this is not a proxy ({problem!r}); freeze the dataset again.") from problem
+            raise CorruptError(
+                "corrupt", subject, f"this is not a proxy ({problem!r}); freeze the dataset again."
+            ) from problem
 
 
 def build_proxy(recording: Recording, view: View) -> Proxy:
     """The proxy of an anonymised recording. Raises InputError `empty_input` without pictures, `not_allowed` unanonymised."""
     if not recording.anonymised:
-        raise InputError("not_allowed", f"segment {recording.segment_id}", "proxies are made of anonymised frames only.")
+        raise InputError(
+            "not_allowed", f"segment {recording.segment_id}", "proxies are made of anonymised frames only."
+        )
     camera, video = front_video(recording)
     maps = view_maps(camera, view, wide=True)
     chosen = set(nearest_to_grid(video.t_ns, RATE_HZ).tolist())

@@ -23,7 +23,9 @@ def split_drives(places: Mapping[str, str], *, held_out: float, seed: int, by: s
     """
     if not 0 <= held_out < 1 or by not in ("place", "drive"):
         raise InputError("bad_config", "held_out", "give a share of at least 0 and below 1, by place or by drive.")
-    groups = {drive: (f"place {place}" if by == "place" and place else f"drive {drive}") for drive, place in places.items()}
+    groups = {
+        drive: (f"place {place}" if by == "place" and place else f"drive {drive}") for drive, place in places.items()
+    }
     if len(set(groups.values())) == 1:
         groups = {drive: f"drive {drive}" for drive in places}
     ranked = sorted({(_lot(group, seed), group) for group in groups.values()})

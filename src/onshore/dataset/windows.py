@@ -8,6 +8,7 @@ Letters: N frames, H rows, W columns, M windows, T frames of a window, K path po
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ class WindowSpec:
 
     def __post_init__(self) -> None:
         offsets = self.frame_offsets_s
-        if not offsets or offsets[-1] != 0.0 or any(a <= b for a, b in zip(offsets, offsets[1:], strict=False)):
+        if not offsets or offsets[-1] != 0.0 or any(a <= b for a, b in itertools.pairwise(offsets)):
             raise InputError("bad_config", f"frame_offsets_s {offsets}", "give falling ages that end with 0.0.")
         if self.stride_s <= 0:
             raise InputError("bad_config", f"stride_s {self.stride_s}", "a stride is positive.")
@@ -145,9 +146,7 @@ def build_windows(
 
 def weights_of(labels: Moments) -> NDArray[np.float64]:
     """Sampling weights of ready labels."""
-    return sampling_weights(
-        labels.side_M9, labels.path_MK2, labels.path_mask_MK, labels.speed_MS, labels.speed_mask_MS
-    )
+    return sampling_weights(labels.side_M9, labels.path_MK2, labels.path_mask_MK, labels.speed_MS, labels.speed_mask_MS)
 
 
 def anchors(t_ns: NDArray[np.int64], spec: WindowSpec) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
@@ -168,9 +167,7 @@ def anchors(t_ns: NDArray[np.int64], spec: WindowSpec) -> tuple[NDArray[np.int64
     return now[close], nearest[close]
 
 
-def _piece(
-    proxy: Proxy, spans: Sequence[tuple[int, int]], spec: WindowSpec, stretches: Sequence[Track]
-) -> _Piece:
+def _piece(proxy: Proxy, spans: Sequence[tuple[int, int]], spec: WindowSpec, stretches: Sequence[Track]) -> _Piece:
     """Choose the moments of a segment that lie in a span and on a track, and label them."""
     frame_t = proxy.t_ns
     now, index_MT = anchors(frame_t, spec)
@@ -231,7 +228,8 @@ def read_takeovers(blobs: Sequence[bytes], spec: WindowSpec) -> Samples:
         "speed_mask": (len(SPEED_TIMES_S),),
     }
     parts: dict[str, list[NDArray[Any]]] = {
-        name: [np.empty((0, *shape), np.uint8 if name == "frames_NTHWC" else np.float32)] for name, shape in shapes.items()
+        name: [np.empty((0, *shape), np.uint8 if name == "frames_NTHWC" else np.float32)]
+        for name, shape in shapes.items()
     }
     for number, blob in enumerate(blobs):
         _, arrays = unpack_arrays(blob, f"takeovers {number}")
