@@ -114,17 +114,14 @@ def _decompressed(chunk: Chunk, subject: str) -> Chunk:
     data = bytes(chunk.data)
     try:
         if chunk.compression == "zstd":
-            import zstandard
-
-            with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data) as stream:
-                data = stream.read(announced + 1)
+            data = _unzstd(data, announced + 1)
         elif chunk.compression == "lz4":
-            import lz4.frame
+            import lz4.frame  # type: ignore[import-untyped]
 
             data = lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=announced + 1)
         elif chunk.compression:
             raise InputError("unknown_format", subject, f"chunk compression {chunk.compression!r} is not known.")
-    except (RuntimeError, zlib.error, EOFError, *_zstd_errors()) as problem:
+    except (RuntimeError, EOFError, ValueError) as problem:
         raise InputError("corrupt", subject, f"a chunk cannot be decompressed ({problem}).") from problem
     if len(data) > announced:
         raise InputError("limit_exceeded", subject, f"a chunk holds more than the {announced} bytes it announces.")
@@ -134,10 +131,14 @@ def _decompressed(chunk: Chunk, subject: str) -> Chunk:
     return chunk
 
 
-def _zstd_errors() -> tuple[type[Exception], ...]:
+def _unzstd(data: bytes, most: int) -> bytes:
     import zstandard
 
-    return (zstandard.ZstdError,)
+    try:
+        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data) as stream:
+            return stream.read(most)
+    except zstandard.ZstdError as problem:
+        raise ValueError(str(problem)) from problem
 
 
 def _take(found: _Found, channel: Channel, schema: str, record: Message, subject: str) -> None:

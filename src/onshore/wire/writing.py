@@ -61,7 +61,7 @@ def to_bytes(recording: Recording, *, positions: bool = False) -> bytes:
     for _, t_ns, topic, data in heapq.merge(*streams, key=lambda entry: entry[0]):
         sequence[topic] += 1
         writer.add_message(channels[topic], t_ns, data, t_ns, sequence[topic])
-    writer.finish()
+    writer.finish()  # type: ignore[no-untyped-call]
     return buffer.getvalue()
 
 
