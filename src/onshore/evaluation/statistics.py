@@ -89,7 +89,8 @@ def compare(
 
 def _by_world(values: Floats, worlds: Sequence[str]) -> tuple[Floats, Floats]:
     _, index = np.unique(np.asarray(worlds), return_inverse=True)
-    return np.bincount(index, weights=values), np.bincount(index).astype(np.float64)
+    sums = np.asarray(np.bincount(index, weights=values), np.float64)
+    return sums, np.asarray(np.bincount(index), np.float64)
 
 
 def _bootstrap(sums: Floats, counts: Floats, draws: int, seed: int) -> tuple[float, float]:
