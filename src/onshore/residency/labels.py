@@ -13,7 +13,7 @@ from typing import Any
 
 from onshore.core.digest import check_id
 from onshore.core.errors import InputError, Refusal, RefusedError, UsageError
-from onshore.core.label import RETENTIONS, SENSITIVITIES, Label
+from onshore.core.label import SENSITIVITIES, Label
 
 #: Retention classes from the shortest clock to the longest.
 RETENTION_ORDER = ("raw", "clip", "model", "evidence", "permanent")

@@ -1,0 +1,161 @@
+"""Open loop: how far a plan made from the log lies from what was then driven. It is not a driving score.
+
+Rule: the figure never stands alone: constant velocity and the mean plan of the training split stand beside it, and so
+does the sentence that says what it is not. Moments whose future is not known are counted and left out.
+
+Letters: N moments, K arc lengths, S speed times. Sources of the formulas: ADE and FDE as mean and final L2 distance of
+the trajectories' positions (nuPlan's definition, here at 10 Hz over 2 s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onshore.core.errors import InputError
+from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S, Plan
+from onshore.evaluation.statistics import Interval, interval
+
+NOTE = "not a driving score"
+HORIZON_S = 2.0
+ARCS_SHOWN_M = (6.0, 14.0, 22.0)
+#: a car that moves less than this within the horizon needs no path to know where it will be
+STANDING_M = 0.3
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plans:
+    """N plans as arrays: path (N, K, 2) in metres, speed (N, S) in m/s."""
+
+    path_NK2: Floats
+    speed_NS: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Driven:
+    """What was driven: labels with masks (1 = known), speed at the moment (NaN: not known), and each moment's drive."""
+
+    plans: Plans
+    path_mask_NK: Floats
+    speed_mask_NS: Floats
+    speed_now_N: Floats
+    drives: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenLoopRow:
+    """One planner's errors in metres with 95 % intervals over drives; path_m: sideways path error at arc lengths."""
+
+    planner: str
+    ade_m: Interval
+    fde_m: Interval
+    path_m: dict[str, float]
+    note: str = NOTE
+
+    def as_record(self) -> dict[str, Any]:
+        return {
+            "planner": self.planner,
+            "ade_m": vars(self.ade_m),
+            "fde_m": vars(self.fde_m),
+            "path_m": self.path_m,
+            "note": self.note,
+        }
+
+
+def score_plans(planner: str, plans: Plans, driven: Driven) -> OpenLoopRow:
+    """Score plans against what was driven, over the moments that `measurable` names."""
+    kept = np.flatnonzero(measurable(driven))
+    if len(kept) == 0:
+        raise InputError("not_measurable", "open loop", f"no moment has a known future of {HORIZON_S} s.")
+    drives = [driven.drives[index] for index in kept]
+    off_NT = np.stack([_distance_T(plans, driven, int(index)) for index in kept])
+    return OpenLoopRow(
+        planner=planner,
+        ade_m=interval(off_NT.mean(1), drives, draws=2000),
+        fde_m=interval(off_NT[:, -1], drives, draws=2000),
+        path_m=_path_errors(plans, driven),
+    )
+
+
+def measurable(driven: Driven) -> NDArray[np.bool_]:
+    """Moments (N) whose speed, speeds to come and path as far as it was driven within the horizon are all known."""
+    speed_known = np.isfinite(driven.speed_now_N) & (driven.speed_mask_NS > 0).all(1)
+    reach_m = _travelled_m(driven)
+    reached_K = np.array(PATH_ARCS_M) < np.minimum(reach_m, PATH_ARCS_M[-1])[:, None]
+    # the path must be known to the first arc at or beyond the reach
+    needed = np.concatenate([np.ones((len(reach_m), 1), bool), reached_K[:, :-1]], 1)
+    path_known = ((driven.path_mask_NK > 0) | ~needed).all(1) | (reach_m < STANDING_M)
+    return np.asarray(speed_known & path_known)
+
+
+def constant_velocity(driven: Driven) -> Plans:
+    """Straight on at the present speed (0 where it is not known)."""
+    speed = np.nan_to_num(driven.speed_now_N, nan=0.0)
+    path = np.stack([np.array(PATH_ARCS_M), np.zeros(len(PATH_ARCS_M))], -1)
+    return Plans(
+        path_NK2=np.broadcast_to(path, (len(speed), *path.shape)).copy(),
+        speed_NS=np.repeat(speed[:, None], len(SPEED_TIMES_S), 1),
+    )
+
+
+def mean_plan(training: Driven, moments: int) -> Plans:
+    """The mean of every known label of the training split, the same for all `moments`."""
+    path = _masked_mean(training.plans.path_NK2, training.path_mask_NK[..., None])
+    speed = _masked_mean(training.plans.speed_NS, training.speed_mask_NS)
+    straight = np.stack([np.array(PATH_ARCS_M), np.zeros(len(PATH_ARCS_M))], -1)
+    path = np.where(np.isfinite(path), path, straight)
+    return Plans(path_NK2=np.repeat(path[None], moments, 0), speed_NS=np.repeat(np.nan_to_num(speed)[None], moments, 0))
+
+
+def _distance_T(plans: Plans, driven: Driven, index: int) -> Floats:
+    now = float(driven.speed_now_N[index])
+    truth = Plan(path_xy_m=_continued(driven, index), speed_mps=driven.plans.speed_NS[index]).trajectory(now)
+    plan = Plan(path_xy_m=plans.path_NK2[index], speed_mps=plans.speed_NS[index]).trajectory(now)
+    return np.asarray(np.hypot(plan.x_m - truth.x_m, plan.y_m - truth.y_m)[1:])
+
+
+def _continued(driven: Driven, index: int) -> Floats:
+    """The driven path, going on straight where the log ended (no moment is scored that far)."""
+    path, known = driven.plans.path_NK2[index].copy(), driven.path_mask_NK[index] > 0
+    last, heading = np.zeros(2), np.array([1.0, 0.0])
+    arc = 0.0
+    for k, at in enumerate(PATH_ARCS_M):
+        if known[k]:
+            step = path[k] - last
+            heading = step / max(float(np.hypot(*step)), 1e-9)
+        else:
+            path[k] = last + heading * (at - arc)
+        last, arc = path[k], at
+    return path
+
+
+def _travelled_m(driven: Driven) -> Floats:
+    """Metres driven within the horizon, from the speeds (0 where unknown)."""
+    times = np.array((0.0, *SPEED_TIMES_S))
+    speeds = np.nan_to_num(np.concatenate([driven.speed_now_N[:, None], driven.plans.speed_NS], 1), nan=0.0)
+    return np.asarray(((speeds[:, 1:] + speeds[:, :-1]) / 2 * np.diff(times)).sum(1))
+
+
+def _path_errors(plans: Plans, driven: Driven) -> dict[str, float]:
+    off_NK = np.hypot(*np.moveaxis(plans.path_NK2 - driven.plans.path_NK2, -1, 0))
+    found = {}
+    for arc in ARCS_SHOWN_M:
+        k = PATH_ARCS_M.index(arc)
+        known = driven.path_mask_NK[:, k] > 0
+        if known.any():
+            found[f"{arc:g}"] = float(off_NK[known, k].mean())
+    return found
+
+
+def _masked_mean(values: Floats, mask: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((values * mask).sum(0) / mask.sum(0))
+
+
+def as_table(rows: Sequence[OpenLoopRow]) -> list[dict[str, Any]]:
+    return [row.as_record() for row in rows]
