@@ -212,7 +212,8 @@ def warp(frames_NHWC: NDArray[np.uint8], view_map: ViewMap) -> NDArray[np.uint8]
     Raises InputError `bad_config` when the frames are not of the size the map was made for.
     """
     if frames_NHWC.ndim == 3:
-        return warp(frames_NHWC[None], view_map)[0]
+        single: NDArray[np.uint8] = warp(frames_NHWC[None], view_map)[0]
+        return single
     if frames_NHWC.shape[1:] != (*view_map.source_HW, 3) or frames_NHWC.dtype != np.uint8:
         height, width = view_map.source_HW
         raise InputError(
@@ -238,10 +239,11 @@ def _averaged(frame: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
     rows = frame[0:height:box].astype(np.uint16)
     for offset in range(1, box):
         rows += frame[offset:height:box]
-    total = rows[:, 0:width:box].astype(np.uint32)
+    total: NDArray[np.uint32] = rows[:, 0:width:box].astype(np.uint32)
     for offset in range(1, box):
         total += rows[:, offset:width:box]
-    return np.asarray((total + box * box // 2) // (box * box), np.uint8)
+    total += box * box // 2
+    return (total // (box * box)).astype(np.uint8)
 
 
 def _warp_one(frame: NDArray[np.uint8], view_map: ViewMap, target: NDArray[np.uint8]) -> None:

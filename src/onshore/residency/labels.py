@@ -39,7 +39,9 @@ class Attestation:
             raise InputError("bad_id", f"detector digest {self.detector_digest!r}", "give 64 hex digits of SHA-256.")
         unknown = (self.removes | self.adds) - SENSITIVITIES
         if unknown:
-            raise InputError("unlabelled", f"sensitivity {sorted(unknown)}", "a declassifier removes sensitivities only.")
+            raise InputError(
+                "unlabelled", f"sensitivity {sorted(unknown)}", "a declassifier removes sensitivities only."
+            )
         unmeasured = {name for name in self.removes if self.measured.get(name) in (None, "", {}, "not measurable")}
         if unmeasured:
             advice = "a removal needs a figure in `measured`; without one the label keeps it."
@@ -97,7 +99,9 @@ def _custodian(labels: list[Label]) -> str:
     """The narrower custodian wins over 'center'; two different narrow ones cannot both hold the result."""
     narrow = sorted({label.custodian for label in labels} - {"center"})
     if len(narrow) > 1:
-        raise InputError("conflict", f"custodians {narrow}", "what two custodians hold cannot be mixed; derive them apart.")
+        raise InputError(
+            "conflict", f"custodians {narrow}", "what two custodians hold cannot be mixed; derive them apart."
+        )
     return narrow[0] if narrow else "center"
 
 
