@@ -18,7 +18,7 @@ DONE = (19.9, "route_complete", {})
 def hit(
     t_s: float, actor: int = 7, kind: str = "collision_vehicle", **detail: object
 ) -> tuple[float, str, dict[str, object]]:
-    return (t_s, kind, {"actor": actor, **detail})
+    return (t_s, kind, {"id": actor, **detail})
 
 
 def test_a_clean_complete_route_is_perfect() -> None:
@@ -63,7 +63,7 @@ def test_the_same_actor_in_the_same_place_counts_once_however_late() -> None:
 
 def test_an_ego_that_stands_is_not_at_fault() -> None:
     assert "collision_vehicle" not in infractions(straight(hit(5.0), speed_mps=0.0))
-    assert "collision_not_at_fault" not in infractions(straight((5.0, "collision_not_at_fault", {"actor": 3})))
+    assert "collision_not_at_fault" not in infractions(straight((5.0, "collision_not_at_fault", {"id": 3})))
 
 
 def test_a_crash_that_stops_the_ego_is_still_its_fault() -> None:
@@ -104,7 +104,7 @@ EVENTS = st.sampled_from(["collision_vehicle", "collision_static", "collision_pe
 def test_scores_stay_in_range_and_more_events_never_help(
     events: list[tuple[float, str, int]], reached_m: float
 ) -> None:
-    rows = [(t, kind, {"actor": actor}) for t, kind, actor in events]
+    rows = [(t, kind, {"id": actor}) for t, kind, actor in events]
     for formula in FORMULAS:
         full = driving_score(straight(*rows, route_m=200 + reached_m), formula)
         assert 0 <= full.driving_score <= full.route_completion_pct <= 100 and 0 <= full.penalty <= 1

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from onshore.core.digest import canonical_json, record_digest, sha256_hex
+from onshore.core.digest import blob_id, canonical_json, record_digest, sha256_hex
+from onshore.core.errors import NotFoundError
 from onshore.core.label import Artifact, Label
 from onshore.core.progress import Progress, silent
 from onshore.core.rollout import Rollout
@@ -76,7 +77,7 @@ def closed_loop(
 ) -> list[SuiteResult]:
     """Drive a suite of the center's region with each policy. What was driven before is read, not driven again.
 
-    A policy whose `name` is a model or ONNX artifact of this center passes its label on to the rollouts.
+    A policy that drives from an ONNX artifact of this center passes that artifact's label on to the rollouts.
     """
     from onshore.world import suite as suite_jobs
 
@@ -161,13 +162,13 @@ class _Drive:
         return {"id": metrics.id, **record}
 
     def _parents(self) -> list[Artifact]:
-        known = {artifact.id: artifact for kind in ("onnx", "weights") for artifact in self.center.artifacts(kind=kind)}
-        if self.policy.name in known:
-            return [known[self.policy.name]]
+        """The ONNX artifact of this center whose bytes drive, if one does."""
         if self.policy.onnx is None:
             return []
-        digest = sha256_hex(self.policy.onnx)
-        return [artifact for artifact in known.values() if artifact.id.endswith(digest)]
+        try:
+            return [self.center.artifact(blob_id(self.center.region, self.policy.onnx))]
+        except NotFoundError:
+            return []
 
     def _label(self, parents: Sequence[Artifact], kind: str) -> Label:
         world = Label(region=self.center.region, kind=kind, retention="evidence", synthetic=True)

@@ -10,15 +10,27 @@ the trajectories' positions (nuPlan's definition, here at 10 Hz over 2 s).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onshore.core.digest import canonical_json
 from onshore.core.errors import InputError
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S, Plan
+from onshore.core.progress import Progress, silent
+from onshore.dataset import Windows, WindowSpec, in_order, load_windows
+from onshore.dataset.manifest import row_of, show
 from onshore.evaluation.statistics import Interval, interval
+from onshore.residency import derive
+from onshore.store import Center
+
+if TYPE_CHECKING:
+    from onshore.world import PolicySpec
+
+EVALUATOR = 1  # raise when the same windows would be scored otherwise
+STRIDE_S = 0.5
 
 NOTE = "not a driving score"
 HORIZON_S = 2.0
@@ -65,6 +77,23 @@ class OpenLoopRow:
             "path_m": self.path_m,
             "note": self.note,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenLoopTable:
+    """All planners on one split. left_out: moments without a known future. id: this record's artifact."""
+
+    id: str
+    model: str
+    dataset: str
+    split: str
+    rows: tuple[dict[str, Any], ...]
+    moments: int
+    left_out: int
+    drives: int
+    synthetic: bool
+    note: str = NOTE
+    fresh: bool = field(default=True, compare=False)
 
 
 def score_plans(planner: str, plans: Plans, driven: Driven) -> OpenLoopRow:
@@ -159,3 +188,76 @@ def _masked_mean(values: Floats, mask: Floats) -> Floats:
 
 def as_table(rows: Sequence[OpenLoopRow]) -> list[dict[str, Any]]:
     return [row.as_record() for row in rows]
+
+
+def open_loop(
+    center: Center, model_id: str, dataset_id: str, split: str = "held_out", *, progress: Progress = silent
+) -> OpenLoopTable:
+    """The model on a dataset's split, beside constant velocity and the mean plan of the training split.
+
+    The exported ONNX drives, as it will in the car. Errors: InputError `empty_input` or `not_measurable` when the split
+    holds no moment with a known future.
+    """
+
+    def run() -> dict[str, Any]:
+        from onshore.model.models import policy_spec
+
+        policy = policy_spec(center, model_id)
+        seen, driven = _windows(center, dataset_id, split, policy, progress)
+        _, training = _windows(center, dataset_id, "train", policy, progress) if split != "train" else (None, driven)
+        planners = {
+            "model": _run_onnx(policy, seen),
+            "constant velocity": constant_velocity(driven),
+            "mean plan": mean_plan(training, len(driven.drives)),
+        }
+        rows = [score_plans(name, plans, driven) for name, plans in planners.items()]
+        scored = int(measurable(driven).sum())
+        record = {
+            "model": model_id,
+            "dataset": dataset_id,
+            "split": split,
+            "rows": as_table(rows),
+            "moments": scored,
+            "left_out": len(driven.drives) - scored,
+            "drives": len(set(driven.drives)),
+            "note": NOTE,
+        }
+        parents = [center.artifact(model_id), center.artifact(row_of(center, dataset_id).artifact)]
+        label = derive([parent.label for parent in parents], kind="metrics")
+        made = center.put(canonical_json(record), label, name="open-loop", parents=[parent.id for parent in parents])
+        return {"id": made.id, **record, "synthetic": label.synthetic}
+
+    inputs = {"evaluator": EVALUATOR, "model": model_id, "dataset": dataset_id, "split": split}
+    outputs, fresh = center.stage("evaluation.open_loop", inputs, run)
+    return OpenLoopTable(**{**outputs, "rows": tuple(outputs["rows"])}, fresh=fresh)
+
+
+def _windows(
+    center: Center, dataset_id: str, split: str, policy: PolicySpec, progress: Progress
+) -> tuple[Windows, Driven]:
+    spec = WindowSpec(view=policy.metadata.view, frame_offsets_s=policy.metadata.frame_offsets_s, stride_s=STRIDE_S)
+    windows = load_windows(center, dataset_id, spec, split, progress=progress)
+    drive_of = {entry["segment"]: entry["drive"] for entry in show(center, dataset_id)["proxies"]}
+    side, labels = windows.labels.side_M9, windows.labels
+    driven = Driven(
+        plans=Plans(path_NK2=labels.path_MK2.astype(np.float64), speed_NS=labels.speed_MS.astype(np.float64)),
+        path_mask_NK=labels.path_mask_MK.astype(np.float64),
+        speed_mask_NS=labels.speed_mask_MS.astype(np.float64),
+        speed_now_N=np.where(side[:, 1] > 0, side[:, 0].astype(np.float64) * 10, np.nan),
+        drives=tuple(drive_of[windows.segments[index]] for index in windows.segment_M),
+    )
+    return windows, driven
+
+
+def _run_onnx(policy: PolicySpec, windows: Windows) -> Plans:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(policy.onnx, options, providers=["CPUExecutionProvider"])
+    found = [
+        session.run(["path", "speed"], {"frames": batch.frames_BTCHW, "side": batch.side_B9})
+        for batch in in_order(windows)
+    ]
+    path, speed = (np.concatenate([part[index] for part in found]).astype(np.float64) for index in (0, 1))
+    return Plans(path_NK2=path, speed_NS=speed)

@@ -167,7 +167,7 @@ def distinct_collisions(rollout: Rollout) -> list[Event]:
         if not event.kind.startswith("collision_") or event.kind == "collision_not_at_fault":
             continue
         where, speed_mps = _ego_at(rollout, event.t_s)
-        key = (event.kind, str(event.detail.get("actor", "")))
+        key = (event.kind, str(event.detail.get("id", "")))
         if event.kind != "collision_static" and speed_mps < STANDING_MPS:
             continue
         before = last.get(key)

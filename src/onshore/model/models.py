@@ -9,23 +9,29 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
+from onshore.bundle.format import BundleMetadata
+from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError
 from onshore.core.label import Artifact
 from onshore.core.progress import Progress, silent
-from onshore.dataset import Perturb, WindowSpec, batches, load_windows
+from onshore.dataset import Batch, Perturb, WindowSpec, batches, load_windows
+from onshore.dataset.manifest import row_of
 from onshore.model.export import check_equal, to_onnx
 from onshore.model.nano import Nano
 from onshore.model.recipe import Recipe
 from onshore.model.trainable import manifest
-from onshore.model.training import Batch, fit
+from onshore.model.training import fit
 from onshore.model.weights import load, to_bytes
 from onshore.residency import derive
 from onshore.store import Center
+
+if TYPE_CHECKING:
+    from onshore.world import PolicySpec
 
 TRAINER = 1  # raise when the same recipe would give other weights
 
@@ -99,6 +105,24 @@ def export_onnx(center: Center, model_id: str) -> Artifact:
     return center.artifact(outputs["id"])
 
 
+def policy_spec(center: Center, model_id: str, *, name: str = "") -> PolicySpec:
+    """The model as a policy that worlds can run: its ONNX bytes and what a bundle's metadata says of them."""
+    from onshore.world import PolicySpec
+
+    exported = export_onnx(center, model_id)
+    data = center.read(exported.id, purpose="train")
+    seen = Nano.from_record(exported.meta["trainable"])
+    metadata = BundleMetadata(
+        region=center.region,
+        model_id=model_id,
+        onnx_sha256=sha256_hex(data),
+        view=seen.view,
+        frame_offsets_s=seen.frame_offsets_s,
+        synthetic=exported.label.synthetic,
+    )
+    return PolicySpec(kind="onnx", name=name or model_id, onnx=data, metadata=metadata)
+
+
 def window_spec(recipe: Recipe) -> WindowSpec:
     """How the dataset's windows must be cut for this recipe."""
     seen = recipe.trainable
@@ -106,7 +130,7 @@ def window_spec(recipe: Recipe) -> WindowSpec:
 
 
 def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, progress: Progress) -> dict[str, Any]:
-    parents = [center.artifact(dataset_artifact(center, dataset_id)), *([center.artifact(base)] if base else [])]
+    parents = [center.artifact(row_of(center, dataset_id).artifact), *([center.artifact(base)] if base else [])]
     network = _network_from(center, base, recipe) if base else None
     windows = load_windows(center, dataset_id, window_spec(recipe), "train")
     source = batches(
@@ -124,11 +148,15 @@ def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, pr
         "base": base,
         "recipe": recipe.as_record(),
         "windows": len(windows),
-        "takeovers": windows.takeovers,
+        "takeovers": len(windows.takeovers),
         "log": result.log,
         "sample_log": seen.digest,
     }
-    meta = {**facts, "trainable": recipe.trainable.as_record(), "manifest": manifest(result.network)}
+    meta = {
+        **facts,
+        "trainable": recipe.trainable.as_record(),
+        "manifest": manifest(result.network),
+    }
     label = derive([parent.label for parent in parents], kind="weights", retention="model")
     made = center.put(
         to_bytes(result.network), label, name=recipe.name, parents=[parent.id for parent in parents], meta=meta
@@ -149,14 +177,14 @@ def _network_from(center: Center, base: str, recipe: Recipe) -> nn.Module:
 
 
 class _SampleLog:
-    """Passes batches on and keeps a running digest of every sample's inputs and labels, in order."""
+    """Passes batches on and keeps a running digest of which samples were drawn and how they were turned, in order."""
 
     def __init__(self, source: Iterable[Batch]) -> None:
         self.source, self._hash = source, hashlib.sha256()
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.source:
-            for column in (batch.side_B9, batch.path_BK2, batch.speed_BT):
+            for column in (batch.index_B, batch.path_BK2):
                 self._hash.update(np.ascontiguousarray(column).tobytes())
             yield batch
 
