@@ -126,4 +126,7 @@ def unpack(files: dict[str, bytes]) -> Payload:
     if not isinstance(record, dict) or canonical_json(record) != files[METADATA]:
         raise CorruptError("tampered", METADATA, "it is not in canonical form.")
     metadata = BundleMetadata.from_record(record)
-    return pack(files[MODEL], metadata, notes=files[NOTES].decode())
+    try:
+        return pack(files[MODEL], metadata, notes=files[NOTES].decode())
+    except UnicodeDecodeError as problem:
+        raise CorruptError("tampered", NOTES, "it is not UTF-8 text.") from problem

@@ -40,6 +40,7 @@ FILES: tuple[str, ...] = (MODEL, METADATA, NOTES, VERDICT, RELEASE)
 REGION_FIELD = "x-onshore-region"
 #: The section of the TUF specification 1.0 whose check a file of each role failed.
 CLAUSES = {"root": "5.3", "timestamp": "5.4", "snapshot": "5.5", "targets": "5.6", "target": "5.7"}
+OWN_CLAUSE = "onshore release rules"
 _BASE = "repository:/"
 
 
@@ -506,7 +507,5 @@ def _refusal_for_signature(problem: Exception, asked: str, role: str, repo: Path
 
 
 def _refuse(code: str, subject: object, rule: str, role: str, remedy: str) -> Refusal:
-    clause = (
-        f"TUF specification 1.0, {CLAUSES[role]}" if role in CLAUSES and rule != "own rule" else "onshore release rules"
-    )
+    clause = f"TUF specification 1.0, {CLAUSES[role]}" if role in CLAUSES else OWN_CLAUSE
     return Refusal(code=code, subject=str(subject), rule=rule, clause=clause, remedy=remedy)

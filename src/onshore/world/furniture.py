@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from onshore.core.rollout import ACTOR_KINDS
 from onshore.world.ground import MEANING_CELL_M, Ground
 from onshore.world.roads import Colour, Roads
 from onshore.world.town import Edge, Head, Town
@@ -45,22 +46,23 @@ class Furniture:
 
 
 def vehicle_boxes(
-    roads: Roads, kinds: list[str], numbers: NDArray[np.int32], front_xy_yaw_N3: Floats, braking: NDArray[np.bool_]
+    roads: Roads,
+    kind_N: NDArray[np.int8],
+    number_N: NDArray[np.int32],
+    poses_N3: Floats,
+    braking_N: NDArray[np.bool_],
 ) -> Boxes:
-    """Boxes of vehicles given by their front bumper's place and heading; a number always has the same colour."""
-    boxes = np.zeros((len(kinds), len(BOX_COLUMNS)), np.float32)
-    for row, (kind, number) in enumerate(zip(kinds, numbers, strict=True)):
-        style = roads.vehicles[kind]
-        x, y, yaw = front_xy_yaw_N3[row]
-        half = style.length_m / 2
-        colour = style.colours[(int(number) * 2654435761 >> 7) % len(style.colours)]
-        faces = VEHICLE_BRAKING if braking[row] else VEHICLE
-        boxes[row] = (
-            *(x - np.cos(yaw) * half, y - np.sin(yaw) * half, style.height_m / 2),
-            *(half, style.width_m / 2, style.height_m / 2, yaw),
-            *_rgb(colour),
-            faces,
-        )
+    """Boxes of vehicles given by kind (ACTOR_KINDS index), front bumper and heading; a number keeps its colour."""
+    boxes = np.zeros((len(kind_N), len(BOX_COLUMNS)), np.float32)
+    sizes, yaw = roads.sizes[kind_N], poses_N3[:, 2]
+    boxes[:, 0] = poses_N3[:, 0] - np.cos(yaw) * sizes[:, 0] / 2
+    boxes[:, 1] = poses_N3[:, 1] - np.sin(yaw) * sizes[:, 0] / 2
+    boxes[:, 2], boxes[:, 3:6], boxes[:, 6] = sizes[:, 2] / 2, sizes / 2, yaw
+    mixed = (number_N.astype(np.int64) * 2654435761) >> 7
+    for name, style in roads.vehicles.items():
+        mine = kind_N == ACTOR_KINDS.index(name)
+        boxes[mine, 7:10] = np.array(style.colours, np.float32)[mixed[mine] % len(style.colours)] / 255
+    boxes[:, 10] = np.where(braking_N, VEHICLE_BRAKING, VEHICLE)
     return boxes
 
 

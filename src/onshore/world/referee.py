@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onshore.core.rollout import Event
+from onshore.core.rollout import ACTOR_KINDS, Event
 
 #: CARLA leaderboard 2.0: an ego slower than this is not at fault.
 STANDING_MPS = 0.1
@@ -54,7 +54,7 @@ class Sight:
     light_holds: bool
     neighbours_M5: Floats
     neighbour_ids: NDArray[np.int32]
-    neighbour_kinds: list[str]
+    neighbour_kinds: NDArray[np.int8]
 
 
 @dataclass
@@ -144,7 +144,7 @@ class Referee:
                 continue
             self._hit.add(identity)
             ahead = (x - ego.x_m) * math.cos(ego.yaw_rad) + (y - ego.y_m) * math.sin(ego.yaw_rad)
-            detail = {"with": sight.neighbour_kinds[row], "id": identity, "speed_mps": round(sight.speed_mps, 2)}
+            detail = {"with": ACTOR_KINDS[sight.neighbour_kinds[row]], "id": identity, "speed_mps": round(sight.speed_mps, 2)}
             if sight.speed_mps < STANDING_MPS or ahead < -0.7 * ego.half_length_m:
                 self._add(sight, "collision_not_at_fault", **detail)
             else:

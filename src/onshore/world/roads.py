@@ -6,11 +6,16 @@ Rule: everything that differs between regions is a value here; no other module a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from onshore.core.control import VehicleGeometry
 from onshore.core.digest import record_digest
 from onshore.core.errors import InputError
+from onshore.core.rollout import ACTOR_KINDS
 
 Colour = tuple[int, int, int]
 SIGN_PLACES = ("give_way", "lane_start")
@@ -101,6 +106,14 @@ class Roads:
         car = self.vehicles["car"]
         return VehicleGeometry(length_m=car.length_m, width_m=car.width_m, height_m=car.height_m)
 
+    @cached_property
+    def sizes(self) -> NDArray[np.float64]:
+        """Length, width, height by ACTOR_KINDS index; NaN for kinds this region does not have."""
+        table = np.full((len(ACTOR_KINDS), 3), np.nan)
+        for name, kind in self.vehicles.items():
+            table[ACTOR_KINDS.index(name)] = kind.length_m, kind.width_m, kind.height_m
+        return table
+
     @classmethod
     def from_record(cls, region: str, record: dict[str, Any]) -> Roads:
         """Check and type one `roads.toml`; InputError `bad_config` names the field."""
@@ -128,6 +141,7 @@ class Roads:
         problems = [
             *[f"traffic.mix names unknown vehicle {s.kind!r}" for s in self.mix if s.kind not in self.vehicles],
             *[f"traffic.mix {s.kind}: no lane {n}" for s in self.mix for n in s.lanes if n >= len(self.lanes)],
+            *[f"vehicles.{name}: not one of {ACTOR_KINDS}" for name in self.vehicles if name not in ACTOR_KINDS],
             *[f"signs: where={s.where!r} is none of {SIGN_PLACES}" for s in self.signs if s.where not in SIGN_PLACES],
             *([] if self.car_lanes else ["lanes: at least one must be of kind 'car'"]),
             *([] if "car" in self.vehicles else ["vehicles.car is missing"]),

@@ -17,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onshore.core.policy import RouteCommand
+from onshore.core.rollout import ACTOR_KINDS
 from onshore.world.roads import Roads, Share
 from onshore.world.town import Town
 
 STEP_S = 0.1
 BRAKE_SIGNAL = 8
+#: No vehicle passes a street in less than this, so a walk of horizon / this streets never ends early.
+FASTEST_STREET_S = 9.0
 #: The ego is placed exactly, may leave its lane and route, and may use lanes forbidden to it (bits 1, 2 and 4).
 PLACE_FREELY = 7
 OBEY_NOTHING, OBEY_ALL = 0, 31
@@ -35,7 +38,7 @@ class Moment:
     t_s: float
     ids: tuple[str, ...]
     numbers: NDArray[np.int32]
-    kinds: list[str]
+    kinds: NDArray[np.int8]
     poses_N3: Floats
     speed_N: Floats
     braking_N: NDArray[np.bool_]
@@ -105,7 +108,7 @@ class Traffic:
             t_s=float(self._engine.simulation.getTime()),
             ids=tuple(ids),
             numbers=np.array([int(number) for _, _, number in split], np.int32),
-            kinds=[kind for kind, _, _ in split],
+            kinds=np.array([ACTOR_KINDS.index(kind) for kind, _, _ in split], np.int8),
             poses_N3=poses,
             speed_N=speed,
             braking_N=(signals & BRAKE_SIGNAL) > 0,
@@ -158,10 +161,11 @@ def demand_xml(town: Town, seed: int, horizon_s: float) -> str:
     rng, roads = random.Random(seed * 7919 + town.seed), town.roads
     edges = sorted(town.edges)
     lines = [_type_xml(roads, kind) for kind in sorted(roads.vehicles)]
+    traffic = roads.traffic
     t_s, number = 0.0, 0
     while t_s < horizon_s:
         share = _drawn(rng, roads.mix)
-        walk = _walk(town, rng, rng.choice(edges), share)
+        walk = _walk(town, rng, rng.choice(edges), share, math.ceil(horizon_s / FASTEST_STREET_S))
         attributes = {
             "id": f"{share.kind}.{number}",
             "type": share.kind,
@@ -172,9 +176,8 @@ def demand_xml(town: Town, seed: int, horizon_s: float) -> str:
         }
         lines.append(f'<vehicle {_xml(attributes)}><route edges="{" ".join(walk)}"/></vehicle>')
         number += 1
-        traffic = roads.traffic
-        hurry = traffic["burst_share"] if t_s < traffic["burst_s"] else 1.0
-        t_s += traffic["period_s"] * hurry * rng.uniform(0.5, 1.5)
+        filling = number < traffic["vehicles"]
+        t_s += (traffic["fill_s"] / traffic["vehicles"] if filling else traffic["period_s"]) * rng.uniform(0.5, 1.5)
     return f"<routes>{''.join(lines)}</routes>"
 
 
@@ -197,10 +200,10 @@ def _drawn(rng: random.Random, mix: tuple[Share, ...]) -> Share:
     return mix[-1]
 
 
-def _walk(town: Town, rng: random.Random, start: str, share: Share) -> list[str]:
+def _walk(town: Town, rng: random.Random, start: str, share: Share, length: int) -> list[str]:
     """A random walk on streets; a kind that keeps to one lane takes only turns its lane has."""
     walk = [start]
-    for _ in range(int(town.roads.traffic["edges"])):
+    for _ in range(length):
         exits = list(town.net.successors[walk[-1]])
         if town.roads.lanes[share.lanes[0]].kind == "bus":
             kept = [b for b in exits if len(exits) == 1 or town.command(walk[-1], b) is not RouteCommand.LEFT]
