@@ -20,10 +20,11 @@ from onshore.core.errors import InputError
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-#: Tie-break of the packing order among types of one width; the order the format's own writer uses.
-_RANK = {name: rank for rank, name in enumerate(["BOOL", "U8", "I8", "I16", "F16", "BF16", "I32", "F32", "F64", "I64"])}
+#: The one metadata a file may carry, and every rewritten file does: the same for all, so it says nothing.
+METADATA = {"schema": "onshore-weights-1"}
 #: Types a network's parameters have. A uint8 tensor of 1280x720x3 is a picture, not a parameter.
 PARAMETER_TYPES = frozenset(["F32", "F16", "BF16"])
+_TORCH_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "uint8": "U8", "float64": "F64"}
 MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 20_000
 _MAX_NAME = 200
@@ -56,6 +57,8 @@ def tensors_in(data: bytes, subject: str = "weights") -> tuple[list[Tensor], mem
     if not text.startswith(b"{") or len(raw) - len(text) > 7:
         raise _bad(subject, "has a header that is padded with more than alignment needs, or is no JSON object")
     header = strict_json(text, subject)
+    if header.pop("__metadata__", METADATA) != METADATA:
+        raise _bad(subject, "carries metadata of its own; save it without")
     body = memoryview(data)[8 + size :]
     found = [_tensor(name, entry, subject) for name, entry in header.items()]
     _check_packing(found, len(body), subject)
@@ -63,8 +66,6 @@ def tensors_in(data: bytes, subject: str = "weights") -> tuple[list[Tensor], mem
 
 
 def _tensor(name: str, entry: Any, subject: str) -> Tensor:
-    if name == "__metadata__":
-        raise _bad(subject, "carries metadata; save it without")
     if not name.isascii() or not name.isprintable() or not 0 < len(name) <= _MAX_NAME:
         raise _bad(subject, "has a tensor name that is not 1 to 200 printable ASCII characters")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
@@ -103,15 +104,16 @@ def manifest_of(data: bytes, subject: str = "weights") -> Tensors:
 
 
 def manifest_from_record(record: Any, subject: str = "tensor manifest") -> Tensors:
-    """Read `{name: [dtype, shape]}`; InputError `bad_config` names what is wrong."""
+    """Read `{name: [dtype, shape]}` or `{name: {"dtype", "shape"}}`; InputError `bad_config` names what is wrong."""
     if not isinstance(record, Mapping) or not record:
         raise InputError("bad_config", subject, "a manifest is a table {name: [dtype, shape]} with at least one tensor.")
     manifest: Tensors = {}
     for name, entry in record.items():
-        if not isinstance(entry, list | tuple) or len(entry) != 2:
+        pair = [entry.get("dtype"), entry.get("shape")] if isinstance(entry, Mapping) else entry
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[1], list | tuple):
             raise InputError("bad_config", f"{subject} {name}", "each tensor is [dtype, shape].")
-        dtype, shape = entry
-        if dtype not in ITEM_BYTES or not _whole(list(shape)):
+        dtype, shape = _TORCH_NAMES.get(pair[0], pair[0]), list(pair[1])
+        if dtype not in ITEM_BYTES or not _whole(shape):
             raise InputError("bad_config", f"{subject} {name}", "use a safetensors type such as F32 and whole sizes.")
         manifest[str(name)] = (dtype, tuple(shape))
     return manifest
@@ -142,14 +144,15 @@ def rewrite_weights(data: bytes, manifest: Tensors, subject: str = "weights") ->
 
 
 def _pack(tensors: list[Tensor], body: memoryview) -> bytes:
-    ordered = sorted(tensors, key=lambda t: (-_RANK[t.dtype], t.name))
-    header: dict[str, Any] = {}
+    """Names sorted, no gaps, header padded to 8 bytes: the form in which `model` writes weights, so digests stay."""
+    ordered = sorted(tensors, key=lambda t: t.name)
+    header: dict[str, Any] = {"__metadata__": METADATA}
     at = 0
     for tensor in ordered:
         size = tensor.end - tensor.start
         header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [at, at + size]}
         at += size
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # alignment only: its length follows from the header, so it carries nothing
     return b"".join([struct.pack("<Q", len(text)), text, *(body[t.start : t.end] for t in ordered)])
 
