@@ -56,7 +56,9 @@ class Permit:
         check_id(self.requester, "requester")
         for name in ("recipient", "purpose"):
             if not _TEXT.fullmatch(getattr(self, name)):
-                raise InputError("permit_invalid", name, "use 1 to 160 letters, digits, spaces and . , : ; ( ) / @ ' + -")
+                raise InputError(
+                    "permit_invalid", name, "use 1 to 160 letters, digits, spaces and . , : ; ( ) / @ ' + -"
+                )
         if not re.fullmatch("[a-z]{2}", self.to_region):
             raise InputError("permit_invalid", f"to_region {self.to_region!r}", "use a two-letter region such as us.")
         if self.threshold < LEAST_APPROVERS or self.expires_ns <= self.issued_ns:
@@ -187,12 +189,16 @@ def public_key(raw: bytes) -> Any:
     return SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(raw))
 
 
-def objection(approved: Approved, *, artifact: str, to_region: str, recipient: str | None, now_ns: int) -> Refusal | None:
+def objection(
+    approved: Approved, *, artifact: str, to_region: str, recipient: str | None, now_ns: int
+) -> Refusal | None:
     """Why this permit does not cover that export at that time, or None."""
     permit = approved.permit
     need = max(LEAST_APPROVERS, permit.threshold)
     if permit.artifact != artifact:
-        return _no(permit, "permit-artifact", "it is for other bytes; a permit covers one digest", "Request one for these.")
+        return _no(
+            permit, "permit-artifact", "it is for other bytes; a permit covers one digest", "Request one for these."
+        )
     if permit.to_region != to_region or (recipient is not None and recipient != permit.recipient):
         return _no(permit, "permit-recipient", "it is for another recipient", "Request one that names this recipient.")
     if now_ns >= permit.expires_ns:

@@ -106,7 +106,9 @@ def manifest_of(data: bytes, subject: str = "weights") -> Tensors:
 def manifest_from_record(record: Any, subject: str = "tensor manifest") -> Tensors:
     """Read `{name: [dtype, shape]}` or `{name: {"dtype", "shape"}}`; InputError `bad_config` names what is wrong."""
     if not isinstance(record, Mapping) or not record:
-        raise InputError("bad_config", subject, "a manifest is a table {name: [dtype, shape]} with at least one tensor.")
+        raise InputError(
+            "bad_config", subject, "a manifest is a table {name: [dtype, shape]} with at least one tensor."
+        )
     manifest: Tensors = {}
     for name, entry in record.items():
         pair = [entry.get("dtype"), entry.get("shape")] if isinstance(entry, Mapping) else entry

@@ -43,12 +43,16 @@ class FigureLimits:
         given = law.get("export", {}).get("metrics", {})
         unknown = set(given) - {field.name for field in fields(cls)}
         if unknown:
-            raise InputError("bad_config", f"export.metrics {sorted(unknown)}", "region.toml names a limit nobody knows.")
+            raise InputError(
+                "bad_config", f"export.metrics {sorted(unknown)}", "region.toml names a limit nobody knows."
+            )
         return cls(**given)
 
 
 #: Keys that count what a figure is about; a group with fewer than k is too small to tell.
-COUNT_KEYS = frozenset(["count", "n", "clips", "drives", "segments", "cars", "vehicles", "drivers", "subjects", "samples"])
+COUNT_KEYS = frozenset(
+    ["count", "n", "clips", "drives", "segments", "cars", "vehicles", "drivers", "subjects", "samples"]
+)
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.%/ -]{0,63}")
 _WORD = re.compile(r"[A-Za-z0-9_.,:;%/()=<>+' -]*")
 _SMALL_ID = re.compile(r"(?:drive|segment|clip|vehicle|driver|person)-[0-9a-f]{16,}")
@@ -94,7 +98,9 @@ class _Rewriter:
 
     def _list(self, values: list[Any], path: str) -> list[Any]:
         if len(values) > self._limits.max_list:
-            raise self._bad(path, f"is a list of {len(values)}; at most {self._limits.max_list} may leave (no embeddings)")
+            raise self._bad(
+                path, f"is a list of {len(values)}; at most {self._limits.max_list} may leave (no embeddings)"
+            )
         return [self._value(value, f"{path}[]") for value in values]
 
     def _word(self, text: str, path: str) -> str:

@@ -101,7 +101,10 @@ def _iso_media(data: bytes, at: int) -> bool:
 
 def _annex_b(data: bytes, at: int) -> bool:
     """H.264: a sequence parameter set with a known profile, then a picture parameter set close by."""
-    return data[at + 5 : at + 6] in _H264_PROFILES and re.search(rb"\x00\x00\x01[\x28\x48\x68]", data[at : at + 200]) is not None
+    return (
+        data[at + 5 : at + 6] in _H264_PROFILES
+        and re.search(rb"\x00\x00\x01[\x28\x48\x68]", data[at : at + 200]) is not None
+    )
 
 
 def _annex_b_hevc(data: bytes, at: int) -> bool:
@@ -169,7 +172,12 @@ def _gzip(data: bytes, at: int) -> bool:
     """Deflate with sane flags whose first bytes really inflate."""
     import zlib
 
-    if at + 18 > len(data) or data[at + 3] & 0xE0 or data[at + 8] not in (0, 2, 4) or data[at + 9] not in (0, 3, 10, 255):
+    if (
+        at + 18 > len(data)
+        or data[at + 3] & 0xE0
+        or data[at + 8] not in (0, 2, 4)
+        or data[at + 9] not in (0, 3, 10, 255)
+    ):
         return False
     try:
         return len(zlib.decompressobj(31).decompress(data[at : at + 65536], 64)) > 0
@@ -263,7 +271,11 @@ def personal(data: bytes) -> Iterator[Finding]:
 
 
 _VIN = re.compile(rb"(?<![A-Za-z0-9])([A-HJ-NPR-Za-hj-npr-z0-9]{17})(?![A-Za-z0-9])")
-_VIN_VALUES = {**{str(d): d for d in range(10)}, **dict(zip("ABCDEFGH", range(1, 9))), **dict(zip("JKLMN", range(1, 6)))}
+_VIN_VALUES = {
+    **{str(d): d for d in range(10)},
+    **dict(zip("ABCDEFGH", range(1, 9))),
+    **dict(zip("JKLMN", range(1, 6))),
+}
 _VIN_VALUES |= {"P": 7, "R": 9, **dict(zip("STUVWXYZ", range(2, 10)))}
 _VIN_WEIGHTS = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
 _NUMBER = re.compile(r"\d+(?:[eE]\d*)?")
@@ -290,7 +302,9 @@ _POSITION_FORMS = (
     ("ISO 6709 position", re.compile(rb"[-+]\d{2}\.\d{3,}[-+]\d{3}\.\d{3,}")),
     (
         "named coordinate",
-        re.compile(rb"(?i)[\"'<\b](?:lat|latitude|lon|lng|longitude|gps_lat|gps_lon)[\"']?\s*[:=>]\s*[\"']?[-+]?\d{1,3}\.\d{3,}"),
+        re.compile(
+            rb"(?i)[\"'<\b](?:lat|latitude|lon|lng|longitude|gps_lat|gps_lon)[\"']?\s*[:=>]\s*[\"']?[-+]?\d{1,3}\.\d{3,}"
+        ),
     ),
     ("degrees and minutes", re.compile(rb"\d{1,3}\xc2\xb0\s?\d{1,2}(?:\.\d+)?['\xe2]")),
 )
@@ -327,7 +341,11 @@ def weight_findings(data: bytes) -> list[Finding]:
         if not bool(np.isfinite(values).all()) or (values.size and float(np.abs(values).max()) > 1e6):
             found.append(Finding(kind="tensor", what=f"{tensor.name} holds values no trained network has"))
         if tensor.dtype == "F32" and (bits := low_byte_entropy(raw)) is not None and bits < _LOW_BYTE_BITS:
-            found.append(Finding(kind="entropy", what=f"{tensor.name}: low mantissa bytes carry a pattern ({bits:.1f} of 8 bits)"))
+            found.append(
+                Finding(
+                    kind="entropy", what=f"{tensor.name}: low mantissa bytes carry a pattern ({bits:.1f} of 8 bits)"
+                )
+            )
     return found
 
 
