@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onshore.bundle import tuf
-from onshore.bundle.format import VERDICT, BundleMetadata, Payload, from_archive, pack, to_archive
+from onshore.bundle.format import NOTES, VERDICT, BundleMetadata, Payload, from_archive, pack, to_archive
 from onshore.bundle.inputs import View
 from onshore.core.digest import BLOB_PATTERN, blob_id, record_digest, sha256_hex
 from onshore.core.errors import NotFoundError, Refusal
@@ -239,17 +239,17 @@ def _outside(repo: Path) -> Refusal:
 
 
 def _refuse_words(law: Mapping[str, Any], payload: Payload) -> Refusal | None:
-    """Names and words the region does not allow for driver assistance (region.toml, [names] banned), in notes and ids."""
-    names = law.get("names", {})
-    text = payload.files["notes.txt"].decode().casefold()
-    for term in names.get("banned", ()):
+    """Words the region does not allow for driver assistance (region.toml, [product] banned), in the release notes."""
+    product = law.get("product", {})
+    text = payload.files[NOTES].decode().casefold()
+    for term in product.get("banned", ()):
         if re.search(rf"(?<![a-z]){re.escape(str(term).casefold())}(?![a-z])", text):
             return Refusal(
                 code="not_allowed",
                 subject=f"notes of {payload.release_id}: {term!r}",
                 rule="release-words",
-                clause=str(names.get("clause", "region.toml, names")),
-                remedy=str(names.get("remedy", "name what it is: driver assistance; the driver stays responsible.")),
+                clause=f"region.toml of {payload.metadata.region}, [product] banned: names must not imply automated driving",
+                remedy=f"call it what it is: {product.get('name', 'driver assistance')}; the driver stays responsible.",
             )
     return None
 
