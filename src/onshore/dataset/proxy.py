@@ -144,6 +144,37 @@ def build_proxy(recording: Recording, view: View) -> Proxy:
     )
 
 
+def fill_frames(proxy: Proxy, needed: NDArray[np.intp], target_NHW3: NDArray[np.uint8]) -> None:
+    """Decode every GOP once and put the `needed` frames (rising indices) into `target_NHW3`; only they become RGB.
+
+    Raises CorruptError when a packet cannot be decoded or a needed frame is missing or of another size.
+    """
+    import av
+    from av.video.reformatter import VideoReformatter
+
+    subject = f"proxy of {proxy.segment}"
+    context: Any = av.CodecContext.create("h264", "r")
+    context.thread_count = 1
+    to_rgb, slots, found = VideoReformatter(), {int(index): slot for slot, index in enumerate(needed)}, 0
+    shape = target_NHW3.shape[1:]
+    try:
+        index = 0
+        for packet in (*proxy.video.packets, None):
+            for frame in context.decode(None if packet is None else av.Packet(packet.data)):
+                slot = slots.get(index)
+                index += 1
+                if slot is None:
+                    continue
+                if (frame.height, frame.width, 3) != shape or frame.is_corrupt:
+                    raise CorruptError("corrupt", subject, f"frame {index - 1} is damaged; freeze the dataset again.")
+                target_NHW3[slot] = to_rgb.reformat(frame, format="rgb24").to_ndarray()
+                found += 1
+    except av.FFmpegError as problem:
+        raise CorruptError("corrupt", subject, f"it cannot be decoded ({problem.strerror}).") from problem
+    if found != len(needed):
+        raise CorruptError("corrupt", subject, f"{len(needed)} frames are wanted and {found} are there.")
+
+
 def front_video(recording: Recording) -> tuple[Camera, Video]:
     """The camera with frames that looks most nearly straight ahead; the first one wins a tie."""
     seen = [(recording.rig.camera(video.camera), video) for video in recording.videos if video.packets]

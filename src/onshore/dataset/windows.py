@@ -22,8 +22,7 @@ from onshore.core.errors import InputError
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
 from onshore.core.progress import Progress, silent
 from onshore.dataset.labels import Moments, Track, moments, sampling_weights, tracks, travelled
-from onshore.dataset.proxy import Proxy, unpack_arrays
-from onshore.wire import decode
+from onshore.dataset.proxy import Proxy, fill_frames, unpack_arrays
 
 FRAME_TOLERANCE_NS = 60_000_000
 STRIDE_TOLERANCE_NS = 25_000_000
@@ -202,13 +201,9 @@ def _decode_all(
     frames = np.empty((int(ends[-1]), wide.height_px, wide.width_px, 3), np.uint8)
 
     def fill(number: int) -> None:
-        target, piece = frames[ends[number] : ends[number + 1]], pieces[number]
-        slots = {int(index): slot for slot, index in enumerate(piece.needed)}
-        if not slots:
-            return
-        for index, (_, rgb) in enumerate(decode(piece.proxy.video)):
-            if index in slots:
-                target[slots[index]] = rgb
+        piece = pieces[number]
+        if len(piece.needed):
+            fill_frames(piece.proxy, piece.needed, frames[ends[number] : ends[number + 1]])
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for done, _ in enumerate(pool.map(fill, range(len(pieces)))):
