@@ -303,7 +303,7 @@ _POSITION_FORMS = (
     (
         "named coordinate",
         re.compile(
-            rb"(?i)[\"'<\b](?:lat|latitude|lon|lng|longitude|gps_lat|gps_lon)[\"']?\s*[:=>]\s*[\"']?[-+]?\d{1,3}\.\d{3,}"
+            rb"(?i)(?<![a-z])(?:lat|latitude|lon|lng|longitude|gps_lat|gps_lon)[\"']?\s*[:=>]\s*[\"']?[-+]?\d{1,3}\.\d{3,}"
         ),
     ),
     ("degrees and minutes", re.compile(rb"\d{1,3}\xc2\xb0\s?\d{1,2}(?:\.\d+)?['\xe2]")),
