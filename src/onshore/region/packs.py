@@ -54,7 +54,9 @@ def load_pack(region: str, packs: Path = PACKS) -> RegionPack:
         law=_toml(texts, "region.toml"),
         policy_text=texts["policy.cedar"],
         schema_text=schema,
-        digest=record_digest({name: sha256_hex(text.encode()) for name, text in {**texts, SCHEMA_FILE: schema}.items()}),
+        digest=record_digest(
+            {name: sha256_hex(text.encode()) for name, text in {**texts, SCHEMA_FILE: schema}.items()}
+        ),
         duties=_duties(region, _toml(texts, "duties.toml")),
         roads=_toml(texts, "roads.toml"),
         rules=_toml(texts, "rules.toml"),

@@ -154,7 +154,11 @@ def _raw_refusal(request: Request, clause: str) -> Refusal:
 def _unlabelled(request: Request) -> Refusal:
     remedy = "Bring it in through the center, which labels it; a file without a label does not exist."
     return Refusal(
-        code="unlabelled", subject=_subject(request), rule="labelled", clause="every artifact has a label", remedy=remedy
+        code="unlabelled",
+        subject=_subject(request),
+        rule="labelled",
+        clause="every artifact has a label",
+        remedy=remedy,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from onshore.core.digest import check_id
 from onshore.core.errors import InputError, Refusal, RefusedError, UsageError
-from onshore.core.label import RETENTIONS, SENSITIVITIES, Label
+from onshore.core.label import SENSITIVITIES, Label
 
 #: Retention classes from the shortest clock to the longest.
 RETENTION_ORDER = ("raw", "clip", "model", "evidence", "permanent")
@@ -39,7 +39,9 @@ class Attestation:
             raise InputError("bad_id", f"detector digest {self.detector_digest!r}", "give 64 hex digits of SHA-256.")
         unknown = (self.removes | self.adds) - SENSITIVITIES
         if unknown:
-            raise InputError("unlabelled", f"sensitivity {sorted(unknown)}", "a declassifier removes sensitivities only.")
+            raise InputError(
+                "unlabelled", f"sensitivity {sorted(unknown)}", "a declassifier removes sensitivities only."
+            )
         unmeasured = {name for name in self.removes if self.measured.get(name) in (None, "", {}, "not measurable")}
         if unmeasured:
             advice = "a removal needs a figure in `measured`; without one the label keeps it."
@@ -97,7 +99,9 @@ def _custodian(labels: list[Label]) -> str:
     """The narrower custodian wins over 'center'; two different narrow ones cannot both hold the result."""
     narrow = sorted({label.custodian for label in labels} - {"center"})
     if len(narrow) > 1:
-        raise InputError("conflict", f"custodians {narrow}", "what two custodians hold cannot be mixed; derive them apart.")
+        raise InputError(
+            "conflict", f"custodians {narrow}", "what two custodians hold cannot be mixed; derive them apart."
+        )
     return narrow[0] if narrow else "center"
 
 

@@ -1,0 +1,452 @@
+"""A center: one folder, one region, and the rules asked before anything in it is touched.
+
+Rule: no method returns plaintext or accepts bytes without a residency decision on a label; the label and lineage row is
+committed before the bytes are visible; every refusal leaves a ledger line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from onshore.core.digest import BLOB_PATTERN, blob_id_of, canonical_json, check_id, record_digest, salted_id, sha256_hex
+from onshore.core.errors import CorruptError, InputError, NotFoundError, Refusal, RefusedError, UsageError
+from onshore.core.label import Artifact, Label
+from onshore.region import load_pack
+from onshore.residency import Request, Rules
+from onshore.store import cipher, state
+from onshore.store.config import CONFIG_FILE, CenterConfig, read_config
+from onshore.store.files import sync_folder, write_durably
+from onshore.store.keys import KEY_BYTES, Keys
+from onshore.store.ledger import Ledger
+from onshore.store.tables import Table, query
+
+FOLDERS = ("blobs", "tables", "ledger", "scratch", "locks")
+CENTER_KEY = "center"
+MANY = 500
+
+
+class Center:
+    """One center, open. Use `Center.init` or `Center.open`; processes may share a center."""
+
+    def __init__(self, root: Path, config: CenterConfig, keys: Keys, *, actor: str, role: str) -> None:
+        self.root, self.config, self.keys, self.actor, self.role = root, config, keys, actor, role
+        self.region, self.id = config.region, config.id
+        self.pack = load_pack(config.region)
+        self.rules = Rules.from_pack(self.pack)
+        self.db = state.open_state(root / "state.sqlite")
+        self._reader = self.db.execution_options(onshore_read=True)
+        self.ledger = Ledger(
+            root / "ledger",
+            origin=f"onshore/{config.region}/{config.id}",
+            signer=keys.ledger_signer,
+            scratch=root / "scratch",
+            lock=root / "locks" / "ledger.lock",
+        )
+        self.raw = SealedZone(self)
+        self._data_keys: dict[str, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"Center({self.id}, {self.region}, {self.root})"
+
+    @classmethod
+    def init(
+        cls,
+        root: str | Path,
+        region: str,
+        *,
+        keys_dir: str | Path | None = None,
+        seed: int | None = None,
+        in_region_dirs: Iterable[str | Path] = (),
+        actor: str = "operator",
+        role: str = "engineer",
+    ) -> Center:
+        """Make a center, or open it when it is already there for this region.
+
+        seed makes center id and subject salt deterministic (demo); keys are random all the same.
+        """
+        root = Path(root).resolve()
+        if (root / CONFIG_FILE).exists():
+            return cls._again(root, region, actor=actor, role=role)
+        load_pack(region)
+        seeded = hashlib.sha256(f"onshore-demo|{region}|{seed}".encode()).digest() if seed is not None else None
+        center_id = f"center-{(seeded or secrets.token_bytes(16)).hex()[:24]}"
+        folder = Path(keys_dir).resolve() if keys_dir else Path.home() / ".config/onshore/keys" / center_id
+        if folder.is_relative_to(root):
+            raise UsageError(f"keys_dir {folder}", "choose a folder outside the center; a copied center must not open.")
+        for name in FOLDERS:
+            (root / name).mkdir(parents=True, exist_ok=True)
+        salt = hashlib.sha256(b"salt|" + seeded).digest() if seeded else None
+        keys = Keys.create(folder, region=region, center_id=center_id, salt=salt)
+        config = CenterConfig(
+            id=center_id,
+            region=region,
+            keys_dir=folder,
+            ledger_key=keys.ledger_signer.public_key().public_bytes_raw().hex(),
+            in_region_dirs=tuple(Path(folder).resolve() for folder in in_region_dirs),
+        )
+        center = cls(root, config, keys, actor=actor, role=role)
+        center.ledger.create()
+        if center.ledger.head().size == 0:
+            center.ledger.append("center", {"id": center_id, "region": region, "pack": center.pack.digest})
+        write_durably(root / CONFIG_FILE, config.to_toml().encode(), scratch=root / "scratch")
+        return center
+
+    @classmethod
+    def _again(cls, root: Path, region: str, *, actor: str, role: str) -> Center:
+        center = cls.open(root, actor=actor, role=role)
+        if center.region != region:
+            raise UsageError(root, f"this is a center of region {center.region}; a center never changes its region.")
+        return center
+
+    @classmethod
+    def open(cls, root: str | Path, *, actor: str = "operator", role: str = "engineer") -> Center:
+        """Open a center. Errors: NotFoundError without center.toml, OnshoreError `key_missing` without its keys."""
+        root = Path(root).resolve()
+        config = read_config(root)
+        keys = Keys(config.keys_dir, region=config.region, center_id=config.id)
+        return cls(root, config, keys, actor=actor, role=role)
+
+    # -- artifacts ---------------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        data: bytes | Path,
+        label: Label,
+        *,
+        name: str = "",
+        parents: Iterable[str] = (),
+        meta: dict[str, Any] | None = None,
+        key: str = CENTER_KEY,
+    ) -> Artifact:
+        """Store bytes (or a file's bytes) under their digest; the same bytes again are a no-op.
+
+        key: `center` or a drive id; made on first use. Errors: RefusedError when the rules say no, InputError
+        `conflict` when the same bytes carry another label, NotFoundError for an unknown parent.
+        """
+        if label is None or label.kind == "raw_drive":
+            self._refuse_unless_sealed(label)
+        return self._store(data, label, name=name, parents=tuple(parents), meta=meta or {}, key=key)
+
+    def read(self, artifact_id: str, *, purpose: str = "train") -> bytes:
+        """The plaintext. Errors: RefusedError, NotFoundError, CorruptError when it is not what was put."""
+        artifact = self.artifact(artifact_id)
+        self.check("read", artifact.label, purpose=purpose, artifact=artifact.id)
+        return self._plaintext(artifact_id)
+
+    def open_many(self, ids: Iterable[str], purpose: str) -> Callable[[str], bytes]:
+        """One decision for a whole set (per distinct label, subjects aside); then a reader for exactly these ids."""
+        wanted = frozenset(ids)
+        found = list(self._rows(state.ARTIFACTS.c.id, sorted(wanted)))
+        missing = sorted(wanted - {row.id for row in found})
+        if missing:
+            raise NotFoundError(missing[0], f"{len(missing)} of {len(wanted)} artifacts are not in this center.")
+        asked: set[str] = set()
+        for row in found:
+            label = Label.from_record({**row.label, "subjects": []})
+            if record_digest(label.as_record()) not in asked:
+                self.check("read", label, purpose=purpose, artifact=row.id)
+                asked.add(record_digest(label.as_record()))
+
+        def reader(artifact_id: str) -> bytes:
+            if artifact_id not in wanted:
+                raise UsageError(artifact_id, "it was not named when the set was opened; open it with the others.")
+            return self._plaintext(artifact_id)
+
+        return reader
+
+    def artifact(self, artifact_id: str) -> Artifact:
+        """Label, parents and facts of one artifact. Errors: NotFoundError."""
+        for row in self._rows(state.ARTIFACTS.c.id, [artifact_id]):
+            return _artifact(row)
+        raise NotFoundError(artifact_id, "no artifact of this center has this id.")
+
+    def artifacts(self, kind: str | None = None, name: str | None = None) -> list[Artifact]:
+        """All artifacts, oldest first, of a kind and a name where given."""
+        table = state.ARTIFACTS
+        asked = sa.select(table).order_by(table.c.sequence)
+        asked = asked if kind is None else asked.where(table.c.kind == kind)
+        asked = asked if name is None else asked.where(table.c.name == name)
+        with self._reader.connect() as connection:
+            return [_artifact(row) for row in connection.execute(asked) if self._path(row.id).exists()]
+
+    def children(self, artifact_id: str) -> list[Artifact]:
+        """What was made of it directly, oldest first."""
+        table = state.LINEAGE
+        with self._reader.connect() as connection:
+            ids = connection.execute(sa.select(table.c.child).where(table.c.parent == artifact_id)).scalars().all()
+        return [_artifact(row) for row in sorted(self._rows(state.ARTIFACTS.c.id, list(ids)), key=lambda r: r.sequence)]
+
+    def check(self, action: str, label: Label | None, *, purpose: str = "", artifact: str = "") -> None:
+        """Ask the rules; a refusal is written to the ledger and raised as RefusedError."""
+        refusal = self.rules.decide(
+            Request(
+                action=action,
+                label=label,
+                region=self.region,
+                actor=self.actor,
+                role=self.role,
+                purpose=purpose,
+                artifact=artifact,
+            )
+        )
+        if refusal is not None:
+            self.refuse(refusal)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Write a refusal to the ledger and raise it."""
+        actor = salted_id(self.keys.salt, "person", self.actor)
+        record = {"code": refusal.code, "rule": refusal.rule, "subject": refusal.subject[:200], "actor": actor}
+        self.ledger.append("refusal", record)
+        raise RefusedError(refusal)
+
+    # -- subjects, tables, stages, quarantine -------------------------------------------------------------------------
+
+    def subject(self, kind: str, name: str) -> str:
+        """The salted id under which a vehicle or driver is named, and the only one."""
+        if kind not in {"vehicle", "driver"}:
+            raise UsageError(f"subject kind {kind!r}", "use vehicle or driver.")
+        return salted_id(self.keys.salt, kind, name)
+
+    def table(self, name: str) -> Table:
+        """A catalog table; a missing one is empty."""
+        return Table(self.root / "tables", name, self.root / "locks")
+
+    def sql(self, text: str) -> list[dict[str, Any]]:
+        """Rows of a DuckDB query over the tables; it reads nothing else."""
+        return query(self.root / "tables", self.root / "locks", text)
+
+    def stage(
+        self, name: str, inputs: dict[str, Any], run: Callable[[], dict[str, Any]]
+    ) -> tuple[dict[str, Any], bool]:
+        """Run once for these inputs. Returns (outputs, fresh); a killed run left no record and runs again."""
+        key = record_digest({"name": name, "inputs": inputs})
+        asked = sa.select(state.STAGES.c.outputs).where(state.STAGES.c.key == key)
+        with self._reader.connect() as connection:
+            known = connection.execute(asked).scalar_one_or_none()
+        if known is not None:
+            return dict(known), False
+        outputs = json.loads(canonical_json(run()))
+        row = {"key": key, "name": name, "inputs": inputs, "outputs": outputs}
+        with self.db.begin() as connection:
+            connection.execute(insert(state.STAGES).values(row).on_conflict_do_nothing())
+        return outputs, True
+
+    def in_region(self, path: str | Path) -> bool:
+        """Does this path lie in the center or in a folder that center.toml names as in-region? Links are followed."""
+        resolved = Path(path).resolve()
+        return any(resolved.is_relative_to(folder) for folder in (self.root, *self.config.in_region_dirs))
+
+    def quarantine_add(self, path: str | Path, code: str, reason: str, bytes_digest: str) -> str:
+        """Remember a file that did not come in; the same file for the same reason once. Returns its id."""
+        identity = f"quarantine-{record_digest({'path': str(path), 'code': code, 'digest': bytes_digest})[:32]}"
+        row = {"id": identity, "path": str(path), "code": code, "reason": reason, "bytes_digest": bytes_digest}
+        with self.db.begin() as connection:
+            connection.execute(insert(state.QUARANTINE).values(row).on_conflict_do_nothing())
+        return identity
+
+    def quarantine_list(self) -> list[dict[str, Any]]:
+        with self._reader.connect() as connection:
+            found = connection.execute(sa.select(state.QUARANTINE).order_by(state.QUARANTINE.c.path))
+            return [dict(row._mapping) for row in found]
+
+    def quarantine_remove(self, identity: str) -> None:
+        with self.db.begin() as connection:
+            gone = connection.execute(sa.delete(state.QUARANTINE).where(state.QUARANTINE.c.id == identity)).rowcount
+        if not gone:
+            raise NotFoundError(identity, "nothing in quarantine has this id.")
+
+    # -- bytes -------------------------------------------------------------------------------------------------------
+
+    def _store(
+        self, data: bytes | Path, label: Label, *, name: str, parents: tuple[str, ...], meta: dict[str, Any], key: str
+    ) -> Artifact:
+        check_id(key, "data key")
+        with _source(data) as file:
+            digest, size = (sha256_hex(data), len(data)) if isinstance(data, bytes) else cipher.file_sha256(file)
+            identity = blob_id_of(self.region, digest)
+            self.check("store", label, artifact=identity)
+            artifact = Artifact(id=identity, label=label, parents=parents, size_bytes=size, meta=meta, name=name)
+            known = self._known(artifact)
+            if known is not None:
+                return known
+            for parent in parents:
+                self.artifact(parent)
+            chunks: Iterator[bytes | memoryview]
+            chunks = cipher.pieces(data) if isinstance(data, bytes) else cipher.file_pieces(file)
+            self._write(artifact, chunks, key)
+        return artifact
+
+    def _known(self, artifact: Artifact) -> Artifact | None:
+        """The artifact when its bytes are already visible; a row that a kill left without bytes is written anew."""
+        with self._reader.connect() as connection:
+            asked = sa.select(state.ARTIFACTS).where(state.ARTIFACTS.c.id == artifact.id)
+            row = connection.execute(asked).one_or_none()
+        if row is None:
+            return None
+        if row.label != artifact.label.as_record():
+            advice = "the same bytes are here under another label; one content has one label."
+            raise InputError("conflict", artifact.id, advice)
+        return _artifact(row) if self._path(artifact.id).exists() else None
+
+    def _write(self, artifact: Artifact, chunks: Iterator[bytes | memoryview], key_id: str) -> None:
+        path = self._path(artifact.id)
+        data_key = self._data_key(key_id)
+        path.parent.mkdir(exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self.root / "scratch")
+        try:
+            with os.fdopen(handle, "wb") as target:
+                cipher.encrypt(chunks, target, data_key, cipher.scope_of(self.region, key_id, artifact.id))
+                target.flush()
+                os.fsync(target.fileno())
+            self._commit(artifact, key_id)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+    def _commit(self, artifact: Artifact, key_id: str) -> None:
+        table = state.ARTIFACTS
+        row = {
+            "id": artifact.id,
+            "kind": artifact.label.kind,
+            "name": artifact.name,
+            "label": artifact.label.as_record(),
+            "parents": list(artifact.parents),
+            "meta": artifact.meta,
+            "size_bytes": artifact.size_bytes,
+            "key_id": key_id,
+        }
+        with self.db.begin() as connection:
+            following = connection.execute(
+                sa.select(sa.func.coalesce(sa.func.max(table.c.sequence), 0) + 1)
+            ).scalar_one()
+            held = connection.execute(insert(table).values({**row, "sequence": following}).on_conflict_do_nothing())
+            if held.rowcount:
+                for parent in artifact.parents:
+                    edge = insert(state.LINEAGE).values(parent=parent, child=artifact.id)
+                    connection.execute(edge.on_conflict_do_nothing())
+
+    def _plaintext(self, artifact_id: str) -> bytes:
+        with self._reader.connect() as connection:
+            asked = sa.select(state.ARTIFACTS.c.key_id).where(state.ARTIFACTS.c.id == artifact_id)
+            key_id = connection.execute(asked).scalar_one()
+        try:
+            stored = self._path(artifact_id).read_bytes()
+        except FileNotFoundError as fault:
+            raise NotFoundError(artifact_id, "its bytes are gone; restore them from a copy.") from fault
+        scope = cipher.scope_of(self.region, key_id, artifact_id)
+        data = b"".join(cipher.decrypt(stored, self._data_key(key_id, make=False), scope, artifact_id))
+        if blob_id_of(self.region, sha256_hex(data)) != artifact_id:
+            raise CorruptError("corrupt", artifact_id, "its bytes do not have its digest; restore them from a copy.")
+        return data
+
+    def _data_key(self, key_id: str, *, make: bool = True) -> bytes:
+        if key_id in self._data_keys:
+            return self._data_keys[key_id]
+        table = state.DATA_KEYS
+        asked = sa.select(table.c.wrapped).where(table.c.id == key_id)
+        if make:
+            with self.db.begin() as connection:
+                if connection.execute(asked).scalar_one_or_none() is None:
+                    wrapped = self.keys.wrap(key_id, secrets.token_bytes(KEY_BYTES))
+                    connection.execute(sa.insert(table).values(id=key_id, wrapped=wrapped))
+        with self._reader.connect() as connection:
+            wrapped_key = connection.execute(asked).scalar_one_or_none()
+        if wrapped_key is None:
+            raise NotFoundError(f"data key {key_id}", "it was destroyed; what it sealed cannot be read again.")
+        self._data_keys[key_id] = self.keys.unwrap(key_id, wrapped_key)
+        return self._data_keys[key_id]
+
+    def _rows(self, column: Any, values: list[str]) -> Iterator[Any]:
+        """Rows whose bytes are visible, asked in portions that SQLite takes."""
+        with self._reader.connect() as connection:
+            for start in range(0, len(values), MANY):
+                asked = sa.select(state.ARTIFACTS).where(column.in_(values[start : start + MANY]))
+                yield from (row for row in connection.execute(asked).all() if self._path(row.id).exists())
+
+    def _path(self, artifact_id: str) -> Path:
+        matched = BLOB_PATTERN.fullmatch(artifact_id)
+        if not matched:
+            return self.root / "blobs" / "none"
+        return self.root / "blobs" / matched[2][:2] / matched[2]
+
+    def _refuse_unless_sealed(self, label: Label | None) -> None:
+        if label is None:
+            self.check("store", None)
+        self.refuse(
+            Refusal(
+                code="not_allowed",
+                subject="store raw_drive",
+                rule="sealed-zone",
+                clause="invariant 2: originals lie in the sealed raw zone only",
+                remedy="Seal it through drive add; Center.raw is the one way in.",
+            )
+        )
+
+
+class SealedZone:
+    """Originals, each under its own drive's key. Only `drive` opens it, and only to anonymise."""
+
+    def __init__(self, center: Center) -> None:
+        self._center = center
+
+    def seal(
+        self,
+        data: bytes | Path,
+        *,
+        key: str,
+        label: Label,
+        name: str = "",
+        meta: dict[str, Any] | None = None,
+    ) -> Artifact:
+        """Store an original under its drive's key. The label's kind must be raw_drive."""
+        if label.kind != "raw_drive" or key == CENTER_KEY:
+            raise UsageError(
+                f"seal {label.kind} under {key}", "the sealed zone takes raw_drive under a drive's own key."
+            )
+        return self._center._store(data, label, name=name, parents=(), meta=meta or {}, key=key)
+
+    def unseal(self, artifact_id: str) -> bytes:
+        """The original bytes, for anonymising. Each opening leaves a ledger line."""
+        artifact = self._center.artifact(artifact_id)
+        self._center.check("read", artifact.label, purpose="anonymise", artifact=artifact_id)
+        self._center.ledger.append("unseal", {"artifact": artifact_id, "purpose": "anonymise"})
+        return self._center._plaintext(artifact_id)
+
+
+@contextmanager
+def _source(data: bytes | Path) -> Iterator[BinaryIO]:
+    if isinstance(data, bytes):
+        yield io.BytesIO()
+        return
+    try:
+        with Path(data).open("rb") as file:
+            yield file
+    except IsADirectoryError as fault:
+        raise InputError("unknown_format", data, "a folder is not an artifact; put its files.") from fault
+    except FileNotFoundError as fault:
+        raise NotFoundError(data, "no such file.") from fault
+
+
+def _artifact(row: Any) -> Artifact:
+    return Artifact(
+        id=row.id,
+        label=Label.from_record(row.label),
+        parents=tuple(row.parents),
+        size_bytes=row.size_bytes,
+        meta=row.meta,
+        name=row.name,
+    )

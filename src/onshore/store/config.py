@@ -1,0 +1,60 @@
+"""center.toml: what a center is, in a file people read.
+
+Rule: written once by `init`; its presence is what makes a folder a center.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from onshore.core.errors import InputError, NotFoundError
+
+CONFIG_FILE = "center.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CenterConfig:
+    """id; region; keys_dir: where the keys lie; in_region_dirs: folders outside that count as inside the region."""
+
+    id: str
+    region: str
+    keys_dir: Path
+    ledger_key: str
+    in_region_dirs: tuple[Path, ...] = ()
+    schema_version: int = 1
+
+    def to_toml(self) -> str:
+        folders = ", ".join(json.dumps(str(path)) for path in self.in_region_dirs)
+        return (
+            f"schema_version = {self.schema_version}\n"
+            f"id = {json.dumps(self.id)}\n"
+            f"region = {json.dumps(self.region)}\n"
+            "# Keys lie outside this folder; a copy of the folder decrypts nothing.\n"
+            f"keys_dir = {json.dumps(str(self.keys_dir))}\n"
+            "# Ed25519 public key (hex) that signs ledger/checkpoint.\n"
+            f"ledger_key = {json.dumps(self.ledger_key)}\n"
+            "# Folders outside the center that are inside the region: files may be written there without a permit.\n"
+            f"in_region_dirs = [{folders}]\n"
+        )
+
+
+def read_config(root: Path) -> CenterConfig:
+    """Errors: NotFoundError when there is no center, InputError `bad_config` with the field."""
+    path = root / CONFIG_FILE
+    if not path.is_file():
+        raise NotFoundError(path, "no center here; make one with `onshore init CENTER --region cn`.")
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf8"))
+        return CenterConfig(
+            id=document["id"],
+            region=document["region"],
+            keys_dir=Path(document["keys_dir"]),
+            ledger_key=document["ledger_key"],
+            in_region_dirs=tuple(Path(folder) for folder in document.get("in_region_dirs", [])),
+            schema_version=document["schema_version"],
+        )
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as fault:
+        raise InputError("bad_config", path, f"{fault} is missing or unreadable; see docs/store.md.") from fault

@@ -1,0 +1,77 @@
+"""Operational state: one SQLite file through SQLAlchemy Core, written ahead and flushed before anything is acknowledged.
+
+Rule: every write is one immediate transaction; readers never wait for writers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+METADATA = sa.MetaData()
+ARTIFACTS = sa.Table(
+    "artifacts",
+    METADATA,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("kind", sa.String, nullable=False, index=True),
+    sa.Column("name", sa.String, nullable=False, index=True),
+    sa.Column("label", sa.JSON, nullable=False),
+    sa.Column("parents", sa.JSON, nullable=False),
+    sa.Column("meta", sa.JSON, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("key_id", sa.String, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False, index=True),
+)
+LINEAGE = sa.Table(
+    "lineage",
+    METADATA,
+    sa.Column("parent", sa.String, primary_key=True),
+    sa.Column("child", sa.String, primary_key=True),
+)
+DATA_KEYS = sa.Table(
+    "data_keys",
+    METADATA,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("wrapped", sa.LargeBinary, nullable=False),
+)
+STAGES = sa.Table(
+    "stages",
+    METADATA,
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("inputs", sa.JSON, nullable=False),
+    sa.Column("outputs", sa.JSON, nullable=False),
+)
+QUARANTINE = sa.Table(
+    "quarantine",
+    METADATA,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("path", sa.String, nullable=False),
+    sa.Column("code", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("bytes_digest", sa.String, nullable=False),
+)
+
+
+def open_state(path: Path) -> sa.Engine:
+    """The engine of a center's state file; tables are made when missing."""
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60.0})
+    sa.event.listen(engine, "connect", _on_connect)
+    sa.event.listen(engine, "begin", _on_begin)
+    if not path.exists():
+        with engine.begin() as connection:
+            METADATA.create_all(connection)
+    return engine
+
+
+def _on_connect(connection: Any, record: Any) -> None:
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "busy_timeout=60000"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _on_begin(connection: sa.Connection) -> None:
+    read_only = connection.get_execution_options().get("onshore_read", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
