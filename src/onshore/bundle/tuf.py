@@ -336,7 +336,6 @@ def verify(repo: Path, trust: Trust) -> VerifiedBundle | Refusal:
     try:
         updater = _updater(fetcher, trust)
         updater.refresh()
-        _check_verbatim(repo, trust)
         return _verify_offer(updater, repo, trust)
     except (RepositoryError, DownloadError) as problem:
         return _refusal_for(problem, fetcher.asked, repo, trust)
@@ -354,6 +353,7 @@ def _verify_offer(updater: Updater, repo: Path, trust: Trust) -> VerifiedBundle 
     refusal = _refuse_offer(index, trust)
     if refusal is not None:
         return refusal
+    _check_verbatim(repo, trust)
     files: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name in FILES:
@@ -373,8 +373,13 @@ def _refuse_offer(index: dict[str, Any], trust: Trust) -> Refusal | None:
         advice = f"it was made for {index.get('region')!r}, this car is in {trust.region!r}; get that region's release."
         return _refuse("wrong_region", subject, "a release drives only in its region", "own rule", advice)
     if index.get("revoked"):
-        return _refuse(
-            "not_allowed", subject, "a revoked release is not installed", "own rule", str(index.get("reason"))
+        return RevokedRefusal(
+            code="not_allowed",
+            subject=subject,
+            rule="a revoked release is not installed",
+            clause=OWN_CLAUSE,
+            remedy=f"{index.get('reason')}; wait for the next release.",
+            revoked_ids=revoked_ids(index),
         )
     counter, digest = index.get("counter"), index.get("payload_digest")
     if not isinstance(counter, int) or counter < trust.counter:
