@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from onshore.border import approval
 from onshore.border.approval import Approved, Permit
 from onshore.border.canonical import PARAMETER_TYPES, Tensors, manifest_from_record, manifest_of
+from onshore.border.figures import FigureLimits, check_table
 from onshore.border.people import approver_key, approver_keys, person, pseudonym
 from onshore.border.scan import personal
 from onshore.core.digest import record_digest
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 DAY_NS = 86_400 * 10**9
 LONGEST_DAYS = 366
+NETWORK_LIMITS = FigureLimits(k=1, max_values=500, max_list=200, max_word=60)
 _TABLE = sa.Table(
     "border_permits",
     sa.MetaData(),
@@ -94,6 +96,7 @@ def request_permit(
         accepts=tuple(sorted(asked.label.sensitivity)),
         tensors=tensors,
         tensors_source=source,
+        network=_network(asked),
         policy=center.pack.digest,
         synthetic=asked.label.synthetic,
     )
@@ -168,7 +171,7 @@ def _tensors(center: Center, artifact: Artifact) -> tuple[Tensors | None, str]:
     """The manifest weights are rewritten to: declared by whoever trained them, else read off the file and said so."""
     if artifact.label.kind not in {"weights", "inbound_model"}:
         return None, ""
-    declared = artifact.meta.get("tensors")
+    declared = artifact.meta.get("tensors", artifact.meta.get("manifest"))
     if declared is not None:
         return manifest_from_record(declared), "declared"
     found = manifest_of(center.read(artifact.id, purpose="export"), artifact.id)
@@ -179,6 +182,15 @@ def _tensors(center: Center, artifact: Artifact) -> tuple[Tensors | None, str]:
             "permit_invalid", f"{artifact.id} tensor {odd[0]}", "it is no parameter, and nobody declared it."
         )
     return found, "self-described"
+
+
+def _network(artifact: Artifact) -> dict[str, Any] | None:
+    """The network's description, if it has one: a small table of plain words and numbers, or InputError."""
+    described = artifact.meta.get("trainable")
+    if described is None or artifact.label.kind not in {"weights", "inbound_model"}:
+        return None
+    check_table(described, NETWORK_LIMITS, f"network of {artifact.id}")
+    return dict(described)
 
 
 def _keep(center: Center, permit: Permit, signed: dict[str, Any], *names: str) -> PermitRow:
