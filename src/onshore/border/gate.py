@@ -20,7 +20,7 @@ from onshore.border.figures import FigureLimits, rewrite_figures
 from onshore.border.lineage import faults
 from onshore.border.outside import check_name, place
 from onshore.border.people import person, pseudonym
-from onshore.border.permits import envelope_of, now_ns, permits_for, verified
+from onshore.border.permitting import envelope_of, now_ns, permits_for, verified
 from onshore.border.scan import Finding, scan, weight_findings
 from onshore.core.digest import BLOB_PATTERN, blob_id_of, canonical_json, record_digest, sha256_hex
 from onshore.core.errors import InputError, NotFoundError, OnshoreError, Refusal, RefusedError, UsageError

@@ -17,7 +17,7 @@ from onshore.border import approval
 from onshore.border.canonical import Tensors, manifest_from_record, manifest_of, manifest_record, rewrite_weights
 from onshore.border.figures import check_table
 from onshore.border.people import person, pseudonym
-from onshore.border.permits import NETWORK_LIMITS
+from onshore.border.permitting import NETWORK_LIMITS
 from onshore.border.scan import is_pickle, scan, weight_findings
 from onshore.core.digest import record_digest, sha256_hex
 from onshore.core.errors import InputError, NotFoundError, OnshoreError, Refusal, RefusedError
