@@ -52,7 +52,11 @@ def faults(
             attestation = None
         due = owed_by((owed[parent] for parent in artifact.parents), attestation)
         owed[artifact.id] = due | artifact.label.sensitivity | ({RAW} if artifact.label.kind == "raw_drive" else set())
-        found += _faults_of(artifact, parents, due)
+        found += _faults_of(artifact, parents, due - {RAW})
+    if RAW in owed[target.id]:
+        found.append(
+            Fault(artifact=target.id, missing=frozenset([RAW]), what="no declassifier worked on the way from raw")
+        )
     return found
 
 
@@ -84,7 +88,7 @@ def attestation_of(artifact: Artifact) -> Attestation | None:
 def _faults_of(artifact: Artifact, parents: list[Label], due: frozenset[str]) -> list[Fault]:
     label = artifact.label
     found = []
-    if due - label.sensitivity - ({RAW} if label.kind == "raw_drive" else set()):
+    if due - label.sensitivity:
         found.append(Fault(artifact=artifact.id, missing=due - label.sensitivity, what="no declassifier removed it"))
     if any(parent.region != label.region for parent in parents):
         found.append(Fault(artifact=artifact.id, missing=frozenset(), what="a parent is of another region"))
