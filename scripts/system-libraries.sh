@@ -1,9 +1,9 @@
 #!/bin/sh
-# The traffic engine links four system libraries that minimal installations lack. Install them where that is allowed,
-# else print the one line to run. Nothing else of the system is touched.
+# The traffic engine links system libraries that minimal installations lack. Install them where that is allowed, else print
+# the one line to run. Nothing else of the system is touched.
 set -eu
 missing=""
-for pair in libX11.so.6:libx11-6 libXext.so.6:libxext6 libXrender.so.1:libxrender1 libGL.so.1:libgl1; do
+for pair in libX11.so.6:libx11-6 libXext.so.6:libxext6 libXrender.so.1:libxrender1 libGL.so.1:libgl1 libatomic.so.1:libatomic1; do
     library=${pair%%:*}
     package=${pair##*:}
     if ! PATH="$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null | grep -q "$library"; then

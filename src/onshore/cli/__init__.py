@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from onshore.cli import session
@@ -90,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
         out.answer({"error": problem.as_record()})
         out.err.print(f"failed {problem}", markup=False)
         return problem.exit_code
-    except click.exceptions.Exit as leaving:
+    except typer.Exit as leaving:
         return leaving.exit_code
     except Exception as problem:
         if hasattr(problem, "format_message") and hasattr(problem, "exit_code"):  # the parser's usage errors

@@ -45,21 +45,34 @@ def _parts() -> list[dict[str, str]]:
     rows = []
     for module, purpose, how in PARTS:
         there = importlib.util.find_spec(module) is not None
-        rows.append(_row(purpose, "pass" if there else "warn", module if there else f"{module} is missing", "" if there else how))
+        rows.append(
+            _row(
+                purpose, "pass" if there else "warn", module if there else f"{module} is missing", "" if there else how
+            )
+        )
     return rows
 
 
 def _memory() -> dict[str, str]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     enough = total >= 8
-    return _row("memory", "pass" if enough else "warn", f"{total:.0f} GiB, {os.cpu_count()} cores", "" if enough else "8 GiB or more.")
+    return _row(
+        "memory",
+        "pass" if enough else "warn",
+        f"{total:.0f} GiB, {os.cpu_count()} cores",
+        "" if enough else "8 GiB or more.",
+    )
 
 
 def _jail() -> dict[str, str]:
-    layers = jail.probe()
-    missing = sorted(name for name, there in layers.items() if there is False)
+    """Runs the probes inside a jail: what finds a way out there would find it in training."""
+    jailed = jail.Jail()
+    found = jailed.run("onshore.jail.probes:probe")
+    missing = [*jailed.attestation.get("missing", []), *(name for name, way in found.items() if way == "open")]
     advice = "allow user namespaces for full isolation; what is missing is attested." if missing else ""
-    return _row("jail", "warn" if missing else "pass", f"missing: {', '.join(missing)}" if missing else "all layers", advice)
+    return _row(
+        "jail", "warn" if missing else "pass", f"missing: {', '.join(missing)}" if missing else "all layers", advice
+    )
 
 
 def _disk(center: Center) -> dict[str, str]:
@@ -69,8 +82,8 @@ def _disk(center: Center) -> dict[str, str]:
 
 
 def _keys(center: Center) -> dict[str, str]:
-    inside = center.root.resolve() in center.keys.location.resolve().parents
-    finding = str(center.keys.location)
+    inside = center.root.resolve() in center.keys.folder.resolve().parents
+    finding = str(center.keys.folder)
     return _row("keys", "fail" if inside else "pass", finding, "move the keys out of the center." if inside else "")
 
 
