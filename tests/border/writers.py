@@ -18,7 +18,9 @@ WRITING_PAIRS = frozenset(
     "shutil.copy os.rename os.replace np.save numpy.save torch.save onnx.save json.dump pickle.dump os.write "
     "sqlite3.connect duckdb.connect mcap.Writer os.sendfile".split()
 )
-NETWORK_MODULES = frozenset("socket ssl urllib http requests httpx httpx2 aiohttp ftplib smtplib telnetlib xmlrpc paramiko".split())
+NETWORK_MODULES = frozenset(
+    "socket ssl urllib http requests httpx httpx2 aiohttp ftplib smtplib telnetlib xmlrpc paramiko".split()
+)
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,15 @@ def _writes(call: ast.Call) -> str | None:
 def _mode_writes(call: ast.Call, name: str) -> bool:
     """Whether some argument is a mode or flag that writes; a mode that cannot be read from the source counts as writing."""
     arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
-    if any(isinstance(arg, ast.Attribute) and arg.attr in {"O_WRONLY", "O_RDWR", "O_CREAT"} for a in arguments for arg in ast.walk(a)):
+    if any(
+        isinstance(arg, ast.Attribute) and arg.attr in {"O_WRONLY", "O_RDWR", "O_CREAT"}
+        for a in arguments
+        for arg in ast.walk(a)
+    ):
         return True
-    modes = [a.value for a in arguments if isinstance(a, ast.Constant) and isinstance(a.value, str) and len(a.value) <= 4]
+    modes = [
+        a.value for a in arguments if isinstance(a, ast.Constant) and isinstance(a.value, str) and len(a.value) <= 4
+    ]
     named = [k.value for k in call.keywords if k.arg == "mode"]
     unreadable = any(not isinstance(value, ast.Constant) for value in named)
     return unreadable or any(set(mode) <= set("rwaxbt+:gz") and set(mode) & set("wax+") for mode in modes)
