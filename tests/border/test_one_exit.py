@@ -132,7 +132,8 @@ def test_the_finder_finds(tmp_path: Path, source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["open('a-file')", "open('a-file', 'rb')", "path.read_bytes()", "import os\nos.open('a-file', os.O_RDONLY)"]
+    "source",
+    ["open('a-file')", "open('a-file', 'rb')", "path.read_bytes()", "import os\nos.open('a-file', os.O_RDONLY)"],
 )
 def test_the_finder_leaves_readers_alone(tmp_path: Path, source: str) -> None:
     (tmp_path / "new.py").write_text(source)

@@ -67,17 +67,22 @@ def request_permit(
     purpose: str,
     expires_days: float = 30,
     requester: str | None = None,
-    threshold: int = approval.LEAST_APPROVERS,
+    threshold: int | None = None,
 ) -> PermitRow:
     """Ask for a permit for one artifact. Approvers read and sign exactly this; asking allows nothing.
 
-    Errors: InputError `permit_invalid` when a field is missing or too long or names a car or a place.
+    threshold: approvers needed, the region's unless given, never below it. Errors: InputError `permit_invalid` when a
+    field is missing or too long or names a car or a place.
     """
     from onshore.border.gate import one_artifact  # the gate imports this module
 
     asked = one_artifact(center, artifact)
-    if not 0 < expires_days <= LONGEST_DAYS:
-        raise InputError("permit_invalid", f"expires_days {expires_days}", f"give up to {LONGEST_DAYS} days.")
+    law = center.pack.law.get("permit", {})
+    longest, least = law.get("valid_days_max", LONGEST_DAYS), law.get("threshold", approval.LEAST_APPROVERS)
+    if not 0 < expires_days <= longest:
+        raise InputError("permit_invalid", f"expires_days {expires_days}", f"give up to {longest} days.")
+    if threshold is not None and threshold < least:
+        raise InputError("permit_invalid", f"threshold {threshold}", f"this region needs {least} approvers at least.")
     if next(personal(f"{recipient}\n{purpose}".encode()), None) is not None:
         raise InputError("permit_invalid", "recipient or purpose", "they may not name a car, a plate or a position.")
     issued_ns = now_ns(center)
@@ -92,7 +97,7 @@ def request_permit(
         requester=person(requester or center.actor),
         issued_ns=issued_ns,
         expires_ns=issued_ns + round(expires_days * DAY_NS),
-        threshold=threshold,
+        threshold=threshold or least,
         accepts=tuple(sorted(asked.label.sensitivity)),
         tensors=tensors,
         tensors_source=source,
