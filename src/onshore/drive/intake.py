@@ -78,11 +78,11 @@ def add(
     listed = [paths] if isinstance(paths, (str, Path)) else list(paths)
     maps = [load_map(column_map)] if column_map is not None else shipped_maps()
     found = discover(listed, maps, reader=reader)
-    if not found.sources and all(one.error.code == "empty_input" for one in found.unusable):
-        raise InputError("empty_input", ", ".join(str(path) for path in listed), "nothing below it is a drive.")
     intake = _Intake(center, public=public, progress=progress)
     for one in found.unusable:
         intake.quarantine([one.path] if one.path.is_file() else [], one.path, one.error)
+    if not found.sources and all(one.error.code == "empty_input" for one in found.unusable):
+        raise InputError("empty_input", ", ".join(str(path) for path in listed), "nothing below it is a drive.")
     intake.take(found.sources, workers)
     return intake.report(found.ignored)
 

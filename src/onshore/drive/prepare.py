@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onshore.core.errors import InputError
-from onshore.core.recording import Camera, Recording, Rig, Video
+from onshore.core.recording import Camera, Recording, Rig, Signals, Video
 from onshore.drive.digests import signals_digest, video_digest
 from onshore.drive.grouping import Placed
 from onshore.drive.table import read_table
@@ -39,10 +38,17 @@ PORTION_BYTES = 48 << 20
 FACTS = frozenset(
     "place town town_seed traffic_seed seed scenario region car weather map assumed anonymiser label".split()
 )
-#: Without a word from the region pack: outward cameras and the ego state are kept, everything else is dropped.
-DEFAULT_VERDICTS = {"camera": "keep", "ego": "keep"}
-CABIN = re.compile("cabin|driver|interior|dms|occupant|inside", re.IGNORECASE)
+#: What a topic of another maker holds, by its name; the first that fits.
+KINDS = {
+    "biometric": re.compile("biometric|fingerprint|heart|iris|pulse", re.IGNORECASE),
+    "cabin": re.compile("cabin|driver|interior|dms|occupant|inside", re.IGNORECASE),
+    "audio": re.compile("audio|microphone|voice|sound", re.IGNORECASE),
+    "lidar": re.compile("lidar|point_?cloud|velodyne|laser", re.IGNORECASE),
+    "radar": re.compile("radar", re.IGNORECASE),
+    "gnss": re.compile("gnss|gps|location|fix$", re.IGNORECASE),
+}
 NAME = re.compile("[a-z0-9][a-z0-9-]{0,39}")
+NAVIGATION = ("command", "junction_distance_m", "in_junction")
 PSEUDONYM = re.compile("vehicle-[0-9a-f]{24}")
 
 
@@ -132,12 +138,7 @@ def check(recording: Recording, subject: str) -> None:
 
 def _judged(recording: Recording, law: Mapping[str, Any]) -> Recording:
     """Only what the region keeps, with every verdict written down; raises InputError `not_allowed` for a refused topic."""
-    verdicts = {
-        "ego": verdict(law, "ego"),
-        **{f"camera/{video.camera}": verdict(law, _camera_topic(video.camera)) for video in recording.videos},
-        **({"gnss": verdict(law, "gnss")} if "gnss" in recording.private else {}),
-        **dict.fromkeys((topic for topic in recording.dropped_topics if len(topic) <= 80), "drop"),
-    }
+    verdicts = _verdicts(recording, law)
     refused = sorted(topic for topic, answer in verdicts.items() if answer == "refuse")
     if refused:
         raise InputError("not_allowed", ", ".join(refused), "the region refuses recordings that carry this topic.")
@@ -151,27 +152,52 @@ def _judged(recording: Recording, law: Mapping[str, Any]) -> Recording:
     cameras = tuple(
         replace(camera, name=renamed[camera.name]) for camera in recording.rig.cameras if camera.name in renamed
     )
-    kept_gnss = verdicts.get("gnss") == "keep"
     topics = {topic: answer for topic, answer in sorted(verdicts.items()) if re.fullmatch(r"[\w/.-]{1,80}", topic)}
     return replace(
         recording,
         videos=tuple(replace(video, camera=renamed[video.camera]) for video in videos),
         rig=Rig(cameras=cameras, vehicle=recording.rig.vehicle, topics=topics),
         dropped_topics=tuple(topic for topic, answer in topics.items() if answer == "drop"),
-        private={"gnss": recording.private["gnss"]} if kept_gnss else {},
+        signals=_kept_signals(recording.signals, verdicts),
+        private={"gnss": recording.private["gnss"]} if verdicts.get("gnss") == "keep" else {},
     )
 
 
-def verdict(law: Mapping[str, Any], topic: str) -> str:
-    """keep, drop or refuse: the pack's first matching pattern, else the default, else drop."""
-    for pattern, answer in law.get("topics", {}).items():
-        if isinstance(answer, str) and fnmatchcase(topic, pattern):
-            return answer
-    return DEFAULT_VERDICTS.get(topic, "drop")
+def _verdicts(recording: Recording, law: Mapping[str, Any]) -> dict[str, str]:
+    """Every topic that the recording has, with the region's answer."""
+    known = set(recording.signals.known())
+    kinds = {"ego_state": "ego_state"}
+    kinds |= {"ego_pose": "ego_pose"} if known & {"x_m", "y_m", "yaw_rad"} else {}
+    kinds |= {"navigation": "navigation"} if known & set(NAVIGATION) else {}
+    kinds |= {"gnss": "gnss"} if "gnss" in recording.private else {}
+    kinds |= {topic: kind_of(topic) for topic in recording.dropped_topics}
+    answers = {topic: verdict(law, kind) for topic, kind in kinds.items()}
+    # what the reader left out stays out: only a refusal matters there
+    answers |= {topic: "drop" for topic in recording.dropped_topics if answers[topic] == "keep"}
+    for video in recording.videos:
+        answers[f"camera/{video.camera}"] = verdict(law, kind_of(video.camera, otherwise="camera"))
+    return answers
 
 
-def _camera_topic(name: str) -> str:
-    return "cabin" if CABIN.search(name) else "camera"
+def _kept_signals(signals: Signals, verdicts: Mapping[str, str]) -> Signals:
+    unknown = np.full(len(signals.t_ns), np.nan)
+    blank: dict[str, NDArray[Any]] = {}
+    if verdicts.get("ego_pose", "keep") != "keep":
+        blank |= dict.fromkeys(("x_m", "y_m", "yaw_rad"), unknown)
+    if verdicts.get("navigation", "keep") != "keep":
+        blank |= {"command": np.zeros(len(unknown), np.int8), "junction_distance_m": unknown, "in_junction": unknown}
+    return replace(signals, **blank)
+
+
+def kind_of(topic: str, otherwise: str = "default") -> str:
+    """The kind of topic that a region pack has an answer for, told by the topic's name."""
+    return next((kind for kind, names in KINDS.items() if names.search(topic)), otherwise)
+
+
+def verdict(law: Mapping[str, Any], kind: str) -> str:
+    """keep, drop or refuse: the pack's answer for this kind of topic, else its default, else drop."""
+    answers = law.get("topics", {})
+    return str(answers.get(kind, answers.get("default", "drop")))
 
 
 def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
