@@ -35,9 +35,7 @@ PLAUSIBLE: dict[str, tuple[float, float]] = {
 #: Frames are decoded and anonymised in portions of this many bytes.
 PORTION_BYTES = 48 << 20
 #: Facts that may stay in a segment; text only in the form of an id.
-FACTS = frozenset(
-    "place town town_seed traffic_seed seed scenario region car weather map assumed anonymiser label".split()
-)
+FACTS = frozenset("place town_seed traffic_seed seed scenario weather map assumed anonymiser".split())
 #: What a topic of another maker holds, by its name; the first that fits.
 KINDS = {
     "biometric": re.compile("biometric|fingerprint|heart|iris|pulse", re.IGNORECASE),
@@ -47,7 +45,10 @@ KINDS = {
     "radar": re.compile("radar", re.IGNORECASE),
     "gnss": re.compile("gnss|gps|location|fix$", re.IGNORECASE),
 }
-NAME = re.compile("[a-z0-9][a-z0-9-]{0,39}")
+#: Kinds that a recording of this project may itself name.
+SAID = frozenset([*KINDS, "camera", "ego_state", "ego_pose", "navigation", "other"])
+#: A camera's name: words and a small number, nothing that could number a vehicle.
+NAME = re.compile(r"(?=.{1,24}$)[a-z]+(-[a-z]+)*(-?[0-9]{1,2})?")
 NAVIGATION = ("command", "junction_distance_m", "in_junction")
 PSEUDONYM = re.compile("vehicle-[0-9a-f]{24}")
 
@@ -80,7 +81,7 @@ def prepare(placed: Placed, law: Mapping[str, Any], anonymiser: Anonymiser) -> P
         videos=videos,
         rig=replace(recording.rig, cameras=cameras),
         anonymised=True,
-        facts=_facts({**recording.facts, "anonymiser": anonymiser.digest}),
+        facts=_facts({**recording.facts, "anonymiser": anonymiser.digest}, recording.synthetic),
         private={"gnss": recording.private["gnss"]} if position else {},
     )
     return Prepared(
@@ -139,12 +140,12 @@ def check(recording: Recording, subject: str) -> None:
 def _judged(recording: Recording, law: Mapping[str, Any]) -> Recording:
     """Only what the region keeps, with every verdict written down; raises InputError `not_allowed` for a refused topic."""
     verdicts = _verdicts(recording, law)
-    refused = sorted(topic for topic, answer in verdicts.items() if answer == "refuse")
+    refused = sorted(kind for kind, answer in verdicts.items() if answer == "refuse")
     if refused:
-        raise InputError("not_allowed", ", ".join(refused), "the region refuses recordings that carry this topic.")
-    videos = tuple(
-        video for video in recording.videos if verdicts[f"camera/{video.camera}"] == "keep" and video.packets
-    )
+        raise InputError(
+            "not_allowed", ", ".join(refused), "the region refuses recordings that carry this kind of topic."
+        )
+    videos = tuple(video for video in recording.videos if verdicts[_camera_kind(video)] == "keep" and video.packets)
     if not videos:
         raise InputError("damaged_video", "cameras", "no camera that the region keeps carries a picture.")
     names = [video.camera for video in videos]
@@ -152,31 +153,32 @@ def _judged(recording: Recording, law: Mapping[str, Any]) -> Recording:
     cameras = tuple(
         replace(camera, name=renamed[camera.name]) for camera in recording.rig.cameras if camera.name in renamed
     )
-    topics = {topic: answer for topic, answer in sorted(verdicts.items()) if re.fullmatch(r"[\w/.-]{1,80}", topic)}
     return replace(
         recording,
         videos=tuple(replace(video, camera=renamed[video.camera]) for video in videos),
-        rig=Rig(cameras=cameras, vehicle=recording.rig.vehicle, topics=topics),
-        dropped_topics=tuple(topic for topic, answer in topics.items() if answer == "drop"),
+        rig=Rig(cameras=cameras, vehicle=recording.rig.vehicle, topics=verdicts),
+        dropped_topics=tuple(kind for kind, answer in verdicts.items() if answer == "drop"),
         signals=_kept_signals(recording.signals, verdicts),
         private={"gnss": recording.private["gnss"]} if verdicts.get("gnss") == "keep" else {},
     )
 
 
 def _verdicts(recording: Recording, law: Mapping[str, Any]) -> dict[str, str]:
-    """Every topic that the recording has, with the region's answer."""
+    """The region's answer for every kind of topic in the recording; names of topics are the source's text and stay out."""
     known = set(recording.signals.known())
-    kinds = {"ego_state": "ego_state"}
-    kinds |= {"ego_pose": "ego_pose"} if known & {"x_m", "y_m", "yaw_rad"} else {}
-    kinds |= {"navigation": "navigation"} if known & set(NAVIGATION) else {}
-    kinds |= {"gnss": "gnss"} if "gnss" in recording.private else {}
-    kinds |= {topic: kind_of(topic) for topic in recording.dropped_topics}
-    answers = {topic: verdict(law, kind) for topic, kind in kinds.items()}
-    # what the reader left out stays out: only a refusal matters there
-    answers |= {topic: "drop" for topic in recording.dropped_topics if answers[topic] == "keep"}
-    for video in recording.videos:
-        answers[f"camera/{video.camera}"] = verdict(law, kind_of(video.camera, otherwise="camera"))
-    return answers
+    present = {"ego_state", *(_camera_kind(video) for video in recording.videos)}
+    present |= {"ego_pose"} if known & {"x_m", "y_m", "yaw_rad"} else set()
+    present |= {"navigation"} if known & set(NAVIGATION) else set()
+    present |= {"gnss"} if "gnss" in recording.private else set()
+    answers = {kind: verdict(law, kind) for kind in present}
+    for kind in {kind_of(topic) for topic in recording.dropped_topics} - present:
+        # the reader left it out, so that it stays out; a refusal still counts
+        answers[kind] = "refuse" if verdict(law, kind) == "refuse" else "drop"
+    return dict(sorted(answers.items()))
+
+
+def _camera_kind(video: Video) -> str:
+    return kind_of(video.camera, otherwise="camera")
 
 
 def _kept_signals(signals: Signals, verdicts: Mapping[str, str]) -> Signals:
@@ -189,8 +191,10 @@ def _kept_signals(signals: Signals, verdicts: Mapping[str, str]) -> Signals:
     return replace(signals, **blank)
 
 
-def kind_of(topic: str, otherwise: str = "default") -> str:
+def kind_of(topic: str, otherwise: str = "other") -> str:
     """The kind of topic that a region pack has an answer for, told by the topic's name."""
+    if topic in SAID:
+        return topic
     return next((kind for kind, names in KINDS.items() if names.search(topic)), otherwise)
 
 
@@ -200,17 +204,19 @@ def verdict(law: Mapping[str, Any], kind: str) -> str:
     return str(answers.get(kind, answers.get("default", "drop")))
 
 
-def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(facts: Mapping[str, Any], synthetic: bool) -> dict[str, Any]:
     kept = {name: value for name, value in facts.items() if name in FACTS}
-    return {name: value for name, value in sorted(kept.items()) if _harmless(name, value)}
+    return {name: value for name, value in sorted(kept.items()) if _harmless(name, value, synthetic)}
 
 
-def _harmless(name: str, value: Any) -> bool:
-    if name in ("assumed", "label"):  # written by this room alone; see `intake`
-        return name == "assumed" and isinstance(value, list) and all(_short_text(item) for item in value)
-    return isinstance(value, (bool, int, float)) or (
-        isinstance(value, str) and bool(re.fullmatch("[a-z0-9-]{1,80}", value))
-    )
+def _harmless(name: str, value: Any, synthetic: bool) -> bool:
+    """Numbers; ids where nothing real could hide behind them; the short texts that this room itself wrote."""
+    if name == "assumed":
+        return isinstance(value, list) and all(_short_text(item) for item in value)
+    if isinstance(value, (bool, int, float)):
+        return True
+    worded = synthetic or name in ("map", "anonymiser")
+    return worded and isinstance(value, str) and bool(re.fullmatch("[a-z0-9-]{1,80}", value))
 
 
 def _short_text(value: Any) -> bool:

@@ -93,7 +93,8 @@ def read_video(path: Path, camera: str, start_ns: int) -> tuple[Video, tuple[int
             announced, size = stream.frames, (stream.width, stream.height)
             others = tuple(sorted({other.type for other in container.streams if other.index != stream.index}))
     except (av.FFmpegError, ValueError) as problem:
-        raise InputError("damaged_video", path.name, f"it cannot be opened ({problem}).") from problem
+        reason = getattr(problem, "strerror", None) or problem
+        raise InputError("damaged_video", path.name, f"it cannot be opened ({reason}).") from problem
     if not packets or len(packets) < announced:
         raise InputError(
             "damaged_video", path.name, f"it announces {announced} frames and holds {len(packets)}; copy it again."
