@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from onshore.bundle.format import LIMITS_BYTES, METADATA, MODEL, NOTES, RELEASE, VERDICT, Payload, unpack
 from onshore.core.digest import canonical_json, sha256_hex
-from onshore.core.errors import CorruptError, InputError, OnshoreError, Refusal
+from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, Refusal
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
@@ -68,6 +68,13 @@ class ReleaseKeys:
 
     def signer(self, role: str) -> CryptoSigner:
         return self._signers[role]
+
+    def root(self) -> bytes:
+        """The root these keys stand in: what a car is given when it is enrolled. Raises NotFoundError before the first."""
+        try:
+            return (self.folder / "root.json").read_bytes()
+        except FileNotFoundError as problem:
+            raise NotFoundError("root of the release repository", "sign a release first.") from problem
 
     @classmethod
     def open(cls, folder: Path) -> ReleaseKeys:
@@ -174,6 +181,7 @@ def rotate(repo: Path, old: ReleaseKeys, new: ReleaseKeys, *, lifetimes: Lifetim
     fresh = _root(new, current.unrecognized_fields[REGION_FIELD], expires, version=current.version + 1)
     fresh.sign(old.signer("root"))
     fresh.sign(new.signer("root"), append=True)
+    write_durably(new.folder / "root.json", _serialised(fresh))
     write_durably(repo / "metadata" / f"{fresh.signed.version}.root.json", _serialised(fresh))
     return int(fresh.signed.version)
 
@@ -186,6 +194,7 @@ def _ensure_root(repo: Path, keys: ReleaseKeys, region: str, expires: datetime) 
     if not any((repo / "metadata").glob("*.root.json")):
         fresh = _root(keys, region, expires, version=1)
         fresh.sign(keys.signer("root"))
+        write_durably(keys.folder / "root.json", _serialised(fresh))
         write_durably(repo / "metadata" / "1.root.json", _serialised(fresh))
         return
     root: Root = _metadata(trusted_root(repo), Root.type, repo).signed
