@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from dataset.recordings import START_NS, shifted, signals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataset.recordings import START_NS, shifted, signals
 from onshore.clip.motion import bridged, motion
 from onshore.core.control import VehicleGeometry
 from onshore.core.plan import PATH_ARCS_M
@@ -23,13 +23,17 @@ def at(seconds: float) -> np.ndarray:
     return np.array([START_NS + round(seconds * 1e9)], np.int64)
 
 
-@pytest.mark.parametrize("drop", [(), ("x_m", "y_m", "yaw_rad"), ("x_m", "y_m", "yaw_rad", "yaw_rate_radps"), ("yaw_rad",)])
+@pytest.mark.parametrize(
+    "drop", [(), ("x_m", "y_m", "yaw_rad"), ("x_m", "y_m", "yaw_rad", "yaw_rate_radps"), ("yaw_rad",)]
+)
 @pytest.mark.parametrize("steering", [0.06, -0.1])
 def test_a_circle_driven_gives_the_circle_as_path(steering: float, drop: tuple[str, ...]) -> None:
     track = tracks([(signals(12, lambda t: (steering, 0.0), drop=drop), CAR)])[0]
     found = moments(track, at(2.0))
     curvature = math.tan(steering) / CAR.wheelbase_m
-    truth = np.array([(math.sin(curvature * s) / curvature, (1 - math.cos(curvature * s)) / curvature) for s in PATH_ARCS_M])
+    truth = np.array(
+        [(math.sin(curvature * s) / curvature, (1 - math.cos(curvature * s)) / curvature) for s in PATH_ARCS_M]
+    )
     assert found.path_mask_MK.all() and found.speed_mask_MS.all()
     # a heading read off positions alone is a sample coarse
     assert np.abs(found.path_MK2[0] - truth).max() < (0.5 if drop == ("yaw_rad",) else 0.06)
@@ -119,7 +123,9 @@ def test_paths_have_their_arc_lengths_whatever_was_driven(speeds: list[float], s
     known = found.path_mask_MK[0] > 0
     assert (chord[known] <= np.array(PATH_ARCS_M)[known] + 1e-3).all()
     assert (np.diff(known.astype(int)) <= 0).all() and np.isfinite(found.path_MK2).all()
-    reach = track.along_m[-1] - np.interp((at(min(when, (len(speeds) - 1) / 10))[0] - t_ns[0]) / 1e9, (t_ns - t_ns[0]) / 1e9, track.along_m)
+    reach = track.along_m[-1] - np.interp(
+        (at(min(when, (len(speeds) - 1) / 10))[0] - t_ns[0]) / 1e9, (t_ns - t_ns[0]) / 1e9, track.along_m
+    )
     assert known.sum() == (np.array(PATH_ARCS_M) <= reach + 1e-6).sum()
 
 

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from dataset.recordings import CAMERA, ground_picture, view_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataset.recordings import CAMERA, ground_picture, view_of
 from onshore.bundle.inputs import View
 from onshore.core.errors import InputError
 from onshore.dataset.perturb import Perturb, earlier_laterals, render, seen_from

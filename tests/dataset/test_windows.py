@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset.recordings import CAMERA, START_NS, ground_picture, recording, shifted, signals, view_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataset.recordings import CAMERA, START_NS, ground_picture, recording, shifted, signals, view_of
 from onshore.bundle.inputs import View
 from onshore.core.errors import CorruptError, InputError
 from onshore.core.recording import Packet
@@ -156,7 +156,9 @@ def test_takeovers_come_at_their_share_unperturbed(windows: Windows) -> None:
     assert (pooled.index_B < 0).mean() == pytest.approx(expected, abs=0.02)
 
 
-@pytest.mark.parametrize("bad", [{"side_N9": None}, {"path": np.ones((2, 7, 2), np.float32)}, {"speed": np.ones((1, 4))}])
+@pytest.mark.parametrize(
+    "bad", [{"side_N9": None}, {"path": np.ones((2, 7, 2), np.float32)}, {"speed": np.ones((1, 4))}]
+)
 def test_takeovers_of_another_shape_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="takeovers"):
         build_windows([], {}, SPEC, takeovers=[takeover_bytes(2, **bad)])
@@ -176,7 +178,9 @@ def test_a_damaged_proxy_is_told_from_a_whole_one(pair: list[Proxy]) -> None:
     with pytest.raises(CorruptError):
         Proxy.from_bytes(takeover_bytes(1))
     packets = pair[0].video.packets
-    blank = replace(pair[0].video, packets=(*packets[:20], Packet(t_ns=packets[20].t_ns, data=b"\0" * 40, keyframe=True)))
+    blank = replace(
+        pair[0].video, packets=(*packets[:20], Packet(t_ns=packets[20].t_ns, data=b"\0" * 40, keyframe=True))
+    )
     with pytest.raises(CorruptError):
         build_windows([replace(pair[0], video=blank)], {"segment-a": EVERYTHING}, WindowSpec(stride_s=0.1))
 

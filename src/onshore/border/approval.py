@@ -128,7 +128,7 @@ def envelope(permit: Permit) -> dict[str, Any]:
 
 def sign(record: Mapping[str, Any], private_key: Ed25519PrivateKey) -> dict[str, Any]:
     """The envelope with one more signature; InputError `permit_invalid` when this key has signed already."""
-    from securesystemslib.signer import CryptoSigner
+    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
     opened = open_envelope(record)
     signer = CryptoSigner(private_key)
@@ -184,7 +184,7 @@ def verify(record: Mapping[str, Any], keys: Mapping[str, bytes]) -> Approved:
 def public_key(raw: bytes) -> Any:
     """The verification key of 32 Ed25519 bytes; its id is the digest of the key itself."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from securesystemslib.signer import SSlibKey
+    from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
 
     return SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(raw))
 

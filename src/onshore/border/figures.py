@@ -7,7 +7,6 @@ segments, clips and vehicles do not occur. The limits are a region pack's `[expo
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -110,11 +109,13 @@ class _Rewriter:
 
     def _number(self, value: int | float) -> int | float:
         """Rounded to significant digits; -0 becomes 0, and a whole number stays one."""
+        digits = self._limits.significant_digits
         if value == 0:
             return 0
-        digits = self._limits.significant_digits - 1 - math.floor(math.log10(abs(value)))
-        rounded = round(value, digits)
-        return int(rounded) if isinstance(value, int) or float(rounded).is_integer() else float(rounded)
+        if isinstance(value, int):
+            return round(value, digits - len(str(abs(value)))) if len(str(abs(value))) > digits else value
+        rounded = float(f"{value:.{digits}g}")
+        return int(rounded) if rounded.is_integer() and abs(rounded) < 2**53 else rounded
 
     def _bad(self, path: str, what: str) -> InputError:
         return _too_much(f"{self._subject} {path.lstrip('.') or 'file'}", what)

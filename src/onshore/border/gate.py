@@ -501,7 +501,7 @@ def _not_in_region(folder: Path) -> Refusal:
 
 
 def _recorded(center: Center, identity: str, to: str, refusal: Refusal | None) -> Decision:
-    body = {
+    body: dict[str, Any] = {
         "artifact": _public_identity(center, identity),
         "to": to,
         "by": pseudonym(center, "person", person(center.actor)),

@@ -76,7 +76,7 @@ def request_permit(
     asked = one_artifact(center, artifact)
     if not 0 < expires_days <= LONGEST_DAYS:
         raise InputError("permit_invalid", f"expires_days {expires_days}", f"give up to {LONGEST_DAYS} days.")
-    if personal(f"{recipient}\n{purpose}".encode()):
+    if next(personal(f"{recipient}\n{purpose}".encode()), None) is not None:
         raise InputError("permit_invalid", "recipient or purpose", "they may not name a car, a plate or a position.")
     issued_ns = now_ns(center)
     tensors, source = _tensors(center, asked)

@@ -296,14 +296,14 @@ _PLATE_CN = re.compile(
     rb"[A-Z](?:\xc2\xb7|\xe2\x80\xa2|\xe3\x83\xbb|[ .-])?[A-HJ-NP-Z0-9]{4,5}(?:[A-HJ-NP-Z0-9]|\xe6\x8c\x82|\xe5\xad\xa6|\xe8\xad\xa6)"
 )
 #: Two numbers side by side with four decimals or more: 0.0001 degree is 11 m, closer than a street is long.
-_PAIR = re.compile(rb"(?<![\d.])([-+]?\d{1,2}\.\d{4,})[\s,;/|]{1,3}([-+]?\d{1,3}\.\d{4,})(?![\d.])")
+_PAIR = re.compile(rb"(?<![\d.])([-+]?\d{1,3}\.\d{4,})[\s,;/|]{1,3}([-+]?\d{1,3}\.\d{4,})(?![\d.])")
 _POSITION_FORMS = (
     ("NMEA sentence", re.compile(rb"\$G[PNLAB](?:GGA|RMC|GLL),\d")),
     ("ISO 6709 position", re.compile(rb"[-+]\d{2}\.\d{3,}[-+]\d{3}\.\d{3,}")),
     (
         "named coordinate",
         re.compile(
-            rb"(?i)[\"'<\b](?:lat|latitude|lon|lng|longitude|gps_lat|gps_lon)[\"']?\s*[:=>]\s*[\"']?[-+]?\d{1,3}\.\d{3,}"
+            rb"(?i)(?<![a-z])(?:lat|latitude|lon|lng|longitude|gps_lat|gps_lon)[\"']?\s*[:=>]\s*[\"']?[-+]?\d{1,3}\.\d{3,}"
         ),
     ),
     ("degrees and minutes", re.compile(rb"\d{1,3}\xc2\xb0\s?\d{1,2}(?:\.\d+)?['\xe2]")),

@@ -7,7 +7,7 @@ learned too; the same span is one clip, named by the first trigger that asked.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -119,13 +119,15 @@ def spans(recording: Recording, triggers: Sequence[Trigger]) -> list[Span]:
 
 def tiles(start_ns: int, end_ns: int) -> list[tuple[int, int]]:
     """Consecutive 10 s tiles; a rest shorter than 2 s joins the last one."""
+    if end_ns <= start_ns:
+        return []
     edges = list(range(start_ns, end_ns, TILE_NS))
     if len(edges) > 1 and end_ns - edges[-1] < 2_000_000_000:
         edges.pop()
-    return [(first, last) for first, last in zip(edges, [*edges[1:], end_ns], strict=True) if last > first]
+    return list(zip(edges, [*edges[1:], end_ns], strict=True))
 
 
-def clip_record(segment: dict[str, Any], recording: Recording, moved: Motion, span: Span) -> dict[str, Any]:
+def clip_record(segment: Mapping[str, Any], recording: Recording, moved: Motion, span: Span) -> dict[str, Any]:
     """A catalog row: the reference, who asked, and plain figures over the span (NaN where not known)."""
     inside = (moved.t_ns >= span.start_ns) & (moved.t_ns <= span.end_ns)
     speed, accel, rate = (c[inside] for c in (moved.speed_mps, moved.accel_mps2, moved.yaw_rate_radps))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 STEPS = 32
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def cut_views(
     frames: NDArray[np.uint8],
     index_BT: NDArray[np.int32],
@@ -45,7 +45,7 @@ def cut_views(
                 _gather(frame, across, down, out[b, t, :, row])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _source_of_row(
     row: int,
     rows: int,
@@ -81,7 +81,7 @@ def _source_of_row(
         down[column] = np.int32(y * np.float32(STEPS) + np.float32(0.5))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _gather(
     frame: NDArray[np.uint8], across: NDArray[np.int32], down: NDArray[np.int32], out_3W: NDArray[np.uint8]
 ) -> None:

@@ -81,6 +81,7 @@ def render(
     if frames_NHW3.shape[1:] != (wide.height_px, wide.width_px, 3):
         raise InputError("bad_config", f"frames {frames_NHW3.shape[1:]}", "they are not the wide form of this view.")
     out = np.empty((*index_BT.shape, 3, view.height_px, view.width_px), np.uint8)
-    arguments: tuple[Any, ...] = (frames_NHW3, index_BT, lateral_BT, yaw_B, mount_B2)
-    cut_views(*arguments, np.float32(view.focal_px), np.float32(view.height_m), out)
+    kernel: Any = cut_views
+    focal, height = np.float32(view.focal_px), np.float32(view.height_m)
+    kernel(frames_NHW3, index_BT, lateral_BT, yaw_B, mount_B2, focal, height, out)
     return out

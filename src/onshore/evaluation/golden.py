@@ -1,17 +1,21 @@
 """Recompute published scorer outputs and list every disagreement: what was asked for and cannot be done is an error.
 
-Rule: a case counts as agreeing only when every column was recomputed and is equal to the last digit given.
+Rule: a case counts as agreeing only when every published column was recomputed and is equal: CARLA's to the last digit,
+EPDMS sub-metrics exactly (EP, a ratio, to the last digit of inputs printed with six), EPDMS scores within 1e-3.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from onshore.core.errors import InputError
+from onshore.evaluation.epdms import Epdms, score_scene
+from onshore.evaluation.epdms_scene import Scene, read_scenes
 from onshore.evaluation.scores import RouteScore, score_route
 
 #: formula names in golden files -> ours
@@ -36,6 +40,11 @@ EVENT_NAMES = {
     "vehicle_blocked": "blocked",
 }
 COLUMNS = ("route_completion", "penalty", "driving_score", "status")
+#: EPDMS columns of golden files that are sub-metrics by name; the others are computed in `_epdms_row`
+SUB_METRICS = ("NC", "DAC", "DDC", "TLC", "EP", "TTC", "LK")
+EPDMS_COLUMNS = (*SUB_METRICS, "HC", "HC_noHistory", "EC", "comfort6", "score_without_EC", "score")
+#: largest difference that still counts as equal; exact where not listed
+EPDMS_CLOSE = {"EP": 2e-6, "score_without_EC": 1e-3, "score": 1e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,31 +62,39 @@ class Disagreement:
 
 
 def golden(path: Path) -> list[Disagreement]:
-    """Recompute every case of a file shaped like `carla.json`; [] means all agree exactly.
+    """Recompute every case of a file shaped like `carla.json` or `epdms.json`; [] means all agree.
 
-    Raises InputError `unknown_format` for another shape and `not_measurable` for EPDMS cases, which are not scored yet.
+    Raises InputError `unknown_format`, naming the field, for another shape and for a published column nobody computes.
     """
-    return [found for case in _cases(Path(path)) for found in _compare(case)]
+    record = _record(Path(path))
+    if "scenes" in record:
+        return [found for scene in _scenes(record, path) for found in _compare_scene(scene)]
+    return [found for case in _cases(record, path) for found in _compare(case)]
 
 
 def golden_cases(path: Path) -> int:
-    """How many (case, formula) pairs `golden` recomputes."""
-    return sum(len(case["expected"]) for case in _cases(Path(path)))
+    """How many (case, formula) pairs `golden` recomputes; EPDMS counts as one formula."""
+    record = _record(Path(path))
+    if "scenes" in record:
+        return len(_scenes(record, path))
+    return sum(len(case["expected"]) for case in _cases(record, path))
 
 
-def _cases(path: Path) -> list[dict[str, Any]]:
+def _record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf8"))
     except OSError as problem:
         raise InputError("unknown_format", path, "the file cannot be read; give a golden file.") from problem
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise InputError("unknown_format", path, "the file is not JSON; give a golden file.") from problem
-    if isinstance(record, dict) and "scenes" in record:
-        raise InputError(
-            "not_measurable", path, "EPDMS is not measurable yet: no scorer for it is built; use a CARLA file."
-        )
-    if not isinstance(record, dict) or not isinstance(record.get("cases"), list) or not record["cases"]:
-        raise InputError("unknown_format", path, "expected an object with a list 'cases', as in golden/carla.json.")
+    if not isinstance(record, dict):
+        raise InputError("unknown_format", path, "expected an object with a list 'cases' or 'scenes'.")
+    return record
+
+
+def _cases(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    if not isinstance(record.get("cases"), list) or not record["cases"]:
+        raise InputError("unknown_format", path, "expected a list 'cases' or 'scenes', as in golden/carla.json.")
     if tuple(record.get("columns", COLUMNS)) != COLUMNS:
         raise InputError("unknown_format", f"{path} columns", f"expected {', '.join(COLUMNS)}.")
     return [_checked(case, path) for case in record["cases"]]
@@ -105,3 +122,42 @@ def _compare(case: Mapping[str, Any]) -> Iterator[Disagreement]:
 def _row(score: RouteScore) -> tuple[float, float, float, str]:
     status = f"{score.status} - {score.failure}" if score.failure else score.status
     return (score.route_completion_pct, score.penalty, score.driving_score, status)
+
+
+def _scenes(record: dict[str, Any], path: Path) -> list[Scene]:
+    scenes = read_scenes(record, path)
+    for at, scene in enumerate(scenes):
+        unknown = sorted(set(scene.expected) - set(EPDMS_COLUMNS))
+        if unknown or not scene.expected:
+            where = f"{path} scenes[{at}].expected{'.' + unknown[0] if unknown else ''}"
+            raise InputError("unknown_format", where, f"use the columns {', '.join(EPDMS_COLUMNS)}.")
+    return scenes
+
+
+def _compare_scene(scene: Scene) -> Iterator[Disagreement]:
+    row = _epdms_row(score_scene(scene))
+    for column, expected in scene.expected.items():
+        computed = row[column]
+        if not _agree(expected, computed, EPDMS_CLOSE.get(column, 0.0)):
+            yield Disagreement(case=scene.name, formula="epdms", column=column, expected=expected, computed=computed)
+
+
+def _epdms_row(result: Epdms) -> dict[str, Any]:
+    """Every column a golden file may publish; None where this scene does not let it be measured."""
+    return {
+        **{name: getattr(result, name).value for name in SUB_METRICS},
+        "HC": result.HC.value if result.HC.measured else None,
+        "HC_noHistory": None if result.HC.measured else result.HC.value,
+        "EC": result.EC.value if result.EC.measured else None,
+        "comfort6": list(result.comfort.values()),
+        "score_without_EC": result.score_without_ec,
+        "score": result.score,
+    }
+
+
+def _agree(expected: Any, computed: Any, within: float) -> bool:
+    """A figure that could not be measured agrees with nothing; `nan` neither."""
+    if isinstance(computed, float):
+        number = isinstance(expected, int | float) and not isinstance(expected, bool)
+        return number and math.isfinite(expected) and abs(expected - computed) <= within
+    return computed is not None and type(expected) is type(computed) and bool(expected == computed)

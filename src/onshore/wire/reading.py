@@ -230,14 +230,12 @@ def _own(found: _Found, subject: str) -> Recording:
 
 
 def _foreign(found: _Found, subject: str) -> Recording:
-    """A file of another maker: the camera is assumed and says so; the vehicle is the file's name."""
+    """A file of another maker: the camera is assumed and says so; vehicle and drive are not named."""
     signals = _signals(found, subject)
     videos = _videos(found, [])
-    stem = Path(subject).stem
     kind: Any = "utc" if len(signals.t_ns) and signals.t_ns[0] > _UTC_FROM_NS else "boot"
     return Recording(
-        vehicle=stem,
-        drive_key=stem,
+        vehicle="",
         clock=Clock(kind=kind),
         rig=Rig(cameras=tuple(_assumed_camera(video) for video in videos if video.packets)),
         signals=signals,

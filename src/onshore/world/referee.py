@@ -144,7 +144,11 @@ class Referee:
                 continue
             self._hit.add(identity)
             ahead = (x - ego.x_m) * math.cos(ego.yaw_rad) + (y - ego.y_m) * math.sin(ego.yaw_rad)
-            detail = {"with": ACTOR_KINDS[sight.neighbour_kinds[row]], "id": identity, "speed_mps": round(sight.speed_mps, 2)}
+            detail = {
+                "with": ACTOR_KINDS[sight.neighbour_kinds[row]],
+                "id": identity,
+                "speed_mps": round(sight.speed_mps, 2),
+            }
             if sight.speed_mps < STANDING_MPS or ahead < -0.7 * ego.half_length_m:
                 self._add(sight, "collision_not_at_fault", **detail)
             else:
