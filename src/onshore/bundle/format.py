@@ -7,8 +7,10 @@ and not inside it.
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import zipfile
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -130,3 +132,23 @@ def unpack(files: dict[str, bytes]) -> Payload:
         return pack(files[MODEL], metadata, notes=files[NOTES].decode())
     except UnicodeDecodeError as problem:
         raise CorruptError("tampered", NOTES, "it is not UTF-8 text.") from problem
+
+
+def to_archive(payload: Payload) -> bytes:
+    """A payload as one file: an uncompressed zip with fixed names and times, the same bytes everywhere."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in sorted(payload.files.items()):
+            archive.writestr(zipfile.ZipInfo(name), data)
+    return buffer.getvalue()
+
+
+def from_archive(data: bytes) -> Payload:
+    """The inverse of `to_archive`. Raises CorruptError `tampered` for anything else."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if any(info.file_size > LIMITS_BYTES.get(info.filename, 0) for info in archive.infolist()):
+                raise CorruptError("tampered", "release", "it holds files that no release has.")
+            return unpack({name: archive.read(name) for name in archive.namelist()})
+    except (zipfile.BadZipFile, ValueError) as problem:
+        raise CorruptError("tampered", "release", "it is not a release archive.") from problem

@@ -22,7 +22,6 @@ from typing import Any
 
 from onshore.bundle.format import METADATA, MODEL, NOTES, Payload, unpack
 from onshore.bundle.tuf import (
-    OWN_CLAUSE,
     RevokedRefusal,
     Trust,
     VerifiedBundle,
@@ -150,13 +149,10 @@ def load_running(car_dir: Path | str) -> Payload:
 
 
 def _refused(folder: Path, now: CarStatus, trust: str, refusal: Refusal) -> UpdateResult:
-    """Drive on. Signed facts are kept: metadata that verified guards against older offers, a recall is obeyed."""
+    """Drive on; only a recall, which is signed and verified, changes what runs."""
     after = now
-    if refusal.clause == OWN_CLAUSE:
-        after = replace(after, trust=trust)
     if isinstance(refusal, RevokedRefusal):
-        after = _without(after, refusal.revoked_ids)
-    if after != now:
+        after = _without(replace(now, trust=trust), refusal.revoked_ids)
         _commit(folder, after)
     return UpdateResult(outcome="refused", running=after.running, offered=refusal.subject, refusal=refusal)
 
@@ -183,7 +179,9 @@ def _accepted(folder: Path, now: CarStatus, trust: str, bundle: VerifiedBundle) 
             payload_digest=bundle.payload.digest,
             files={**kept, identity: digests},
         )
-    _commit(folder, _without(after, revoked_ids(bundle.index)))
+    after = _without(after, revoked_ids(bundle.index))
+    _commit(folder, after)
+    _sweep(folder, after)
     road_use = bundle.payload.metadata.road_use
     outcome = "installed" if fresh else "current"
     return UpdateResult(outcome=outcome, running=identity, offered=identity, road_use=road_use)

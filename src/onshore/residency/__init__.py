@@ -5,6 +5,6 @@ refusal; and raw recordings never leave, whatever a policy file says.
 """
 
 from onshore.residency.decisions import RAW_SENSITIVITIES, PermitFacts, Request, Rules
-from onshore.residency.labels import Attestation, derive
+from onshore.residency.labels import Attestation, derive, lost
 
-__all__ = ["RAW_SENSITIVITIES", "Attestation", "PermitFacts", "Request", "Rules", "derive"]
+__all__ = ["RAW_SENSITIVITIES", "Attestation", "PermitFacts", "Request", "Rules", "derive", "lost"]

@@ -90,7 +90,7 @@ class Rules:
         return cls(policy_text=pack.policy_text, schema_text=pack.schema_text, digest=pack.digest)
 
     def decide(self, request: Request) -> Refusal | None:
-        """None when it is allowed, else the refusal. Errors: InputError `usage` never; an unknown action is refused."""
+        """None when it is allowed, else the refusal; an unknown action is refused, too."""
         label = request.label
         if label is None:
             return _unlabelled(request)
@@ -117,10 +117,11 @@ class Rules:
 
     def _explain(self, request: Request, reasons: list[str]) -> Refusal:
         """The most urgent of the forbids that applied; none at all means that no permit matched."""
-        found = [self._texts[reason] for reason in reasons if "code" in self._texts.get(reason, {})]
+        found = [(_urgency(self._texts[name]["code"]), name) for name in reasons if "code" in self._texts.get(name, {})]
         if not found:
             return _about(UNKNOWN, request)
-        text = min(found, key=lambda item: URGENCY.index(item["code"]) if item["code"] in URGENCY else len(URGENCY))
+        # Of two forbids with one code, the one written first in the policy file speaks.
+        text = self._texts[min(found, key=lambda pair: (pair[0], len(pair[1]), pair[1]))[1]]
         return Refusal(
             code=text["code"],
             subject=_subject(request),
@@ -128,6 +129,10 @@ class Rules:
             clause=text.get("clause", "policy.cedar"),
             remedy=text.get("remedy", ""),
         )
+
+
+def _urgency(code: str) -> int:
+    return URGENCY.index(code) if code in URGENCY else len(URGENCY)
 
 
 def raw_ban(request: Request) -> Refusal | None:

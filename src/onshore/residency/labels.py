@@ -90,8 +90,22 @@ def derive(
     )
 
 
-def _shortest(labels: list[Label]) -> str:
+def lost(label: Label, parents: Iterable[Label], declassified: Attestation | None = None) -> frozenset[str]:
+    """What the parents carried and `label` does not, though nothing attested its removal; empty when all is well."""
+    allowed = declassified.removes if declassified else frozenset()
+    gone: set[str] = set()
+    for parent in parents:
+        gone |= parent.sensitivity - label.sensitivity - allowed
+        if (parent.derived_from_raw or parent.kind == "raw_drive") and not label.derived_from_raw:
+            gone.add("derived_from_raw")
+        if parent.synthetic and not label.synthetic:
+            gone.add("synthetic")
+        if parent.region != label.region:
+            gone.add(f"region {parent.region}")
+    return frozenset(gone)
 
+
+def _shortest(labels: list[Label]) -> str:
     return min((label.retention for label in labels), key=RETENTION_ORDER.index)
 
 

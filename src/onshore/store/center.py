@@ -14,6 +14,7 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,10 +22,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from onshore.core.digest import BLOB_PATTERN, blob_id_of, canonical_json, check_id, record_digest, salted_id, sha256_hex
-from onshore.core.errors import CorruptError, InputError, NotFoundError, Refusal, RefusedError, UsageError
+from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, Refusal, RefusedError, UsageError
 from onshore.core.label import Artifact, Label
 from onshore.region import load_pack
-from onshore.residency import Request, Rules
+from onshore.residency import Attestation, Request, Rules, lost
 from onshore.store import cipher, state
 from onshore.store.config import CONFIG_FILE, CenterConfig, read_config
 from onshore.store.files import sync_folder, write_durably
@@ -35,6 +36,22 @@ from onshore.store.tables import Table, query
 FOLDERS = ("blobs", "tables", "ledger", "scratch", "locks")
 CENTER_KEY = "center"
 MANY = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What a caller says about bytes that have no id yet."""
+
+    label: Label
+    key: str
+    name: str = ""
+    parents: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def artifact(self, identity: str, size_bytes: int) -> Artifact:
+        return Artifact(
+            id=identity, label=self.label, parents=self.parents, size_bytes=size_bytes, meta=self.meta, name=self.name
+        )
 
 
 class Center:
@@ -116,7 +133,14 @@ class Center:
         root = Path(root).resolve()
         config = read_config(root)
         keys = Keys(config.keys_dir, region=config.region, center_id=config.id)
+        if keys.ledger_signer.public_key().public_bytes_raw().hex() != config.ledger_key:
+            advice = "these are another center's keys; name the right folder in center.toml (keys_dir)."
+            raise OnshoreError("key_missing", config.keys_dir, advice)
         return cls(root, config, keys, actor=actor, role=role)
+
+    def close(self) -> None:
+        """Give the state file's connections back; the center opens them again when asked."""
+        self.db.dispose()
 
     # -- artifacts ---------------------------------------------------------------------------------------------------
 
@@ -129,15 +153,22 @@ class Center:
         parents: Iterable[str] = (),
         meta: dict[str, Any] | None = None,
         key: str = CENTER_KEY,
+        declassified: Attestation | None = None,
     ) -> Artifact:
         """Store bytes (or a file's bytes) under their digest; the same bytes again are a no-op.
 
-        key: `center` or a drive id; made on first use. Errors: RefusedError when the rules say no, InputError
-        `conflict` when the same bytes carry another label, NotFoundError for an unknown parent.
+        key: `center` or a drive id; made on first use. declassified: what removed a sensitivity that a parent carries;
+        it is kept in `meta["declassified"]` and in the ledger. Errors: RefusedError when the rules say no or the label
+        says less than its parents', InputError `conflict` when the same bytes carry another label, NotFoundError for
+        an unknown parent.
         """
         if label is None or label.kind == "raw_drive":
             self._refuse_unless_sealed(label)
-        return self._store(data, label, name=name, parents=tuple(parents), meta=meta or {}, key=key)
+        facts = dict(meta or {})
+        if declassified is not None:
+            facts["declassified"] = declassified.as_record()
+        draft = Draft(label=label, name=name, parents=tuple(dict.fromkeys(parents)), meta=facts, key=key)
+        return self._store(data, draft, declassified)
 
     def read(self, artifact_id: str, *, purpose: str = "train") -> bytes:
         """The plaintext. Errors: RefusedError, NotFoundError, CorruptError when it is not what was put."""
@@ -152,6 +183,7 @@ class Center:
         missing = sorted(wanted - {row.id for row in found})
         if missing:
             raise NotFoundError(missing[0], f"{len(missing)} of {len(wanted)} artifacts are not in this center.")
+        keys = {row.id: row.key_id for row in found}
         asked: set[str] = set()
         for row in found:
             label = Label.from_record({**row.label, "subjects": []})
@@ -162,7 +194,7 @@ class Center:
         def reader(artifact_id: str) -> bytes:
             if artifact_id not in wanted:
                 raise UsageError(artifact_id, "it was not named when the set was opened; open it with the others.")
-            return self._plaintext(artifact_id)
+            return self._plaintext(artifact_id, keys[artifact_id])
 
         return reader
 
@@ -269,24 +301,47 @@ class Center:
 
     # -- bytes -------------------------------------------------------------------------------------------------------
 
-    def _store(
-        self, data: bytes | Path, label: Label, *, name: str, parents: tuple[str, ...], meta: dict[str, Any], key: str
-    ) -> Artifact:
-        check_id(key, "data key")
+    def _store(self, data: bytes | Path, draft: Draft, declassified: Attestation | None = None) -> Artifact:
+        check_id(draft.key, "data key")
         with _source(data) as file:
             digest, size = (sha256_hex(data), len(data)) if isinstance(data, bytes) else cipher.file_sha256(file)
-            identity = blob_id_of(self.region, digest)
-            self.check("store", label, artifact=identity)
-            artifact = Artifact(id=identity, label=label, parents=parents, size_bytes=size, meta=meta, name=name)
+            artifact = draft.artifact(blob_id_of(self.region, digest), size)
+            self.check("store", artifact.label, artifact=artifact.id)
+            self._check_lineage(artifact, declassified)
             known = self._known(artifact)
             if known is not None:
                 return known
-            for parent in parents:
-                self.artifact(parent)
+            if declassified is not None:
+                self._attest(artifact, declassified)
             chunks: Iterator[bytes | memoryview]
             chunks = cipher.pieces(data) if isinstance(data, bytes) else cipher.file_pieces(file)
-            self._write(artifact, chunks, key)
+            self._write(artifact, chunks, draft.key)
         return artifact
+
+    def _check_lineage(self, artifact: Artifact, declassified: Attestation | None) -> None:
+        """A label says at least what its parents' labels say, but for what an attestation names."""
+        parents = [self.artifact(parent).label for parent in artifact.parents]
+        gone = lost(artifact.label, parents, declassified)
+        if gone:
+            self.refuse(
+                Refusal(
+                    code="not_allowed",
+                    subject=f"store {artifact.id} without {', '.join(sorted(gone))}",
+                    rule="labels-only-grow",
+                    clause="a derived label is the union of its parents'; only an attested declassifier removes",
+                    remedy="Make the label with residency.derive, and pass the attestation as declassified=.",
+                )
+            )
+
+    def _attest(self, artifact: Artifact, declassified: Attestation) -> None:
+        body = {
+            "artifact": artifact.id,
+            "declassifier": declassified.declassifier,
+            "removes": sorted(declassified.removes),
+            "detector": declassified.detector_digest,
+            "attestation": record_digest(declassified.as_record()),
+        }
+        self.ledger.append("declassified", body)
 
     def _known(self, artifact: Artifact) -> Artifact | None:
         """The artifact when its bytes are already visible; a row that a kill left without bytes is written anew."""
@@ -298,7 +353,21 @@ class Center:
         if row.label != artifact.label.as_record():
             advice = "the same bytes are here under another label; one content has one label."
             raise InputError("conflict", artifact.id, advice)
-        return _artifact(row) if self._path(artifact.id).exists() else None
+        if not self._path(artifact.id).exists():
+            return None
+        fresh = [parent for parent in artifact.parents if parent not in row.parents]
+        if not fresh:
+            return _artifact(row)
+        return self._adopted(_artifact(row), fresh)
+
+    def _adopted(self, artifact: Artifact, parents: list[str]) -> Artifact:
+        """The same bytes made from other parents: lineage keeps both, or erasure would miss one."""
+        grown = replace(artifact, parents=(*artifact.parents, *parents))
+        with self.db.begin() as connection:
+            mine = state.ARTIFACTS.c.id == artifact.id
+            connection.execute(sa.update(state.ARTIFACTS).where(mine).values(parents=list(grown.parents)))
+            _add_edges(connection, grown)
+        return grown
 
     def _write(self, artifact: Artifact, chunks: Iterator[bytes | memoryview], key_id: str) -> None:
         path = self._path(artifact.id)
@@ -335,14 +404,13 @@ class Center:
             ).scalar_one()
             held = connection.execute(insert(table).values({**row, "sequence": following}).on_conflict_do_nothing())
             if held.rowcount:
-                for parent in artifact.parents:
-                    edge = insert(state.LINEAGE).values(parent=parent, child=artifact.id)
-                    connection.execute(edge.on_conflict_do_nothing())
+                _add_edges(connection, artifact)
 
-    def _plaintext(self, artifact_id: str) -> bytes:
-        with self._reader.connect() as connection:
-            asked = sa.select(state.ARTIFACTS.c.key_id).where(state.ARTIFACTS.c.id == artifact_id)
-            key_id = connection.execute(asked).scalar_one()
+    def _plaintext(self, artifact_id: str, key_id: str | None = None) -> bytes:
+        if key_id is None:
+            with self._reader.connect() as connection:
+                asked = sa.select(state.ARTIFACTS.c.key_id).where(state.ARTIFACTS.c.id == artifact_id)
+                key_id = connection.execute(asked).scalar_one()
         try:
             stored = self._path(artifact_id).read_bytes()
         except FileNotFoundError as fault:
@@ -417,7 +485,7 @@ class SealedZone:
             raise UsageError(
                 f"seal {label.kind} under {key}", "the sealed zone takes raw_drive under a drive's own key."
             )
-        return self._center._store(data, label, name=name, parents=(), meta=meta or {}, key=key)
+        return self._center._store(data, Draft(label=label, name=name, meta=meta or {}, key=key))
 
     def unseal(self, artifact_id: str) -> bytes:
         """The original bytes, for anonymising. Each opening leaves a ledger line."""
@@ -439,6 +507,12 @@ def _source(data: bytes | Path) -> Iterator[BinaryIO]:
         raise InputError("unknown_format", data, "a folder is not an artifact; put its files.") from fault
     except FileNotFoundError as fault:
         raise NotFoundError(data, "no such file.") from fault
+
+
+def _add_edges(connection: sa.Connection, artifact: Artifact) -> None:
+    for parent in artifact.parents:
+        edge = insert(state.LINEAGE).values(parent=parent, child=artifact.id)
+        connection.execute(edge.on_conflict_do_nothing())
 
 
 def _artifact(row: Any) -> Artifact:

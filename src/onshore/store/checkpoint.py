@@ -1,7 +1,7 @@
 """Signed checkpoints: the state of a ledger in a few lines of text, enough to append without reading the log.
 
 Rule: one text, one meaning: a checkpoint is accepted only if re-writing what was read gives the very same bytes.
-The frontier holds the roots of the perfect subtrees of an RFC 6962 tree, largest first; folding them gives the root.
+It carries the tree's frontier, so that the next entry is appended without reading the log.
 """
 
 from __future__ import annotations
@@ -12,29 +12,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onshore.core.errors import CorruptError
+from onshore.store.merkle import Frontier, fold_frontier
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-EMPTY_ROOT = hashlib.sha256(b"").digest()
-
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """size: entries; bytes: length of the entries file; time_ns: of the last entry; frontier: subtree roots."""
+    """size: entries; size_bytes: length of the entries file; time_ns: of the last entry; frontier: subtree roots."""
 
     origin: str
     size: int = 0
-    bytes: int = 0
+    size_bytes: int = 0
     time_ns: int = 0
-    frontier: tuple[bytes, ...] = ()
+    frontier: Frontier = ()
 
     def root(self) -> bytes:
         return fold_frontier(self.frontier)
 
     def text(self) -> bytes:
         """Origin, size and root as in C2SP tlog-checkpoint, then extension lines."""
-        lines = [self.origin, str(self.size), _b64(self.root()), f"bytes {self.bytes}", f"time {self.time_ns}"]
+        lines = [self.origin, str(self.size), _b64(self.root()), f"bytes {self.size_bytes}", f"time {self.time_ns}"]
         return "\n".join(lines + [f"frontier {_b64(node)}" for node in self.frontier] + [""]).encode()
 
     def signed(self, signer: Ed25519PrivateKey) -> bytes:
@@ -57,36 +56,13 @@ class Checkpoint:
         return checkpoint
 
 
-def fold_leaf(frontier: tuple[bytes, ...], size: int, leaf: bytes) -> tuple[bytes, ...]:
-    """The frontier after adding a leaf hash to a tree of `size` leaves."""
-    while size & 1:
-        leaf = node_hash(frontier[-1], leaf)
-        frontier, size = frontier[:-1], size >> 1
-    return (*frontier, leaf)
-
-
-def fold_frontier(frontier: tuple[bytes, ...]) -> bytes:
-    """The RFC 6962 root over subtree roots, largest first."""
-    if not frontier:
-        return EMPTY_ROOT
-    root = frontier[-1]
-    for node in reversed(frontier[:-1]):
-        root = node_hash(node, root)
-    return root
-
-
-def node_hash(left: bytes, right: bytes) -> bytes:
-    """RFC 6962 2.1: SHA-256(0x01 || left || right)."""
-    return hashlib.sha256(b"\x01" + left + right).digest()
-
-
 def _read(note: bytes) -> tuple[Checkpoint, bytes]:
     text, _, signature_line = note.decode().partition("\n\n")
-    origin, size, _root, size_bytes, time_ns, *frontier = text.split("\n")
+    origin, size, _root, length, time_ns, *frontier = text.split("\n")
     checkpoint = Checkpoint(
         origin=origin,
         size=int(size),
-        bytes=int(size_bytes.removeprefix("bytes ")),
+        size_bytes=int(length.removeprefix("bytes ")),
         time_ns=int(time_ns.removeprefix("time ")),
         frontier=tuple(base64.b64decode(line.removeprefix("frontier "), validate=True) for line in frontier),
     )

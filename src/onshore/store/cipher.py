@@ -9,7 +9,6 @@ scope = `region|key id|content id`, so a file under another name, key or region 
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
@@ -70,10 +69,12 @@ def file_pieces(file: BinaryIO) -> Iterator[bytes]:
 
 def file_sha256(file: BinaryIO) -> tuple[str, int]:
     """SHA-256 (hex) and size in bytes; the file is rewound."""
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
-    size = file.seek(0, os.SEEK_END)
+    digest, size = hashlib.sha256(), 0
+    for chunk in file_pieces(file):
+        digest.update(chunk)
+        size += len(chunk)
     file.seek(0)
-    return digest, size
+    return digest.hexdigest(), size
 
 
 def _file_cipher(data_key: bytes, header: bytes, scope: bytes) -> AESGCM:

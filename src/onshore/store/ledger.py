@@ -12,15 +12,16 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onshore.core.digest import canonical_json
-from onshore.core.errors import CorruptError, InputError
-from onshore.store.checkpoint import Checkpoint, fold_leaf
+from onshore.core.errors import CorruptError, InputError, NotFoundError
+from onshore.store.checkpoint import Checkpoint
 from onshore.store.files import locked, sync_folder, write_durably
+from onshore.store.merkle import consistency_proof, fold_leaf, frontier_of, inclusion_proof, leaf_hash
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -67,29 +68,54 @@ class Ledger:
 
     def append(self, kind: str, body: dict[str, Any]) -> LedgerEntry:
         """Add one entry; it is durable when this returns. Body: JSON with digests and salted ids, nothing personal."""
+        return self.append_many([(kind, body)])[0]
+
+    def append_many(self, drafts: Iterable[tuple[str, dict[str, Any]]]) -> list[LedgerEntry]:
+        """Add several entries, all or none, with one flush."""
         with locked(self._lock):
             head = self._recovered_head()
-            time_ns = max(time.time_ns(), head.time_ns)
-            line = canonical_json({"body": body, "index": head.size, "kind": kind, "time_ns": time_ns})
-            if len(line) > LINE_LIMIT_BYTES:
-                raise InputError("limit_exceeded", f"ledger {kind}", f"an entry has at most {LINE_LIMIT_BYTES} bytes.")
-            leaf = leaf_hash(line)
-            frontier = fold_leaf(head.frontier, head.size, leaf)
+            entries, lines = self._compose(drafts, head)
+            if not entries:
+                return []
+            frontier = head.frontier
+            for entry in entries:
+                frontier = fold_leaf(frontier, entry.index, bytes.fromhex(entry.leaf))
+            text = b"".join(line + b"\n" for line in lines)
             grown = Checkpoint(
                 origin=self._origin,
-                size=head.size + 1,
-                bytes=head.bytes + len(line) + 1,
-                time_ns=time_ns,
+                size=head.size + len(entries),
+                size_bytes=head.size_bytes + len(text),
+                time_ns=entries[-1].time_ns,
                 frontier=frontier,
             )
             self._write(NEXT, grown)
             with (self._folder / ENTRIES).open("ab") as file:
-                file.write(line + b"\n")
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(self._folder / NEXT, self._folder / CHECKPOINT)
             sync_folder(self._folder)
-        return LedgerEntry(index=head.size, kind=kind, body=body, time_ns=time_ns, leaf=leaf.hex())
+        return entries
+
+    def _compose(
+        self, drafts: Iterable[tuple[str, dict[str, Any]]], head: Checkpoint
+    ) -> tuple[list[LedgerEntry], list[bytes]]:
+        # A clock set back must not reorder the proof: time never runs backwards in the ledger.
+        time_ns = max(time.time_ns(), head.time_ns)
+        entries, lines = [], []
+        for index, (kind, body) in enumerate(drafts, start=head.size):
+            try:
+                line = canonical_json({"body": body, "index": index, "kind": kind, "time_ns": time_ns})
+            except (TypeError, ValueError) as fault:
+                raise InputError(
+                    "bad_config", f"ledger {kind}", f"an entry is JSON with finite numbers: {fault}."
+                ) from fault
+            if len(line) > LINE_LIMIT_BYTES:
+                raise InputError("limit_exceeded", f"ledger {kind}", f"an entry has at most {LINE_LIMIT_BYTES} bytes.")
+            leaf = leaf_hash(line).hex()
+            entries.append(LedgerEntry(index=index, kind=kind, body=body, time_ns=time_ns, leaf=leaf))
+            lines.append(line)
+        return entries, lines
 
     def entries(self) -> Iterator[LedgerEntry]:
         """The acknowledged entries, oldest first."""
@@ -114,38 +140,54 @@ class Ledger:
                 head = self.head()
             except CorruptError as fault:
                 return LedgerReport(ok=False, size=0, root="", problems=[str(fault)])
-            problems = self._strangers() + self._tail_problems(head) + self._entry_problems(head)
+            problems = self._strangers() + self._tail_problems(head)
+            problems += [] if problems else self._entry_problems(head)
         return LedgerReport(ok=not problems, size=head.size, root=head.root().hex(), problems=problems)
 
+    def inclusion(self, index: int) -> tuple[list[str], Checkpoint]:
+        """The proof (hex, nearest first) that entry `index` is in the log of the checkpoint returned with it."""
+        head = self.head()
+        if not 0 <= index < head.size:
+            raise NotFoundError(f"ledger entry {index}", f"the ledger has entries 0 to {head.size - 1}.")
+        return [node.hex() for node in inclusion_proof(list(self._leaves(head)), index)], head
+
+    def consistency(self, old_size: int) -> tuple[list[str], Checkpoint]:
+        """The proof (hex) that the log of `old_size` entries is the beginning of the one in the checkpoint returned."""
+        head = self.head()
+        if not 0 <= old_size <= head.size:
+            raise NotFoundError(f"ledger of size {old_size}", f"the ledger has {head.size} entries.")
+        return [node.hex() for node in consistency_proof(list(self._leaves(head)), old_size)], head
+
     def _entry_problems(self, head: Checkpoint) -> list[str]:
-        frontier: tuple[bytes, ...] = ()
-        index = -1
-        last_ns = 0
-        for index, line in enumerate(self._lines(head)):
-            try:
-                record = json.loads(line)
-                if record["index"] != index or record["time_ns"] < last_ns:
-                    return [f"entry {index}: its index or time is out of order"]
-                last_ns = record["time_ns"]
-            except (ValueError, KeyError, TypeError):
-                return [f"entry {index}: not a ledger line"]
-            frontier = fold_leaf(frontier, index, leaf_hash(line))
-        if index + 1 != head.size or frontier != head.frontier:
-            return [f"entries do not have the root that the checkpoint of size {head.size} signed"]
+        """The root covers every byte of every line, so that equal frontiers mean equal entries."""
+        frontier, size = frontier_of(self._leaves(head))
+        if size != head.size or frontier != head.frontier:
+            return [f"the entries do not have the root that the checkpoint of size {head.size} signed"]
         return []
 
+    def _leaves(self, head: Checkpoint) -> Iterator[bytes]:
+        sha256 = hashlib.sha256
+        return (sha256(b"\0" + line).digest() for line in self._lines(head))
+
     def _tail_problems(self, head: Checkpoint) -> list[str]:
-        tail = (self._folder / ENTRIES).stat().st_size - head.bytes
-        pending = (self._folder / NEXT).exists()
-        if pending:
-            try:
-                grown = Checkpoint.parse(self._read(NEXT), self._origin, self._signer.public_key())
-            except CorruptError as fault:
-                return [str(fault)]
-            if grown.size != head.size + 1 or not 0 <= tail <= grown.bytes - head.bytes:
-                return ["an announced append does not fit the log"]
-            return []
-        return [] if tail == 0 else [f"{tail} bytes more than the checkpoint signed"]
+        """Bytes behind the signed ones are fine only while a signed `checkpoint.next` announces them."""
+        try:
+            tail = (self._folder / ENTRIES).stat().st_size - head.size_bytes
+            announced = self._announced()
+        except (CorruptError, OSError) as fault:
+            return [str(fault)]
+        if tail < 0:
+            return [f"{-tail} bytes of the entries are gone"]
+        if announced is None:
+            return [f"{tail} bytes more than the checkpoint signed"] if tail else []
+        if announced.size <= head.size or tail > announced.size_bytes - head.size_bytes:
+            return ["an announced append does not fit the log"]
+        return []
+
+    def _announced(self) -> Checkpoint | None:
+        if not (self._folder / NEXT).exists():
+            return None
+        return Checkpoint.parse(self._read(NEXT), self._origin, self._signer.public_key())
 
     def _strangers(self) -> list[str]:
         known = {ENTRIES, CHECKPOINT, NEXT}
@@ -159,21 +201,22 @@ class Ledger:
             raise CorruptError("ledger_broken", ENTRIES, f"{problems[0]}; run ledger verify and restore a copy.")
         if (self._folder / NEXT).exists():
             with (self._folder / ENTRIES).open("r+b") as file:
-                file.truncate(head.bytes)
+                file.truncate(head.size_bytes)
                 os.fsync(file.fileno())
             (self._folder / NEXT).unlink()
             sync_folder(self._folder)
         return head
 
     def _lines(self, head: Checkpoint) -> Iterator[bytes]:
-        left = head.bytes
+        left = head.size_bytes
         with (self._folder / ENTRIES).open("rb") as file:
             while left > 0:
                 line = file.readline(left)
                 if not line:
                     return
                 left -= len(line)
-                yield line[:-1] if line.endswith(b"\n") else line
+                # A line without its end is not stripped: it hashes to something else than what was signed.
+                yield line[:-1] if line.endswith(b"\n") else line + b"?"
 
     def _write(self, name: str, checkpoint: Checkpoint) -> None:
         write_durably(self._folder / name, checkpoint.signed(self._signer), scratch=self._scratch)
@@ -183,8 +226,3 @@ class Ledger:
             return (self._folder / name).read_bytes()
         except OSError as fault:
             raise CorruptError("ledger_broken", name, "the file cannot be read; restore it from a copy.") from fault
-
-
-def leaf_hash(line: bytes) -> bytes:
-    """RFC 6962 2.1: SHA-256(0x00 || leaf)."""
-    return hashlib.sha256(b"\0" + line).digest()

@@ -5,6 +5,8 @@ Rule: every write is one immediate transaction; readers never wait for writers.
 
 from __future__ import annotations
 
+import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +62,21 @@ def open_state(path: Path) -> sa.Engine:
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60.0})
     sa.event.listen(engine, "connect", _on_connect)
     sa.event.listen(engine, "begin", _on_begin)
-    if not path.exists():
-        with engine.begin() as connection:
-            METADATA.create_all(connection)
+    with engine.begin() as connection:
+        METADATA.create_all(connection)
+    _let_go_in_children(engine)
     return engine
+
+
+def _let_go_in_children(engine: sa.Engine) -> None:
+    """A forked child must not use its parent's SQLite connections; it opens its own."""
+    held = weakref.ref(engine)
+
+    def forget() -> None:
+        if (parent_engine := held()) is not None:
+            parent_engine.dispose(close=False)
+
+    os.register_at_fork(after_in_child=forget)
 
 
 def _on_connect(connection: Any, record: Any) -> None:

@@ -6,6 +6,7 @@ Rule: column types are settled by the first rows and stay; a missing table is an
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import lance
     import pyarrow as pa
 
+#: A table of more files than this is compacted after a write.
+FRAGMENTS_BEFORE_TIDYING = 64
+
 
 class Table:
     """One catalog table. Rows are dicts of str, int, float, bool, None and lists of these."""
@@ -28,16 +32,12 @@ class Table:
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Add rows, all or none."""
-        import lance
-
         if not rows:
             return
         with locked(self._lock):
-            stored = self._open()
-            if stored is None:
-                lance.write_dataset(_arrow(rows, None, self.name), self._path, enable_stable_row_ids=True)
-            else:
-                stored.insert(_arrow(rows, stored.schema, self.name))
+            fresh = _fitted(rows, self._schema(), self.name)
+            self._ready(fresh.schema).insert(fresh)
+            self._tidy()
 
     def upsert(self, rows: list[dict[str, Any]], on: str = "id") -> None:
         """Replace rows whose `on` is known, add the others; all or none. Of rows with one `on`, the last holds."""
@@ -45,12 +45,10 @@ class Table:
         if not rows:
             return
         with locked(self._lock):
-            stored = self._open()
-            if stored is not None:
-                fresh = _arrow(rows, stored.schema, self.name)
-                stored.merge_insert(on).when_matched_update_all().when_not_matched_insert_all().execute(fresh)
-                return
-        self.append(rows)
+            fresh = _fitted(rows, self._schema(), self.name)
+            merge = self._ready(fresh.schema).merge_insert(on)
+            merge.when_matched_update_all().when_not_matched_insert_all().execute(fresh)
+            self._tidy()
 
     def delete(self, where: str) -> None:
         """Delete the rows for which the SQL expression holds."""
@@ -93,10 +91,47 @@ class Table:
         except (OSError, ValueError) as fault:
             raise InputError("missing_column", f"table {self.name}, where {where!r}", f"{fault}") from fault
 
-    def _open(self) -> lance.LanceDataset | None:
+    def compact(self) -> None:
+        """Rewrite the table without deleted rows and drop every older version: what was deleted is gone from disk."""
+        with locked(self._lock):
+            stored = self._open()
+            if stored is not None:
+                stored.optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
+                self._reopened().cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+
+    def _tidy(self) -> None:
+        """Many small commits become few files; versions that a reader may still hold are kept for an hour."""
+        stored = self._reopened()
+        if len(stored.get_fragments()) >= FRAGMENTS_BEFORE_TIDYING:
+            stored.optimize.compact_files()
+            self._reopened().cleanup_old_versions(older_than=timedelta(hours=1))
+
+    def _ready(self, schema: pa.Schema) -> lance.LanceDataset:
+        """The dataset with exactly this schema: made, or rewritten once when a column gets its type or is new."""
         import lance
 
-        return lance.dataset(self._path) if (self._path / "_versions").is_dir() else None
+        stored = self._open()
+        if stored is None:
+            return lance.write_dataset(schema.empty_table(), self._path)
+        if stored.schema == schema:
+            return stored
+        rows = stored.to_table()
+        for field in schema:
+            if field.name not in rows.schema.names:
+                rows = rows.append_column(field, _nulls(len(rows), field))
+        return lance.write_dataset(rows.select(schema.names).cast(schema), self._path, mode="overwrite")
+
+    def _schema(self) -> pa.Schema | None:
+        stored = self._open()
+        return None if stored is None else stored.schema
+
+    def _reopened(self) -> lance.LanceDataset:
+        import lance
+
+        return lance.dataset(self._path)
+
+    def _open(self) -> lance.LanceDataset | None:
+        return self._reopened() if (self._path / "_versions").is_dir() else None
 
 
 def query(folder: Path, locks: Path, sql: str) -> list[dict[str, Any]]:
@@ -129,27 +164,43 @@ def lock_down(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"SET {setting}")
 
 
-def _arrow(rows: list[dict[str, Any]], schema: pa.Schema | None, name: str) -> pa.Table:
+def _fitted(rows: list[dict[str, Any]], stored: pa.Schema | None, name: str) -> pa.Table:
+    """The rows as Arrow in the table's schema; columns that are new or had no value yet take their type from here."""
     import pyarrow as pa
 
-    if schema is None:
-        table = pa.Table.from_pylist(rows)
-        return table.cast(pa.schema([_settled(field) for field in table.schema]))
-    unknown = {key for row in rows for key in row} - set(schema.names)
-    if unknown:
-        raise InputError("missing_column", f"table {name}", f"it has no column {sorted(unknown)}; its columns stay.")
+    names = list(dict.fromkeys([*(stored.names if stored else ()), *(key for row in rows for key in row)]))
+    full = [{column: row.get(column) for column in names} for row in rows]
+    settled = {field.name: field for field in stored or () if not _unsettled(field.type)}
     try:
-        return pa.Table.from_pylist(rows, schema=schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as fault:
+        free = [{column: row[column] for column in names if column not in settled} for row in full]
+        inferred = pa.Table.from_pylist(free).schema if len(settled) < len(names) else pa.schema([])
+        schema = pa.schema([settled.get(column) or _kept(inferred.field(column), stored) for column in names])
+        return pa.Table.from_pylist(full, schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as fault:
         raise InputError("missing_column", f"table {name}", f"a value does not fit its column: {fault}.") from fault
 
 
-def _settled(field: pa.Field) -> pa.Field:
-    """A column that is empty in the first rows is text; a list that is empty is a list of text."""
+def _kept(field: pa.Field, stored: pa.Schema | None) -> pa.Field:
+    """An inferred type, unless it says less than what is stored (nothing, where a list was known to be one)."""
+    if stored is not None and field.name in stored.names and _is_null(field.type):
+        return stored.field(field.name)
+    return field
+
+
+def _is_null(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
-    if pa.types.is_null(field.type):
-        return pa.field(field.name, pa.string())
-    if pa.types.is_list(field.type) and pa.types.is_null(field.type.value_type):
-        return pa.field(field.name, pa.list_(pa.string()))
-    return field
+    return bool(pa.types.is_null(kind))
+
+
+def _unsettled(kind: pa.DataType) -> bool:
+    """A type that no value has settled: null, or a list of such."""
+    import pyarrow as pa
+
+    return bool(_is_null(kind) or (pa.types.is_list(kind) and _unsettled(kind.value_type)))
+
+
+def _nulls(count: int, field: pa.Field) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.nulls(count, field.type)

@@ -4,13 +4,15 @@ topics allow, and what is not read is named in `dropped_topics`.
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
@@ -43,31 +45,37 @@ class _Found:
     dropped: set[str] = field(default_factory=set)
 
 
-def read_mcap(path: Path | str, *, limits: Limits | None = None) -> Recording:
-    """Read one recording.
+def read_mcap(path: Path | str | bytes, *, limits: Limits | None = None) -> Recording:
+    """Read one recording from a file, or from the bytes of one.
 
     Raises InputError `empty_file`, `limit_exceeded` (before decompressing), `corrupt` (truncated or checksum wrong),
     `unknown_format` (no MCAP, or a metadata record that cannot be read), `missing_column` (no `/ego/state`),
     `clock_disorder`.
     """
-    limits, source = limits or Limits(), Path(path)
-    size = source.stat().st_size
+    limits = limits or Limits()
+    if isinstance(path, bytes):
+        return _read(io.BytesIO(path), len(path), "recording.mcap", limits)
+    with open(path, "rb") as file:
+        return _read(file, os.fstat(file.fileno()).st_size, Path(path).name, limits)
+
+
+def _read(file: BinaryIO, size: int, subject: str, limits: Limits) -> Recording:
     if size == 0:
-        raise InputError("empty_file", source.name, "the file has no bytes; copy it again.")
+        raise InputError("empty_file", subject, "the file has no bytes; copy it again.")
     if size > limits.file_bytes:
-        raise InputError("limit_exceeded", source.name, f"{size} bytes; a recording may have {limits.file_bytes}.")
+        raise InputError("limit_exceeded", subject, f"{size} bytes; a recording may have {limits.file_bytes}.")
     found = _Found()
-    _collect(source, size, limits, found)
+    _collect(_records(file, size, subject, limits), subject, limits, found)
     if not found.states:
-        raise InputError("missing_column", f"{source.name} {topics.STATE}", "the recording must carry the ego state.")
-    return _own(found, source.name) if found.metadata is not None else _foreign(found, source.name)
+        raise InputError("missing_column", f"{subject} {topics.STATE}", "the recording must carry the ego state.")
+    return _own(found, subject) if found.metadata is not None else _foreign(found, subject)
 
 
-def _collect(source: Path, size: int, limits: Limits, found: _Found) -> None:
+def _collect(records: Iterator[Any], subject: str, limits: Limits, found: _Found) -> None:
     schemas: dict[int, Schema] = {}
     channels: dict[int, Channel] = {}
     messages = 0
-    for record in _records(source, size, limits):
+    for record in records:
         if isinstance(record, Schema):
             schemas[record.id] = record
         elif isinstance(record, Channel):
@@ -77,35 +85,34 @@ def _collect(source: Path, size: int, limits: Limits, found: _Found) -> None:
         elif isinstance(record, Message):
             messages += 1
             if messages > limits.messages:
-                raise InputError("limit_exceeded", source.name, f"more than {limits.messages} messages.")
+                raise InputError("limit_exceeded", subject, f"more than {limits.messages} messages.")
             channel = channels.get(record.channel_id)
             if channel is None:
-                raise InputError("corrupt", source.name, "a message belongs to no channel; copy the file again.")
+                raise InputError("corrupt", subject, "a message belongs to no channel; copy the file again.")
             schema = schemas.get(channel.schema_id)
-            _take(found, channel, schema.name if schema else "", record, source.name)
+            _take(found, channel, schema.name if schema else "", record, subject)
 
 
-def _records(source: Path, size: int, limits: Limits) -> Iterator[Any]:
+def _records(file: BinaryIO, size: int, subject: str, limits: Limits) -> Iterator[Any]:
     spent, allowed = 0, limits.total_bytes(size)
-    with open(source, "rb") as file:
-        reader = StreamReader(file, emit_chunks=True, record_size_limit=size)
-        try:
-            for record in reader.records:
-                if isinstance(record, Chunk):
-                    spent += record.uncompressed_size
-                    if record.uncompressed_size > limits.chunk_bytes or spent > allowed:
-                        raise InputError(
-                            "limit_exceeded",
-                            source.name,
-                            f"a chunk announces {record.uncompressed_size} bytes ({spent} so far); "
-                            f"one may hold {limits.chunk_bytes}, all of them {allowed}.",
-                        )
-                    yield from breakup_chunk(_decompressed(record, source.name))
-                else:
-                    yield record
-        except (McapError, struct.error, EOFError, UnicodeDecodeError, IndexError) as problem:
-            code = "unknown_format" if type(problem).__name__ == "InvalidMagic" and file.tell() <= 8 else "corrupt"
-            raise InputError(code, source.name, f"not a whole MCAP file ({problem or 'it ends early'}).") from problem
+    reader = StreamReader(file, emit_chunks=True, record_size_limit=size)
+    try:
+        for record in reader.records:
+            if isinstance(record, Chunk):
+                spent += record.uncompressed_size
+                if record.uncompressed_size > limits.chunk_bytes or spent > allowed:
+                    raise InputError(
+                        "limit_exceeded",
+                        subject,
+                        f"a chunk announces {record.uncompressed_size} bytes ({spent} so far); "
+                        f"one may hold {limits.chunk_bytes}, all of them {allowed}.",
+                    )
+                yield from breakup_chunk(_decompressed(record, subject))
+            else:
+                yield record
+    except (McapError, struct.error, EOFError, UnicodeDecodeError, IndexError) as problem:
+        code = "unknown_format" if type(problem).__name__ == "InvalidMagic" and file.tell() <= 8 else "corrupt"
+        raise InputError(code, subject, f"not a whole MCAP file ({problem or 'it ends early'}).") from problem
 
 
 def _decompressed(chunk: Chunk, subject: str) -> Chunk:
@@ -223,14 +230,12 @@ def _own(found: _Found, subject: str) -> Recording:
 
 
 def _foreign(found: _Found, subject: str) -> Recording:
-    """A file of another maker: the camera is assumed and says so; the vehicle is the file's name."""
+    """A file of another maker: the camera is assumed and says so; vehicle and drive are not named."""
     signals = _signals(found, subject)
     videos = _videos(found, [])
-    stem = Path(subject).stem
     kind: Any = "utc" if len(signals.t_ns) and signals.t_ns[0] > _UTC_FROM_NS else "boot"
     return Recording(
-        vehicle=stem,
-        drive_key=stem,
+        vehicle="",
         clock=Clock(kind=kind),
         rig=Rig(cameras=tuple(_assumed_camera(video) for video in videos if video.packets)),
         signals=signals,

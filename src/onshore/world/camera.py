@@ -240,6 +240,9 @@ def _draw_ground(x, y, cos, sin, lens, sky, depth, pixels, starts, sizes, origin
             w00 = 4096 - wr * 64 - wc * 64 + w11
             for k in range(3):
                 total = (
-                    pixels[at, k] * w00 + pixels[at + 1, k] * w01 + pixels[at + size, k] * w10 + pixels[at + size + 1, k] * w11
+                    pixels[at, k] * w00
+                    + pixels[at + 1, k] * w01
+                    + pixels[at + size, k] * w10
+                    + pixels[at + size + 1, k] * w11
                 )
                 frame[v, u, k] = np.uint8(total >> 12)

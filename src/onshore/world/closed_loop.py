@@ -452,5 +452,3 @@ class TownWorld:
             events=tuple(ego.referee.events),
             frame_digest=ego.seen.hexdigest() if self.sees else "",
         )
-
-

@@ -116,7 +116,11 @@ def _put_signs(town: Town, edge: Edge, rows: list[tuple[float, ...]]) -> None:
         if sign.where == "lane_start":
             kerb = edge.lanes[0].xy_N2[0] + along * 13.0
         place = kerb - left * (edge.lanes[0].width_m / 2 + 1.0) - along
-        yaw, size, foot = float(np.arctan2(along[1], along[0])), sign.half_size_m, (sign.height_m - sign.half_size_m) / 2
+        yaw, size, foot = (
+            float(np.arctan2(along[1], along[0])),
+            sign.half_size_m,
+            (sign.height_m - sign.half_size_m) / 2,
+        )
         rows.append(_box(place, foot, (0.06, 0.06, foot), yaw, (160, 160, 160)))
         rows.append(_box(place, sign.height_m, (0.05, size, size), yaw, sign.colour, GLOWING))
 

@@ -108,9 +108,7 @@ class _Canvas:
                 for quad, _ in _quads(lane.xy_N2, lane.width_m + 2 * side):
                     cv2.fillPoly(self.picture, [self._at(quad)], colour, shift=4)
         for junction in self.town.junctions.values():
-            cv2.polylines(
-                self.picture, [self._at(junction.shape_N2)], True, colour, int(2 * side / CELL_M), shift=4
-            )
+            cv2.polylines(self.picture, [self._at(junction.shape_N2)], True, colour, int(2 * side / CELL_M), shift=4)
 
     def asphalt(self) -> None:
         looks = self.town.roads.looks

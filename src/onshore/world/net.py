@@ -130,9 +130,7 @@ def _bent(a: tuple[float, float], b: tuple[float, float], bend_m: float) -> Poin
     shape = []
     for share in (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0):
         side = bend_m * math.sin(math.pi * share) ** 2
-        shape.append(
-            (a[0] + (b[0] - a[0]) * share + normal[0] * side, a[1] + (b[1] - a[1]) * share + normal[1] * side)
-        )
+        shape.append((a[0] + (b[0] - a[0]) * share + normal[0] * side, a[1] + (b[1] - a[1]) * share + normal[1] * side))
     return shape
 
 

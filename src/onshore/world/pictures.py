@@ -1,3 +1,5 @@
 """Pictures of rollouts."""
+
+
 def draw_pictures(request, towns):  # type: ignore
     raise NotImplementedError

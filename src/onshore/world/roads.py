@@ -133,7 +133,9 @@ class Roads:
                 expert=record["expert"],
             )
         except (KeyError, TypeError) as error:
-            raise InputError("bad_config", f"{region}/roads.toml", f"a field is missing or unknown: {error}.") from error
+            raise InputError(
+                "bad_config", f"{region}/roads.toml", f"a field is missing or unknown: {error}."
+            ) from error
         roads._check()
         return roads
 

@@ -1,0 +1,79 @@
+"""Tries every way out that the jail should close, and says what happened.
+
+Rule: a probe reports `closed`, `open` or `not measurable`; a jail that cannot be probed has not been shown to hold.
+The addresses are documentation ranges (RFC 5737) and a reserved name (RFC 6761): if a packet gets out, it meets nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+PROBE_TIMEOUT_S = 0.5
+TCP_TARGET, UDP_TARGET, NAME = ("192.0.2.1", 443), ("198.51.100.1", 53), "probe.invalid"
+#: Errors with which the kernel says that there is no way out; anything else (a timeout, too) means a packet left.
+NO_WAY_OUT = frozenset([errno.ENETUNREACH, errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT, errno.ENETDOWN])
+
+
+def probe(_arguments: dict[str, Any] | None = None) -> dict[str, str]:
+    """Try TCP, UDP, name lookup, vsock, raw packets and a write outside; each `closed` or `open`."""
+    return {
+        "tcp": _connects(socket.AF_INET, socket.SOCK_STREAM, TCP_TARGET),
+        "udp": _connects(socket.AF_INET, socket.SOCK_DGRAM, UDP_TARGET),
+        "dns": _dns(),
+        "vsock": _creates(getattr(socket, "AF_VSOCK", 40), socket.SOCK_STREAM),
+        "packet": _creates(getattr(socket, "AF_PACKET", 17), socket.SOCK_RAW),
+        "outside_write": _writes_outside(),
+    }
+
+
+def _connects(family: int, kind: int, target: tuple[str, int]) -> str:
+    try:
+        with socket.socket(family, kind) as handle:
+            handle.settimeout(PROBE_TIMEOUT_S)
+            handle.connect(target)
+            handle.send(b"\0")
+    except OSError as fault:
+        return "closed" if fault.errno in NO_WAY_OUT else "open"
+    return "open"
+
+
+def _dns() -> str:
+    """A resolver that answers (even 'no such name') was reached; only a failure to reach one is closed."""
+    try:
+        socket.getaddrinfo(NAME, 443)
+    except socket.gaierror as fault:
+        if _connects(socket.AF_INET, socket.SOCK_DGRAM, UDP_TARGET) == "closed" and fault.errno in _UNREACHED:
+            return "closed"
+        return "open"
+    except OSError as fault:
+        return "closed" if fault.errno in NO_WAY_OUT else "open"
+    return "open"
+
+
+_UNREACHED = frozenset([socket.EAI_AGAIN, socket.EAI_SYSTEM, socket.EAI_FAIL, socket.EAI_NONAME, socket.EAI_NODATA])
+
+
+def _creates(family: int, kind: int) -> str:
+    try:
+        socket.socket(family, kind).close()
+    except OSError:
+        return "closed"
+    return "open"
+
+
+def _writes_outside() -> str:
+    """A write below a folder that no jail is given: the parent of the temporary folder, then the root's own."""
+    for folder in (Path(tempfile.gettempdir()).parent, Path("/var/tmp"), Path("/")):
+        target = folder / f"onshore-probe-{os.getpid()}"
+        try:
+            target.write_bytes(b"")
+        except OSError:
+            continue
+        target.unlink()
+        return "open"
+    return "closed"
