@@ -166,6 +166,7 @@ class _Intake:
             parents=parents,
             meta={"attestation": attestation.as_record(), "frames": prepared.proof["frames"], "drive": drive_id},
             key=drive_id,
+            declassified=attestation,
         )
         facts = {"segment": segment_id, "artifact": artifact.id, "attestation": record_digest(attestation.as_record())}
         self.center.ledger.append("segment", facts)

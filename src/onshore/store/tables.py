@@ -6,6 +6,8 @@ Rule: column types are settled by the first rows and stay; a missing table is an
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +56,9 @@ class Table:
         """Delete the rows for which the SQL expression holds."""
         with locked(self._lock):
             stored = self._open()
-            if stored is not None:
-                stored.delete(where)
+            with _explained(self.name, where):
+                if stored is not None:
+                    stored.delete(where)
 
     def rows(
         self,
@@ -70,6 +73,8 @@ class Table:
             return []
         if order is not None:
             column, _, direction = order.partition(" ")
+            with _explained(self.name, order):
+                table.schema.field(column)
             table = table.sort_by([(column, "descending" if direction.lower() == "desc" else "ascending")])
             table = table.select(columns) if columns else table
         found: list[dict[str, Any]] = table.slice(0, limit).to_pylist()
@@ -77,7 +82,8 @@ class Table:
 
     def count(self, where: str | None = None) -> int:
         stored = self._open()
-        return 0 if stored is None else int(stored.count_rows(filter=where))
+        with _explained(self.name, where):
+            return 0 if stored is None else int(stored.count_rows(filter=where))
 
     def arrow(
         self, where: str | None = None, columns: list[str] | None = None, limit: int | None = None
@@ -86,10 +92,8 @@ class Table:
         stored = self._open()
         if stored is None:
             return None
-        try:
+        with _explained(self.name, where):
             return stored.to_table(filter=where, columns=columns, limit=limit)
-        except (OSError, ValueError) as fault:
-            raise InputError("missing_column", f"table {self.name}, where {where!r}", f"{fault}") from fault
 
     def compact(self) -> None:
         """Rewrite the table without deleted rows and drop every older version: what was deleted is gone from disk."""
@@ -134,6 +138,16 @@ class Table:
         return self._reopened() if (self._path / "_versions").is_dir() else None
 
 
+@contextmanager
+def _explained(name: str, where: str | None) -> Iterator[None]:
+    """Lance says what is wrong with a filter as OSError or ValueError, with its own source lines behind a comma."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as fault:
+        text = str(fault).split(", /")[0]
+        raise InputError("missing_column", f"table {name}, where {where!r}", text) from fault
+
+
 def query(folder: Path, locks: Path, sql: str) -> list[dict[str, Any]]:
     """Run SQL over the tables it names: no files, no network, no extensions, settings locked."""
     import duckdb
@@ -169,22 +183,36 @@ def _fitted(rows: list[dict[str, Any]], stored: pa.Schema | None, name: str) -> 
     import pyarrow as pa
 
     names = list(dict.fromkeys([*(stored.names if stored else ()), *(key for row in rows for key in row)]))
-    full = [{column: row.get(column) for column in names} for row in rows]
-    settled = {field.name: field for field in stored or () if not _unsettled(field.type)}
     try:
-        free = [{column: row[column] for column in names if column not in settled} for row in full]
-        inferred = pa.Table.from_pylist(free).schema if len(settled) < len(names) else pa.schema([])
-        schema = pa.schema([settled.get(column) or _kept(inferred.field(column), stored) for column in names])
-        return pa.Table.from_pylist(full, schema=schema)
+        fresh = pa.Table.from_pylist([{column: row.get(column) for column in names} for row in rows])
+        schema = pa.schema([_settled(field, stored, name) for field in fresh.schema])
+        return fresh.cast(schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as fault:
         raise InputError("missing_column", f"table {name}", f"a value does not fit its column: {fault}.") from fault
 
 
-def _kept(field: pa.Field, stored: pa.Schema | None) -> pa.Field:
-    """An inferred type, unless it says less than what is stored (nothing, where a list was known to be one)."""
-    if stored is not None and field.name in stored.names and _is_null(field.type):
-        return stored.field(field.name)
-    return field
+def _settled(fresh: pa.Field, stored: pa.Schema | None, name: str) -> pa.Field:
+    """The stored type; or the fresh one where no value had settled it. Text never becomes a number nor the reverse."""
+    if stored is None or fresh.name not in stored.names:
+        return fresh
+    known = stored.field(fresh.name)
+    if _fits(fresh.type, known.type):
+        return known
+    if _unsettled(known.type) and _fits(known.type, fresh.type):
+        return fresh
+    advice = f"column {fresh.name} holds {known.type}, not {fresh.type}; columns keep their type."
+    raise InputError("missing_column", f"table {name}", advice)
+
+
+def _fits(fresh: pa.DataType, known: pa.DataType) -> bool:
+    """Numbers fit numbers (the cast is exact or fails), nothing fits everything, lists fit by their items."""
+    import pyarrow as pa
+
+    if fresh == known or _is_null(fresh):
+        return True
+    if pa.types.is_list(fresh) and pa.types.is_list(known):
+        return _fits(fresh.value_type, known.value_type)
+    return all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (fresh, known))
 
 
 def _is_null(kind: pa.DataType) -> bool:
