@@ -47,7 +47,9 @@ def drives_on(car: Path, release_id: str) -> None:
 def test_a_verified_release_is_installed_and_the_one_before_is_kept(shop: Shop, car: Path) -> None:
     first = payload(1).release_id
     drives_on(car, first)
+    written = (car / "state.json").stat().st_mtime_ns
     assert update(shop.repo, car).outcome == "current"
+    assert (car / "state.json").stat().st_mtime_ns == written  # asking does not wear the disk
     second = shop.release(payload(2))
     assert update(shop.repo, car) == UpdateResult(
         outcome="installed", running=second, offered=second, road_use="not for the road"
