@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -226,3 +228,32 @@ def test_importing_the_car_loads_nothing_heavy() -> None:
     source = str(Path(onshore.car.__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": source}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def vehicle(*words: object) -> tuple[int, dict[str, object]]:
+    paths = os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-m", "onshore.car", *map(str, words)],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_the_vehicle_program_answers_with_one_document(tmp_path: Path) -> None:
+    shop, car = Shop(tmp_path / "shop"), tmp_path / "car"
+    shop.release(payload(1))
+    (tmp_path / "root.json").write_bytes(shop.root())
+    write_mcap(recording(6.0, 12.0), tmp_path / "segment.mcap")
+    code, document = vehicle("status", car)
+    assert code == 1 and document["error"]["code"] == "not_found"  # type: ignore[index]
+    assert vehicle("provision", car, "--name", "car-0007", "--region", "cn", "--root", tmp_path / "root.json")[0] == 0
+    code, document = vehicle("update", car, "--repository", shop.repo)
+    assert code == 0 and document["running"] == payload(1).release_id
+    code, document = vehicle("shadow", car, tmp_path / "segment.mcap")
+    (report,) = document["reports"]  # type: ignore[misc]
+    assert code == 0 and report["requests"] == shadow(car, recording(6.0, 12.0)).requests
+    shop.revoke(payload(1))
+    code, document = vehicle("update", car, "--repository", shop.repo)
+    assert (code, document["running"], document["refusal"]["code"]) == (3, None, "not_allowed")  # type: ignore[index]

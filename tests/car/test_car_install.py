@@ -47,7 +47,9 @@ def drives_on(car: Path, release_id: str) -> None:
 def test_a_verified_release_is_installed_and_the_one_before_is_kept(shop: Shop, car: Path) -> None:
     first = payload(1).release_id
     drives_on(car, first)
+    written = (car / "state.json").stat().st_mtime_ns
     assert update(shop.repo, car).outcome == "current"
+    assert (car / "state.json").stat().st_mtime_ns == written  # asking does not wear the disk
     second = shop.release(payload(2))
     assert update(shop.repo, car) == UpdateResult(
         outcome="installed", running=second, offered=second, road_use="not for the road"
@@ -129,6 +131,7 @@ def test_a_release_for_another_region_is_refused(shop: Shop, car: Path, tmp_path
     refused(update(shop.repo, car, "us"), "wrong_region")
     sister = Shop(tmp_path / "sister", "us")
     sister.keys = shop.keys  # even when the very same keys sign for both
+    (sister.keys.folder / "root.json").unlink()
     for counter in (2, 3):
         sister.release(payload(counter, region="us"))
     refused(update(sister.repo, car), "wrong_region")
@@ -218,6 +221,35 @@ def test_keys_can_be_rotated_and_old_ones_sign_nothing_any_more(shop: Shop, car:
     assert update(shop.repo, car).running == second
     flip(shop.repo / "metadata" / "2.root.json", 40)
     refused(update(shop.repo, car), "tampered", "bad_signature")
+
+
+def test_a_root_near_its_end_is_renewed_and_cars_follow(tmp_path: Path) -> None:
+    shop, car = Shop(tmp_path / "shop"), tmp_path / "car-0007"
+    shop.release(payload(1), lifetimes=Lifetimes(root=timedelta(days=20)))
+    provision(car, name="car-0007", region="cn", root=shop.root())
+    assert update(shop.repo, car).installed
+    second = shop.release(payload(2))
+    assert (shop.repo / "metadata" / "2.root.json").exists()
+    assert update(shop.repo, car).running == second
+    third = shop.release(payload(3))
+    assert not (shop.repo / "metadata" / "3.root.json").exists()
+    assert update(shop.repo, car).running == third
+
+
+def test_an_expired_root_is_refused(tmp_path: Path) -> None:
+    shop, car = Shop(tmp_path / "shop"), tmp_path / "car-0007"
+    shop.release(payload(1), lifetimes=Lifetimes(root=timedelta(seconds=-5)))
+    provision(car, name="car-0007", region="cn", root=shop.root())
+    refused(update(shop.repo, car), "expired")
+    assert status(car).running is None
+
+
+def test_a_second_repository_of_the_same_keys_is_the_same_to_a_car(shop: Shop, car: Path) -> None:
+    other = Shop(shop.repo.parent / "branch")
+    other.keys = shop.keys
+    for counter in (2, 3):
+        other.release(payload(counter))
+    assert update(other.repo, car).running == payload(3).release_id
 
 
 def test_a_root_nobody_trusts_is_refused(shop: Shop, car: Path, tmp_path: Path) -> None:

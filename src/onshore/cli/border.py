@@ -38,7 +38,7 @@ def explain(code: Annotated[str, typer.Argument(metavar="REFUSAL", help="a refus
     """What a refusal means: rule, clause, and what to do."""
     from onshore import border
 
-    document = border.explain(session.center(), code)
+    document = border.explain(code, session.center().pack)
     session.output().answer(document, *(f"{name}: {value}" for name, value in document.items()))
 
 

@@ -21,10 +21,11 @@ def freeze(
     query: Annotated[str | None, typer.Option(help="a condition over the clip table; all clips by default")] = None,
     held_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="share of drives kept for open-loop tests")] = 0.2,
     seed: Annotated[int, typer.Option()] = 0,
-    view: Annotated[str, typer.Option(help="the view of proxies: the recipe's, by name")] = "nano",
+    recipe: Annotated[str | None, typer.Option(help="make proxies for this recipe's view; nano's by default")] = None,
 ) -> None:
     """Freeze clips into a dataset split by drive; the same clips give the same digest."""
-    from onshore import dataset, model
+    from onshore import dataset
+    from onshore.flywheel import training
 
     show = session.output()
     with show.progress() as progress:
@@ -34,19 +35,19 @@ def freeze(
             where=query,
             held_out=held_out,
             seed=seed,
-            spec=model.window_spec(view),
+            view=training.recipe(recipe).trainable.view if recipe else None,
             progress=progress,
         )
-    document = dataset.describe(row)
+    document = vars(row)
     show.answer({"dataset": document}, *(f"{key}: {value}" for key, value in document.items()))
 
 
 @noun.command("list")
 def list_datasets() -> None:
     """Every frozen dataset."""
-    from onshore import dataset
+    from onshore.dataset import manifest
 
-    rows = dataset.list_datasets(session.center())
+    rows = manifest.datasets(session.center())
     show = session.output()
     show.table("", rows, "name id clips drives seconds".split())
     show.answer({"datasets": rows}, f"{len(rows)} datasets")
@@ -55,27 +56,27 @@ def list_datasets() -> None:
 @noun.command("show")
 def show_dataset(name: Annotated[str, typer.Argument(help="name or id")]) -> None:
     """One dataset: counts, split, parents."""
-    from onshore import dataset
+    from onshore.dataset import manifest
 
-    document = dataset.show(session.center(), name)
+    document = manifest.show(session.center(), name)
     session.output().answer({"dataset": document}, *(f"{k}: {v}" for k, v in document.items() if k != "clips"))
 
 
 @noun.command("diff")
 def diff(a: Annotated[str, typer.Argument(metavar="A")], b: Annotated[str, typer.Argument(metavar="B")]) -> None:
     """Clips that only one of two datasets holds."""
-    from onshore import dataset
+    from onshore.dataset import manifest
 
-    document = dataset.diff(session.center(), a, b)
+    document = manifest.diff(session.center(), a, b)
     session.output().answer(document, *(f"{name}: {value}" for name, value in document.items()))
 
 
 @noun.command("verify")
 def verify(name: Annotated[str, typer.Argument(help="name or id")]) -> None:
     """Re-read every blob of a dataset and compare digests."""
-    from onshore import dataset
+    from onshore.dataset import manifest
 
-    document = dataset.verify(session.center(), name)
+    document = manifest.verify(session.center(), name)
     session.output().answer(document, *(f"{key}: {value}" for key, value in document.items()))
     if document.get("problems"):
         raise typer.Exit(1)

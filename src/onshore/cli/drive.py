@@ -41,7 +41,7 @@ def add(
             workers=workers,
             progress=progress,
         )
-    show.table("taken in", report["added"], "id drive frames duration_s speed_min_mps speed_max_mps".split())
+    show.table("taken in", report["added"], "id segments frames duration_s speed_min_mps speed_max_mps".split())
     show.table("in quarantine", report["quarantined"], ["path", "code", "reason"])
     show.answer(report, *intake.summary(report))
     if not report["added"] and not report["known"]:
@@ -80,11 +80,11 @@ def export(
     permit: Annotated[str | None, typer.Option(help="a permit of `border permit`")] = None,
 ) -> None:
     """Write a drive's anonymised segments as MCAP files that Foxglove opens; ids travel inside."""
-    from onshore import flywheel
+    from onshore.flywheel import outward
 
     if form != "mcap":
         raise UsageError(f"--format {form}", "mcap is the format that this version writes.")
-    written = flywheel.export_drive(session.center(), drive_id, out, permit=permit)
+    written = outward.export_drive(session.center(), drive_id, out, permit=permit)
     session.output().answer({"files": written}, *(f"{row['path']}  {row['sha256']}" for row in written))
 
 

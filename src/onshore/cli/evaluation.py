@@ -24,11 +24,11 @@ def run(
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Score a model: closed loop on a suite of held-out worlds, open loop on held-out drives, or both."""
-    from onshore import flywheel
+    from onshore.flywheel import judging
 
     show = session.output()
     with show.progress() as progress:
-        document = flywheel.evaluate(
+        document = judging.evaluate(
             session.center(), model=model, suite=suite, dataset=dataset, workers=workers, progress=progress
         )
     show.table("open loop on held-out drives (not a driving score)", document["open_loop"])
@@ -43,9 +43,9 @@ def compare(
     suite: Annotated[str, typer.Option(help="the suite that both have driven")],
 ) -> None:
     """Who drives better, paired by world and ego."""
-    from onshore import flywheel
+    from onshore.flywheel import judging
 
-    document = flywheel.compare(session.center(), a, b, suite)
+    document = judging.compare(session.center(), a, b, suite)
     session.output().answer(document, *(f"{name}: {value}" for name, value in document.items()))
 
 
@@ -54,12 +54,13 @@ def golden(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="cases with the original scorers' results")],
 ) -> None:
     """Recompute every case of a golden file; any disagreement is printed and fails."""
-    from onshore import evaluation
+    from onshore.evaluation.golden import golden as recompute
+    from onshore.evaluation.golden import golden_cases
 
-    result = evaluation.golden(file)
+    rows = [vars(row) for row in recompute(file)]
+    cases = golden_cases(file)
     show = session.output()
-    show.table("disagreements", [vars(row) for row in result.disagreements])
-    document = {"cases": result.cases, "disagreements": [vars(row) for row in result.disagreements]}
-    show.answer(document, f"{result.cases} cases, {len(result.disagreements)} disagreements")
-    if result.disagreements:
+    show.table("disagreements" if rows else "", rows)
+    show.answer({"cases": cases, "disagreements": rows}, f"{cases} cases, {len(rows)} disagreements")
+    if rows:
         raise typer.Exit(1)

@@ -25,13 +25,11 @@ def train(
     seed: Annotated[int | None, typer.Option(help="override the recipe's seed")] = None,
 ) -> None:
     """Train a model on a frozen dataset; the same inputs give the same weights."""
-    from onshore import model
+    from onshore.flywheel import training
 
     show = session.output()
     with show.progress() as progress:
-        row = model.train_by_name(
-            session.center(), recipe, dataset, base=base, steps=steps, seed=seed, progress=progress
-        )
+        row = training.train(session.center(), recipe, dataset, base=base, steps=steps, seed=seed, progress=progress)
     show.answer({"model": row}, *(f"{name}: {value}" for name, value in row.items()))
 
 
@@ -48,9 +46,9 @@ def adapt(
 @noun.command("recipes")
 def list_recipes() -> None:
     """The recipes that `train` knows."""
-    from onshore import model
+    from onshore.flywheel import training
 
-    rows = model.recipe_rows()
+    rows = training.recipe_rows()
     show = session.output()
     show.table("", rows)
     show.answer({"recipes": rows})
@@ -63,18 +61,18 @@ def export(
     permit: Annotated[str | None, typer.Option()] = None,
 ) -> None:
     """Export a model as ONNX and check that it equals the trained network."""
-    from onshore import flywheel
+    from onshore.flywheel import outward
 
-    document = flywheel.export_model(session.center(), model_id, out, permit=permit)
+    document = outward.export_model(session.center(), model_id, out, permit=permit)
     session.output().answer({"onnx": document}, *(f"{name}: {value}" for name, value in document.items()))
 
 
 @noun.command("list")
 def list_models() -> None:
     """Every model of the center, imported ones too."""
-    from onshore import model
+    from onshore.flywheel import training
 
-    rows = model.models(session.center())
+    rows = training.models_of(session.center())
     show = session.output()
     show.table("", rows)
     show.answer({"models": rows}, f"{len(rows)} models")
@@ -83,7 +81,7 @@ def list_models() -> None:
 @noun.command("show")
 def show_model(model_id: Annotated[str, typer.Argument(metavar="MODEL")]) -> None:
     """One model: recipe, dataset, base, losses, digest."""
-    from onshore import model
+    from onshore.flywheel import training
 
-    row = model.show(session.center(), model_id)
+    row = training.show(session.center(), model_id)
     session.output().answer({"model": row}, *(f"{name}: {value}" for name, value in row.items()))

@@ -24,7 +24,7 @@ def measure(
     """Recall per width bucket on a labelled folder, with the Wilson lower bound."""
     from onshore import privacy
 
-    rows = privacy.measure(folder, boxes)
+    rows = [row.as_record() for row in privacy.measure(folder, boxes)]
     show = session.output()
     show.table("recall by object width", rows)
     show.answer({"buckets": rows})
@@ -35,7 +35,7 @@ def detectors() -> None:
     """The detectors in use, their digests, and what is not measurable yet."""
     from onshore import privacy
 
-    rows = privacy.detectors()
+    rows = privacy.default_anonymiser().describe()
     show = session.output()
     show.table("", rows)
     show.answer({"detectors": rows})

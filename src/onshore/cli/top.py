@@ -59,7 +59,7 @@ def init(
 
     made = Center.init(center, region, keys_dir=keys, in_region_dirs=tuple(in_region or ()))
     session.output().answer(
-        {"center": str(center), "id": made.id, "region": made.region, "keys": str(made.keys.location)},
+        {"center": str(center), "id": made.id, "region": made.region, "keys": str(made.keys.folder)},
         f"center {made.id} of region {made.region} at {center}",
-        f"keys at {made.keys.location}: back them up; without them nothing in the center can be read",
+        f"keys at {made.keys.folder}: back them up; without them nothing in the center can be read",
     )

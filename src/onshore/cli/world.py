@@ -24,13 +24,13 @@ def run(
     video: Annotated[Path | None, typer.Option(help="write an animation here: a folder that is in-region")] = None,
 ) -> None:
     """Drive one world closed loop and score it."""
-    from onshore import flywheel
+    from onshore.flywheel import outward
 
     show = session.output()
     with show.progress() as progress:
-        document = flywheel.run_world(
+        document = outward.run_world(
             session.center() if session.has_center() else None,
-            region=region,
+            region_name=region,
             policy=policy,
             seed=seed,
             video=video,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onshore import border, clip, dataset, drive, evaluation, model, release, world
+from onshore import border, clip, dataset, drive, evaluation, release, world
 from onshore.bundle import tuf
 from onshore.core.digest import sha256_hex
 from onshore.core.errors import OnshoreError, UsageError
@@ -27,7 +27,8 @@ from onshore.evaluation import SuiteResult
 from onshore.flywheel import intake, judging, report, vehicle
 from onshore.flywheel.ahead import Ahead
 from onshore.flywheel.judging import Asked
-from onshore.model import Nano, Recipe
+from onshore.model import Nano, Recipe, models
+from onshore.model.collection import collect
 from onshore.store import Center
 from onshore.world import PolicySpec
 
@@ -355,10 +356,10 @@ class _Demo:
                 counter=number,
                 workers=self.plan.workers,
             )
-            began = time.monotonic()
+            began, known = time.monotonic(), {one["id"] for one in release.show(self.cn)}
             verdict, payload = judging.judge(self.cn, asked, progress=self.progress)
             row = release.sign(self.cn, payload, verdict, repository) if verdict.passed else None
-            self._note(f"cn {number}: gate {gate}", began, row is not None)
+            self._note(f"cn {number}: gate {gate}", began, row is not None and row.id not in known)
             self.releases.append(_release_row(f"round {number}", verdict, row is not None))
             if row is not None:
                 break
@@ -395,7 +396,7 @@ class _Demo:
         return Center.init(root, region, keys_dir=keys, seed=self.seed, in_region_dirs=[self.out], actor="demo")
 
     def _freeze(self, center: Center, name: str, drives: list[str], takeovers: list[str]) -> str:
-        began = time.monotonic()
+        began, known = time.monotonic(), {one["id"] for one in manifest.datasets(center)}
         where = f"drive IN ({', '.join(repr(one) for one in sorted(drives))})"
         row = dataset.freeze(
             center,
@@ -408,7 +409,7 @@ class _Demo:
             split_by="drive",
             progress=self.progress,
         )
-        self._note(f"{name}: dataset", began, True)
+        self._note(f"{name}: dataset", began, row.id not in known)
         self.digests[f"{name} dataset"] = row.digest
         return row.id
 
@@ -417,14 +418,14 @@ class _Demo:
     ) -> str:
         chosen = replace(recipe, steps=steps, seed=1000 * self.seed + seed)
         began = time.monotonic()
-        row = model.train(center, frozen, chosen, base=base, progress=self.progress)
+        row = models.train(center, frozen, chosen, base=base, progress=self.progress)
         self._note(title, began, row.fresh)
         self.digests[f"{title.replace('cn ', 'round ').replace(': adapt', '')} weights"] = row.id
         return row.id
 
     def _collect(self, center: Center, title: str, weights: str, worlds: int, seed: int) -> str:
         began = time.monotonic()
-        row = model.collect(
+        row = collect(
             center,
             weights,
             worlds=worlds,
@@ -459,7 +460,7 @@ class _Demo:
         return [PolicySpec(kind=kind, name=kind) for kind in ("stop", "constant-speed", "expert")]
 
     def _policy(self, center: Center, weights: str, name: str) -> PolicySpec:
-        return model.policy_spec(center, weights, name=name)
+        return models.policy_spec(center, weights, name=name)
 
     def _row(
         self,

@@ -8,13 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from onshore import evaluation, model, release
+from onshore import evaluation, release
 from onshore.bundle.format import Payload
 from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.progress import Progress, silent
 from onshore.dataset import manifest
 from onshore.evaluation import SuiteResult
+from onshore.model import models
 from onshore.release import CheckResult, Verdict
+from onshore.release.gates import load_gate
 from onshore.store import Center
 from onshore.world import PolicySpec
 
@@ -37,7 +39,7 @@ class Asked:
 
 def policy(center: Center, name: str) -> PolicySpec:
     """A plain policy by name, or a model of the center as it ships."""
-    return PolicySpec(kind=name, name=name) if name in PLAIN else model.policy_spec(center, name)  # type: ignore[arg-type]
+    return PolicySpec(kind=name, name=name) if name in PLAIN else models.policy_spec(center, name)  # type: ignore[arg-type]
 
 
 def judge(center: Center, asked: Asked, *, progress: Progress = silent) -> tuple[Verdict, Payload]:
@@ -46,7 +48,7 @@ def judge(center: Center, asked: Asked, *, progress: Progress = silent) -> tuple
     Errors: NotFoundError for an unknown model, dataset, suite or gate.
     """
     payload = candidate(center, asked)
-    wanted = release.load_gate(asked.gate).require
+    wanted = load_gate(asked.gate).require
     measures = {
         "complete": _complete,
         "reproducible": _reproducible,
@@ -60,7 +62,7 @@ def judge(center: Center, asked: Asked, *, progress: Progress = silent) -> tuple
 
 def candidate(center: Center, asked: Asked) -> Payload:
     """The unsigned payload of a model: the same model, gate and counter give the same digest."""
-    spec = model.policy_spec(center, asked.model)
+    spec = models.policy_spec(center, asked.model)
     assert spec.onnx is not None
     return release.candidate(
         spec.onnx,
@@ -141,7 +143,7 @@ def suite_row(found: SuiteResult) -> dict[str, Any]:
 def _complete(center: Center, asked: Asked, progress: Progress) -> CheckResult:
     """Is every ancestor of the weights, their dataset and their export recorded here?"""
     found = center.artifact(asked.model)
-    missing, todo, seen = 0, [found.id, model.export_onnx(center, asked.model).id], set[str]()
+    missing, todo, seen = 0, [found.id, models.export_onnx(center, asked.model).id], set[str]()
     while todo:
         identity = todo.pop()
         if identity in seen:
@@ -160,12 +162,12 @@ def _reproducible(center: Center, asked: Asked, progress: Progress) -> CheckResu
     if found.label.kind == "inbound_model":
         remark = "it was trained in another center; its making cannot be repeated here"
         return CheckResult(name="reproducible", status="not measurable", evidence=found.id, remark=remark)
-    differing = model.reproduce(center, asked.model, progress=progress)
+    differing = models.reproduce(center, asked.model, progress=progress)
     return CheckResult(name="reproducible", status="pass", figure=float(differing), evidence=found.id)
 
 
 def _onnx_equals_torch(center: Center, asked: Asked, progress: Progress) -> CheckResult:
-    exported = model.export_onnx(center, asked.model)
+    exported = models.export_onnx(center, asked.model)
     figure = float(exported.meta["difference_m"])
     return CheckResult(name="onnx_equals_torch", status="pass", figure=figure, unit="m", evidence=exported.id)
 
@@ -188,7 +190,7 @@ def _closed_loop(center: Center, asked: Asked, progress: Progress) -> CheckResul
     if not base or not asked.suite:
         remark = "name the suite, and the base it must beat"
         return CheckResult(name="closed_loop_above_base", status="not measurable", remark=remark)
-    policies = [model.policy_spec(center, base), model.policy_spec(center, asked.model)]
+    policies = [models.policy_spec(center, base), models.policy_spec(center, asked.model)]
     before, after = evaluation.closed_loop(center, policies, asked.suite, workers=asked.workers, progress=progress)
     paired = evaluation.compare(before.scores, after.scores)
     return CheckResult(

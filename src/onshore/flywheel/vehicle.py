@@ -55,8 +55,8 @@ def shadow(center: Center, car_dir: Path, segments: Sequence[dict[str, Any]]) ->
                 path.write_bytes(read(row["artifact"]))
                 paths.append(str(path))
             reports += _ask("shadow", str(car_dir), *paths)["reports"]
-            for path in paths:
-                Path(path).unlink()
+            for name in paths:
+                Path(name).unlink()
     return reports
 
 

@@ -17,12 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError
 from onshore.core.progress import Progress, silent
 from onshore.model.recipe import Recipe
 from onshore.model.trainable import TrainingTensors
+from onshore.model.weights import to_bytes
 
 LOG_EVERY = 50
+#: After this many steps the weights are digested, so that anybody can repeat the beginning and compare.
+PROBE_STEPS = 20
 
 
 class Batch(Protocol):
@@ -46,11 +50,12 @@ class Batch(Protocol):
 class Fit:
     """A trained network and how it went. log: [step, path loss, speed loss (m/s)] averaged over `LOG_EVERY` steps.
 
-    seconds, cpu_seconds and samples_per_s are measured, so they never enter a digest.
+    probe: digest of the weights after `PROBE_STEPS` steps. seconds, cpu_seconds and samples_per_s are measured, so they never enter a digest.
     """
 
     network: nn.Module
     log: list[list[float]]
+    probe: str
     seconds: float
     cpu_seconds: float
     samples_per_s: float
@@ -82,18 +87,30 @@ def fit(
     with reproducible(recipe.seed):
         learner = network if network is not None else recipe.trainable.build()
         learner = learner.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        log = _descend(recipe, learner, batches, progress)
+        log, probe = _descend(recipe, learner, batches, progress)
     seconds = time.perf_counter() - started
     return Fit(
         network=learner.eval(),
         log=log,
+        probe=probe,
         seconds=seconds,
         cpu_seconds=time.process_time() - cpu,
         samples_per_s=recipe.steps * recipe.batch / max(seconds, 1e-9),
     )
 
 
-def _descend(recipe: Recipe, network: nn.Module, batches: Iterable[Batch], progress: Progress) -> list[list[float]]:
+def probe(recipe: Recipe, batches: Iterable[Batch], *, network: nn.Module | None = None) -> str:
+    """Only the first steps of `fit`, with the same schedule: the digest that `Fit.probe` must equal."""
+    with reproducible(recipe.seed):
+        learner = network if network is not None else recipe.trainable.build()
+        learner = learner.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        return _descend(recipe, learner, batches, silent, only_probe=True)[1]
+
+
+def _descend(
+    recipe: Recipe, network: nn.Module, batches: Iterable[Batch], progress: Progress, *, only_probe: bool = False
+) -> tuple[list[list[float]], str]:
+    """Losses and the probe: the weights' digest after `PROBE_STEPS` steps (or after the last, if that comes first)."""
     optimiser = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.1
@@ -101,6 +118,7 @@ def _descend(recipe: Recipe, network: nn.Module, batches: Iterable[Batch], progr
     averaged = _Average(network, recipe.ema)
     chance = torch.Generator().manual_seed(recipe.seed + 1)
     log: list[list[float]] = []
+    probed = ""
     window: list[tuple[float, float]] = []
     source = iter(batches)
     for step in range(recipe.steps):
@@ -110,6 +128,10 @@ def _descend(recipe: Recipe, network: nn.Module, batches: Iterable[Batch], progr
         window.append(_step(recipe, network, optimiser, augment(tensors(batch), recipe, chance)))
         schedule.step()
         averaged.update(network)
+        if step + 1 == min(PROBE_STEPS, recipe.steps):
+            probed = sha256_hex(to_bytes(network))
+            if only_probe:
+                break
         if len(window) == LOG_EVERY or step + 1 == recipe.steps:
             log.append([step + 1, *(round(float(value), 6) for value in np.mean(window, axis=0))])
             if not np.isfinite(log[-1]).all():
@@ -117,7 +139,7 @@ def _descend(recipe: Recipe, network: nn.Module, batches: Iterable[Batch], progr
             window.clear()
             progress("training steps", step + 1, recipe.steps)
     averaged.finish(network)
-    return log
+    return log, probed
 
 
 def _step(
