@@ -180,6 +180,7 @@ def test_weights_travel_from_one_center_to_another(shore: Shore, other_center) -
     assert artifact.label.region == "cn" and artifact.label.kind == "inbound_model"
     assert artifact.meta["origin_region"] == "us" and artifact.meta["origin_trust"] == "claimed"
     assert there.read(artifact.id) == path.read_bytes()
+    assert artifact.meta["trainable"] == shore.weights.meta["trainable"]
     assert border.import_file(there, path).id == artifact.id
     keys = {
         path.stem: bytes.fromhex(path.read_text()) for path in (shore.center.keys.folder / "approvers").glob("*.pub")

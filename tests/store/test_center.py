@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import sqlalchemy as sa
@@ -370,6 +371,34 @@ def test_chunks_cannot_be_cut_moved_or_repeated(center: Center) -> None:
             center.read(artifact.id)
     path.write_bytes(original)
     assert len(center.read(artifact.id)) == 3 * MIB + 5
+
+
+def test_scrubbing_finds_what_is_damaged_or_gone(center: Center) -> None:
+    kept, damaged, gone = (center.put(name, SEGMENT) for name in (b"kept", b"damaged", b"gone"))
+    assert center.scrub() == []
+    files = {path.name: path for path in blob_files(center)}
+    files[damaged.id[10:]].write_bytes(files[kept.id[10:]].read_bytes())
+    files[gone.id[10:]].unlink()
+    seen: list[int] = []
+    found = {row["artifact"]: row["code"] for row in center.scrub(lambda what, done, total: seen.append(done))}
+    assert found == {damaged.id: "corrupt", gone.id: "not_found"} and seen == [0, 1, 2, 3]
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(center: Center, tmp_path: Path) -> None:
+    path = tmp_path / "growing"
+    path.write_bytes(b"first")
+    before = cipher.file_sha256
+
+    def growing(file: BinaryIO) -> tuple[str, int]:
+        found = before(file)
+        path.write_bytes(b"later")
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cipher, "file_sha256", growing)
+        with pytest.raises(InputError, match="changed"):
+            center.put(path, SEGMENT)
+    assert center.artifacts() == [] and not list((center.root / "scratch").iterdir())
 
 
 def test_files_do_not_open_under_another_name(center: Center) -> None:

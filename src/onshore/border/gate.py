@@ -20,7 +20,7 @@ from onshore.border.figures import FigureLimits, rewrite_figures
 from onshore.border.lineage import faults
 from onshore.border.outside import check_name, place
 from onshore.border.people import person, pseudonym
-from onshore.border.permits import envelope_of, now_ns, permits_for, verified
+from onshore.border.permitting import envelope_of, now_ns, permits_for, verified
 from onshore.border.scan import Finding, scan, weight_findings
 from onshore.core.digest import BLOB_PATTERN, blob_id_of, canonical_json, record_digest, sha256_hex
 from onshore.core.errors import InputError, NotFoundError, OnshoreError, Refusal, RefusedError, UsageError
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: What this gate knows how to write anew. Anything else stays, whatever a policy file says.
 WEIGHTS, FIGURES = frozenset(["weights"]), frozenset(["metrics", "report", "evidence"])
+#: Ledger lines that name an artifact and the digest of the attestation it was stored with.
+ATTESTING = frozenset(["declassified", "segment"])
 NOT_MEASURABLE = "not measurable"
 _BLOCK = 1 << 20
 
@@ -312,8 +314,13 @@ def _lineage(outbound: Outbound) -> Refusal | None:
             known[identity] = outbound.center.artifact(identity)
         return known[identity]
 
+    seen = {
+        (entry.body.get("artifact"), entry.body.get("attestation"))
+        for entry in outbound.center.ledger.entries()
+        if entry.kind in ATTESTING
+    }
     try:
-        found = faults(target, parent_of)
+        found = faults(target, parent_of, lambda artifact, digest: (artifact, digest) in seen)
     except OnshoreError as problem:
         return _lineage_refusal(target.id, f"an ancestor cannot be read ({problem.code})", raw=False)
     if not found:

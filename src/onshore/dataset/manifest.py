@@ -230,7 +230,7 @@ def _freeze(
 ) -> DatasetRow:
     view = View.from_record(settings["view"])
     places = {clip["drive"]: clip["place"] for clip in clips}
-    splits = split_drives(places, held_out=settings["held_out"], seed=settings["seed"], by=settings["split_by"])
+    splits = _splits(center, places, settings)
     wanted = {clip["segment"]: clip["drive"] for clip in clips}
     proxies = _proxies(center, wanted, view, progress)
     extra = _checked_takeovers(center, takeovers, WindowSpec(view=view))
@@ -252,6 +252,23 @@ def _freeze(
     }
     manifest["counts"] = _counts(manifest)
     return _keep(center, manifest, [*proxies.values(), *extra])
+
+
+def _splits(center: Center, places: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, str]:
+    """The split of every drive: the one it was given before under the same settings, if any, and remembered from now on."""
+    table = center.table("splits")
+    rule = record_digest([settings["held_out"], settings["seed"], settings["split_by"]])
+    settled = {row["drive"]: row["split"] for row in table.rows(where=f"rule = '{rule}'")}
+    splits = split_drives(
+        places, held_out=settings["held_out"], seed=settings["seed"], by=settings["split_by"], settled=settled
+    )
+    fresh = [drive for drive in sorted(splits) if drive not in settled]
+    if len(settled) + len(fresh) > 1:
+        # a lone drive is not settled: it would never let itself be held out beside a second one
+        table.upsert(
+            [{"id": record_digest([rule, d]), "rule": rule, "drive": d, "split": splits[d]} for d in fresh], on="id"
+        )
+    return splits
 
 
 def _keep(center: Center, manifest: dict[str, Any], parents: list[Artifact]) -> DatasetRow:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import mmap
 import os
 import secrets
 import tempfile
@@ -21,9 +22,19 @@ from typing import Any, BinaryIO
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from onshore.core.digest import BLOB_PATTERN, blob_id_of, canonical_json, check_id, record_digest, salted_id, sha256_hex
+from onshore.core.digest import (
+    BLOB_PATTERN,
+    blob_id,
+    blob_id_of,
+    canonical_json,
+    check_id,
+    record_digest,
+    salted_id,
+    sha256_hex,
+)
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, Refusal, RefusedError, UsageError
 from onshore.core.label import Artifact, Label
+from onshore.core.progress import Progress, silent
 from onshore.region import load_pack
 from onshore.residency import Attestation, Request, Rules, lost
 from onshore.store import cipher, state
@@ -36,6 +47,7 @@ from onshore.store.tables import Table, query
 FOLDERS = ("blobs", "tables", "ledger", "scratch", "locks")
 CENTER_KEY = "center"
 MANY = 500
+ONE_ARTIFACT = sa.select(state.ARTIFACTS).where(state.ARTIFACTS.c.id == sa.bindparam("identity"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +184,9 @@ class Center:
 
     def read(self, artifact_id: str, *, purpose: str = "train") -> bytes:
         """The plaintext. Errors: RefusedError, NotFoundError, CorruptError when it is not what was put."""
-        artifact = self.artifact(artifact_id)
-        self.check("read", artifact.label, purpose=purpose, artifact=artifact.id)
-        return self._plaintext(artifact_id)
+        row = self._row(artifact_id)
+        self.check("read", _artifact(row).label, purpose=purpose, artifact=artifact_id)
+        return self._plaintext(artifact_id, row.key_id)
 
     def open_many(self, ids: Iterable[str], purpose: str) -> Callable[[str], bytes]:
         """One decision for a whole set (per distinct label, subjects aside); then a reader for exactly these ids."""
@@ -200,9 +212,7 @@ class Center:
 
     def artifact(self, artifact_id: str) -> Artifact:
         """Label, parents and facts of one artifact. Errors: NotFoundError."""
-        for row in self._rows(state.ARTIFACTS.c.id, [artifact_id]):
-            return _artifact(row)
-        raise NotFoundError(artifact_id, "no artifact of this center has this id.")
+        return _artifact(self._row(artifact_id))
 
     def artifacts(self, kind: str | None = None, name: str | None = None) -> list[Artifact]:
         """All artifacts, oldest first, of a kind and a name where given."""
@@ -212,6 +222,21 @@ class Center:
         asked = asked if name is None else asked.where(table.c.name == name)
         with self._reader.connect() as connection:
             return [_artifact(row) for row in connection.execute(asked) if self._path(row.id).exists()]
+
+    def scrub(self, progress: Progress = silent) -> list[dict[str, str]]:
+        """Open and hash every artifact; what is damaged or gone comes back as `artifact`, `code`, `advice`."""
+        with self._reader.connect() as connection:
+            found = connection.execute(sa.select(state.ARTIFACTS.c.id, state.ARTIFACTS.c.key_id)).all()
+        problems = []
+        for done, row in enumerate(found):
+            progress("checking artifacts", done, len(found))
+            try:
+                if blob_id(self.region, self._plaintext(row.id, row.key_id)) != row.id:
+                    raise CorruptError("corrupt", row.id, "its bytes do not have its digest; restore them from a copy.")
+            except OnshoreError as fault:
+                problems.append({"artifact": row.id, "code": fault.code, "advice": fault.advice})
+        progress("checking artifacts", len(found), len(found))
+        return problems
 
     def children(self, artifact_id: str) -> list[Artifact]:
         """What was made of it directly, oldest first."""
@@ -314,7 +339,10 @@ class Center:
             if declassified is not None:
                 self._attest(artifact, declassified)
             chunks: Iterator[bytes | memoryview]
-            chunks = cipher.pieces(data) if isinstance(data, bytes) else cipher.file_pieces(file)
+            if isinstance(data, bytes):
+                chunks = cipher.pieces(data)
+            else:
+                chunks = cipher.unchanged(cipher.file_pieces(file), digest, data)
             self._write(artifact, chunks, draft.key)
         return artifact
 
@@ -346,8 +374,7 @@ class Center:
     def _known(self, artifact: Artifact) -> Artifact | None:
         """The artifact when its bytes are already visible; a row that a kill left without bytes is written anew."""
         with self._reader.connect() as connection:
-            asked = sa.select(state.ARTIFACTS).where(state.ARTIFACTS.c.id == artifact.id)
-            row = connection.execute(asked).one_or_none()
+            row = connection.execute(ONE_ARTIFACT, {"identity": artifact.id}).one_or_none()
         if row is None:
             return None
         if row.label != artifact.label.as_record():
@@ -406,20 +433,11 @@ class Center:
             if held.rowcount:
                 _add_edges(connection, artifact)
 
-    def _plaintext(self, artifact_id: str, key_id: str | None = None) -> bytes:
-        if key_id is None:
-            with self._reader.connect() as connection:
-                asked = sa.select(state.ARTIFACTS.c.key_id).where(state.ARTIFACTS.c.id == artifact_id)
-                key_id = connection.execute(asked).scalar_one()
-        try:
-            stored = self._path(artifact_id).read_bytes()
-        except FileNotFoundError as fault:
-            raise NotFoundError(artifact_id, "its bytes are gone; restore them from a copy.") from fault
+    def _plaintext(self, artifact_id: str, key_id: str) -> bytes:
+        data_key = self._data_key(key_id, make=False)
         scope = cipher.scope_of(self.region, key_id, artifact_id)
-        data = b"".join(cipher.decrypt(stored, self._data_key(key_id, make=False), scope, artifact_id))
-        if blob_id_of(self.region, sha256_hex(data)) != artifact_id:
-            raise CorruptError("corrupt", artifact_id, "its bytes do not have its digest; restore them from a copy.")
-        return data
+        with _mapped(self._path(artifact_id), artifact_id) as stored:
+            return cipher.decrypt(stored, data_key, scope, artifact_id)
 
     def _data_key(self, key_id: str, *, make: bool = True) -> bytes:
         if key_id in self._data_keys:
@@ -437,6 +455,13 @@ class Center:
             raise NotFoundError(f"data key {key_id}", "it was destroyed; what it sealed cannot be read again.")
         self._data_keys[key_id] = self.keys.unwrap(key_id, wrapped_key)
         return self._data_keys[key_id]
+
+    def _row(self, artifact_id: str) -> Any:
+        with self._reader.connect() as connection:
+            row = connection.execute(ONE_ARTIFACT, {"identity": artifact_id}).one_or_none()
+        if row is None or not self._path(row.id).exists():
+            raise NotFoundError(artifact_id, "no artifact of this center has this id.")
+        return row
 
     def _rows(self, column: Any, values: list[str]) -> Iterator[Any]:
         """Rows whose bytes are visible, asked in portions that SQLite takes."""
@@ -489,10 +514,25 @@ class SealedZone:
 
     def unseal(self, artifact_id: str) -> bytes:
         """The original bytes, for anonymising. Each opening leaves a ledger line."""
-        artifact = self._center.artifact(artifact_id)
-        self._center.check("read", artifact.label, purpose="anonymise", artifact=artifact_id)
+        row = self._center._row(artifact_id)
+        self._center.check("read", _artifact(row).label, purpose="anonymise", artifact=artifact_id)
         self._center.ledger.append("unseal", {"artifact": artifact_id, "purpose": "anonymise"})
-        return self._center._plaintext(artifact_id)
+        return self._center._plaintext(artifact_id, row.key_id)
+
+
+@contextmanager
+def _mapped(path: Path, artifact_id: str) -> Iterator[bytes | mmap.mmap]:
+    """A file's bytes without a copy; an empty file cannot be mapped."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                yield b""
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                mapped.madvise(mmap.MADV_WILLNEED)
+                yield mapped
+    except FileNotFoundError as fault:
+        raise NotFoundError(artifact_id, "its bytes are gone; restore them from a copy.") from fault
 
 
 @contextmanager

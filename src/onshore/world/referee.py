@@ -144,10 +144,14 @@ class Referee:
                 continue
             self._hit.add(identity)
             ahead = (x - ego.x_m) * math.cos(ego.yaw_rad) + (y - ego.y_m) * math.sin(ego.yaw_rad)
+            left = -(x - ego.x_m) * math.sin(ego.yaw_rad) + (y - ego.y_m) * math.cos(ego.yaw_rad)
             detail = {
                 "with": ACTOR_KINDS[sight.neighbour_kinds[row]],
                 "id": identity,
                 "speed_mps": round(sight.speed_mps, 2),
+                "ahead_m": round(float(ahead), 1),
+                "left_m": round(float(left), 1),
+                "turned_deg": round(math.degrees(math.remainder(yaw - ego.yaw_rad, 2 * math.pi))),
             }
             if sight.speed_mps < STANDING_MPS or ahead < -0.7 * ego.half_length_m:
                 self._add(sight, "collision_not_at_fault", **detail)
