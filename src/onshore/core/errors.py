@@ -28,6 +28,7 @@ ERROR_CODES: dict[str, str] = {
     "empty_input": "nothing usable was found below a path",
     "expired": "a document's time has passed",
     "gate_failed": "a gate's check failed or could not be measured",
+    "implausible": "a signal is outside what a car can do",
     "import_refused": "an artifact from outside may not come in",
     "jail_unavailable": "isolation was demanded and this machine cannot give it",
     "key_missing": "the center's keys are not where they should be",

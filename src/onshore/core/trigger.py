@@ -51,7 +51,9 @@ class Trigger:
     after_s: float = 3.0
 
     def __post_init__(self) -> None:
-        _parse(self.when, self.name)
+        now = np.zeros(1, np.int64)
+        with np.errstate(invalid="ignore", divide="ignore"):  # a dry run: what cannot be evaluated is refused here
+            _evaluate(_parse(self.when, self.name), dict.fromkeys(self.columns, np.ones(1)), now)
         if min(self.for_s, self.before_s, self.after_s) < 0:
             raise InputError("bad_trigger", self.name, "for_s, before_s and after_s must not be negative.")
 

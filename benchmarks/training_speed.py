@@ -1,0 +1,108 @@
+"""How fast does one core train nano, against fp32 eager and against the limit of its bf16 matrix product?
+
+    python benchmarks/training_speed.py [--steps 60]
+
+Prints one JSON object. Inputs are random pictures that lie ready in memory: the step alone is measured, in CPU seconds,
+which other work on the machine does not change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
+from onshore.model import Nano, Recipe
+from onshore.model.export import example_inputs
+from onshore.model.trainable import TrainingTensors
+from onshore.model.training import reproducible
+
+
+def cpu_seconds(work: Callable[[], Any], repeats: int = 5) -> float:
+    """Median CPU seconds of one call, after one to warm up."""
+    work()
+    taken = []
+    for _ in range(repeats):
+        started = time.process_time()
+        work()
+        taken.append(time.process_time() - started)
+    return sorted(taken)[len(taken) // 2]
+
+
+def random_batch(trainable: Nano, size: int) -> TrainingTensors:
+    frames, side = example_inputs(trainable, size, seed=0)
+    return TrainingTensors(
+        frames_BTCHW=torch.from_numpy(frames),
+        side_B9=torch.from_numpy(side),
+        path_BK2=torch.rand(size, len(PATH_ARCS_M), 2),
+        path_mask_BK=torch.ones(size, len(PATH_ARCS_M)),
+        speed_BS=torch.rand(size, len(SPEED_TIMES_S)),
+        speed_mask_BS=torch.ones(size, len(SPEED_TIMES_S)),
+    )
+
+
+def samples_per_s(recipe: Recipe, steps: int, *, channels_last: bool) -> float:
+    network = recipe.trainable.build().train()
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(network.parameters(), recipe.learning_rate)
+    batch = random_batch(recipe.trainable, recipe.batch)
+
+    def some_steps() -> None:
+        for _ in range(steps // 5):
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+                loss = recipe.trainable.loss(network, batch)["loss"]
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+            optimiser.step()
+
+    return recipe.batch * (steps // 5) / cpu_seconds(some_steps)
+
+
+def flop_per_sample(recipe: Recipe) -> float:
+    network, batch = recipe.trainable.build(), random_batch(recipe.trainable, recipe.batch)
+    with FlopCounterMode(display=False) as counter:
+        recipe.trainable.loss(network, batch)["loss"].backward()
+    return counter.get_total_flops() / recipe.batch
+
+
+def matmul_flops(dtype: torch.dtype) -> float:
+    size = 2048
+    a, b = torch.rand(size, size, dtype=dtype), torch.rand(size, size, dtype=dtype)
+    return 2 * size**3 / cpu_seconds(lambda: torch.mm(a, b))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=60)
+    steps = parser.parse_args().steps
+    recipe = Recipe(name="speed", steps=steps)
+    with reproducible(0):
+        shipped = samples_per_s(recipe, steps, channels_last=True)
+        eager = samples_per_s(replace(recipe, bf16=False), steps, channels_last=False)
+        flop, peak = flop_per_sample(recipe), matmul_flops(torch.bfloat16)
+    print(
+        json.dumps(
+            {
+                "samples_per_s_bf16_channels_last": round(shipped),
+                "samples_per_s_fp32_eager": round(eager),
+                "times_fp32_eager": round(shipped / eager, 2),
+                "mflop_per_sample": round(flop / 1e6, 1),
+                "gflops": round(shipped * flop / 1e9, 1),
+                "gflops_bf16_matmul": round(peak / 1e9, 1),
+                "of_bf16_matmul_limit": round(shipped * flop / peak, 3),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Functions that return complete configurations, named for what they were proven on."""

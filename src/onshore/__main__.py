@@ -1,0 +1,5 @@
+"""`python -m onshore` is the command."""
+
+from onshore.cli import main
+
+main()

@@ -1,0 +1,168 @@
+"""What the law asks, what answers it here, and what a refusal means: texts for people who read no code.
+
+Rule: nothing here decides. A duty that claims to be enforced names the test that shows it; what a person or a site must
+do is 'operator', and stays so however much software there is. None of it is legal advice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onshore.core.errors import ERROR_CODES, Refusal, UsageError
+from onshore.region import RegionPack
+
+if TYPE_CHECKING:
+    from onshore.store import Center
+
+NOT_ADVICE = "onshore is software, not a lawyer: this is no legal advice. Have counsel read the clauses."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Text:
+    clause: str
+    remedy: str
+
+
+#: The gate's own rules by name; a region pack's policy.cedar brings its own.
+RULES: dict[str, _Text] = {
+    "raw-ban": _Text(
+        clause="Raw recordings and whatever still shows faces, plates, voices, cabins or vehicle numbers never leave; no "
+        "permit and no policy file lifts this (CN-03, CN-10, CN-21, US-02).",
+        remedy="Work with the anonymised segments; only weights and figures made of them may be asked to leave.",
+    ),
+    "labelled": _Text(
+        clause="Every artifact has a label. Bytes that the center never labelled do not exist for it (DSL 21).",
+        remedy="Bring the file in through `onshore drive add` or `onshore border import`.",
+    ),
+    "lineage": _Text(
+        clause="A label carries all that its parents carried unless a declassifier attested, with a figure, what it took "
+        "out. The gate reckons this again itself and does not believe the label.",
+        remedy="Make the artifact again through the stages that derive its label; ask who changed the catalog.",
+    ),
+    "kinds-that-leave": _Text(
+        clause="Only what can be written anew leaves: weights, and figures. Everything else would be a copy.",
+        remedy="Export the weights or the metrics instead.",
+    ),
+    "made-anew": _Text(
+        clause="Weights are rewritten to their tensor manifest, figures to their schema, rounded; anything more refuses.",
+        remedy="Make the artifact again so that it holds only what its manifest or schema names.",
+    ),
+    "content-scan": _Text(
+        clause="What leaves is searched for pictures, films, archives, code, vehicle numbers, plates and positions.",
+        remedy="Find out how it got there; make the artifact again without it.",
+    ),
+    "yearly-budget": _Text(
+        clause="CN-02: no export beyond the scale assessed; splitting it into parts does not help.",
+        remedy="Wait for the next year, or have the assessment and `[export.budget]` in region.toml raised.",
+    ),
+    "permit-needed": _Text(
+        clause="An export needs a permit (CN-02; 28 CFR 202.1001).",
+        remedy="`onshore border permit request`, then two other people `onshore border permit approve`.",
+    ),
+    "permit-artifact": _Text(
+        clause="A permit covers the bytes of one digest and no other.", remedy="Request a permit for these bytes."
+    ),
+    "permit-recipient": _Text(
+        clause="A permit covers one recipient in one region.", remedy="Request a permit that names this recipient."
+    ),
+    "permit-expired": _Text(
+        clause="A permit ends; setting the clock back does not revive it, the ledger's time counts.",
+        remedy="Request a new permit and have it approved again.",
+    ),
+    "permit-early": _Text(clause="A permit issued in the future counts for nothing.", remedy="Set the clock right."),
+    "permit-approvers": _Text(
+        clause="Two distinct people with distinct keys approve, and neither is the one who asked.",
+        remedy="Have another enrolled person approve.",
+    ),
+    "one-exit": _Text(
+        clause="A folder that center.toml does not name as in-region is outside (CN-01, CN-22, US-02).",
+        remedy="Write into an in-region folder, or export one artifact under a permit.",
+    ),
+    "import-gate": _Text(
+        clause="Only safetensors comes in, strictly parsed and written anew (CN-28, US-01).",
+        remedy="Convert pickles inside the jail; save plain parameters without metadata.",
+    ),
+    "default-deny": _Text(
+        clause="No clean Allow is a no: an empty, broken or silent policy allows nothing.",
+        remedy="Check the region pack's policy.cedar.",
+    ),
+}
+
+
+#: Which test shows that an enforced duty is; a duty that no test shows is listed as the operator's.
+SHOWN_BY: dict[str, str] = {
+    "CN-01": "tests/store/test_center.py::test_refusals_are_in_the_ledger",
+    "CN-02": "tests/border/test_red_team.py::test_32_approval_replayed_for_another_digest",
+    "CN-03": "tests/border/test_red_team.py::test_removing_any_single_control_still_refuses_a_raw_export",
+    "CN-05": "tests/border/test_red_team.py::test_38_metrics_as_a_side_channel",
+    "CN-10": "tests/residency/test_decisions.py::test_raw_is_read_only_to_anonymise",
+    "CN-14": "tests/residency/test_decisions.py::test_cabin_is_neither_trained_on_nor_shown",
+    "CN-21": "tests/residency/test_decisions.py::test_other_kinds_are_not_cleared",
+    "CN-25": "tests/residency/test_decisions.py::test_what_is_left_unmeasured_must_be_accepted_by_name",
+    "US-01": "tests/border/test_gate.py::test_us_does_not_take_software_from_a_named_country",
+    "US-02": "tests/border/test_gate.py::test_a_yearly_budget_counts_over_all_exports",
+}
+
+
+def explain(refusal: Refusal | Mapping[str, Any] | str, pack: RegionPack | None = None) -> dict[str, str]:
+    """Rule, clause and remedy of a refusal: its record, a ledger line's body, a rule's name, or a code.
+
+    pack: adds the names of that region's policy. Errors: UsageError when nobody knows the name.
+    """
+    record = refusal.as_record() if isinstance(refusal, Refusal) else refusal
+    if isinstance(record, Mapping):
+        name, code = str(record.get("rule", "")), str(record.get("code", ""))
+        known = {} if name in RULES and not record.get("clause") else record
+    else:
+        name, code, known = record, record, {}
+    text = _texts(pack).get(name) or _of_code(code, pack)
+    if text is None and not known.get("clause"):
+        raise UsageError(f"refusal {name or code!r}", f"known rules are {', '.join(sorted(_texts(pack)))}.")
+    answer = {"rule": str(known.get("rule") or name), "code": code or name}
+    answer["clause"] = str(known.get("clause") or (text.clause if text else ""))
+    answer["remedy"] = str(known.get("remedy") or (text.remedy if text else ""))
+    return {**answer, "meaning": ERROR_CODES.get(code, ""), "note": NOT_ADVICE}
+
+
+def _of_code(code: str, pack: RegionPack | None) -> _Text | None:
+    rules = {
+        "raw_ban": "raw-ban",
+        "unlabelled": "labelled",
+        "permit_invalid": "permit-needed",
+        "no_decision": "default-deny",
+    }
+    rules |= {"not_in_region": "one-exit", "import_refused": "import-gate", "limit_exceeded": "yearly-budget"}
+    rules |= {"not_cleared": "kinds-that-leave", "out_of_region": "in-region", "not_allowed": "asked-from-abroad"}
+    return _texts(pack).get(rules.get(code, ""))
+
+
+def _texts(pack: RegionPack | None) -> dict[str, _Text]:
+    return {**_policy_texts(pack.policy_text if pack else ""), **RULES}
+
+
+def _policy_texts(policy: str) -> dict[str, _Text]:
+    """The @id, @clause and @remedy annotations of a Cedar file, read as text: a broken policy can still be explained."""
+    import re
+
+    found: dict[str, _Text] = {}
+    for block in re.split(r'(?=@id\(")', policy):
+        notes = dict(re.findall(r'@(id|clause|remedy)\("((?:[^"\\]|\\.)*)"\)', block))
+        if {"id", "clause", "remedy"} <= notes.keys():
+            found[notes["id"]] = _Text(clause=notes["clause"], remedy=notes["remedy"])
+    return found
+
+
+def duties(center: Center) -> list[dict[str, Any]]:
+    """The region's duties as the pack lists them, each with what stands behind its status.
+
+    status: 'enforced' (by code; `shown_by` names the test), 'attested' (the center records it and says so) or
+    'operator' (people or the site do it). An enforced duty that no test shows is listed as 'operator'. No legal advice.
+    """
+    listed = []
+    for duty in center.pack.duties:
+        shown_by = str(duty.get("test", SHOWN_BY.get(duty["id"], "")))
+        status = duty["status"] if duty["status"] != "enforced" or shown_by else "operator"
+        listed.append({**duty, "status": status, "shown_by": shown_by if status == "enforced" else ""})
+    return listed

@@ -1,0 +1,106 @@
+"""The command: one noun, one verb. Every body parses, calls one public function, prints.
+
+`--center DIR` (or ONSHORE_CENTER, read here only) and `--json` may stand anywhere on the line.
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused (with rule, clause and what to do).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from onshore.cli import session
+from onshore.core.errors import OnshoreError, RefusedError
+
+
+def build() -> typer.Typer:
+    """The whole command tree; importing a noun's module loads none of its room's heavy parts."""
+    from onshore.cli import (
+        border,
+        car,
+        clip,
+        dataset,
+        drive,
+        evaluation,
+        flywheel,
+        ledger,
+        model,
+        privacy,
+        release,
+        top,
+        world,
+    )
+
+    app = typer.Typer(
+        name="onshore",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help="The training center for assisted driving that stays inside the border.\n\n"
+        "--center DIR (or ONSHORE_CENTER) names the center; --json prints one JSON document. Both may stand anywhere.",
+    )
+    top.add_to(app)
+    for noun in (drive, clip, dataset, privacy, model, world, evaluation, border, ledger, release, car, flywheel):
+        noun.add_to(app)
+    return app
+
+
+def take_globals(arguments: Sequence[str]) -> tuple[list[str], bool, str | None]:
+    """Split `--json` and `--center DIR` off a command line, wherever they stand."""
+    rest: list[str] = []
+    as_json, center = False, None
+    words = iter(arguments)
+    for word in words:
+        if word == "--json":
+            as_json = True
+        elif word == "--center":
+            center = next(words, None)
+        elif word.startswith("--center="):
+            center = word.split("=", 1)[1]
+        else:
+            rest.append(word)
+    return rest, as_json, center
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and leave with its exit code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; return its exit code. The outermost handler: nothing escapes but what it prints."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    rest, as_json, center = take_globals(arguments)
+    session.begin(as_json=as_json, center=center or os.environ.get("ONSHORE_CENTER"))
+    out = session.output()
+    try:
+        code = typer.main.get_command(build()).main(args=rest, prog_name="onshore", standalone_mode=False)
+        return int(code or 0)
+    except RefusedError as refused:
+        out.answer({"refused": refused.as_record()})
+        out.err.print(str(refused.refusal), markup=False)
+        return refused.exit_code
+    except OnshoreError as problem:
+        out.answer({"error": problem.as_record()})
+        out.err.print(f"failed {problem}", markup=False)
+        return problem.exit_code
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    except Exception as problem:
+        if hasattr(problem, "format_message") and hasattr(problem, "exit_code"):  # the parser's usage errors
+            out.err.print(f"usage: {problem.format_message()}", markup=False)
+            return 2
+        logging.getLogger(__name__).debug("unexpected", exc_info=problem)
+        out.answer({"error": {"code": "unexpected", "subject": type(problem).__name__, "advice": str(problem)}})
+        out.err.print(f"failed unexpectedly: {type(problem).__name__}: {problem}", markup=False)
+        if os.environ.get("ONSHORE_TRACEBACK"):
+            raise
+        return 1
+    except KeyboardInterrupt:
+        out.err.print("stopped; what was acknowledged is kept, run the same command again to go on", markup=False)
+        return 130

@@ -1,0 +1,130 @@
+"""`onshore border`: the only way off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onshore.cli import session
+from onshore.core.errors import RefusedError
+
+noun = typer.Typer(no_args_is_help=True, help="The border: check, explain, permits, export, import, duties.")
+permit = typer.Typer(no_args_is_help=True, help="Permits: request, approve, list; k of n distinct people.")
+noun.add_typer(permit, name="permit")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(noun, name="border")
+
+
+@noun.command("check")
+def check(
+    artifact: Annotated[str, typer.Argument(help="a digest, an id or a file")],
+    to: Annotated[str, typer.Option(help="the region it would go to")],
+) -> None:
+    """Would this be allowed to leave? Answers with rule and clause; writes a ledger line either way."""
+    from onshore import border
+
+    decision = border.check(session.center(), artifact, to)
+    if decision.refusal is not None:
+        raise RefusedError(decision.refusal)
+    session.output().answer({"artifact": artifact, "to": to, "allowed": True}, f"{artifact} may leave to {to}")
+
+
+@noun.command("explain")
+def explain(code: Annotated[str, typer.Argument(metavar="REFUSAL", help="a refusal's code")]) -> None:
+    """What a refusal means: rule, clause, and what to do."""
+    from onshore import border
+
+    document = border.explain(code, session.center().pack)
+    session.output().answer(document, *(f"{name}: {value}" for name, value in document.items()))
+
+
+@noun.command("export")
+def export(
+    artifact: Annotated[str, typer.Argument()],
+    permit_id: Annotated[str, typer.Option("--permit", help="an approved permit's id")],
+    out: Annotated[Path, typer.Option(help="where the file and its permit are written")],
+) -> None:
+    """Let one permitted artifact leave: re-serialised, scanned, ledger line first, then the file."""
+    from onshore import border
+
+    path = border.export(session.center(), artifact, permit=permit_id, out_dir=out)
+    session.output().answer({"file": str(path)}, f"written {path}")
+
+
+@noun.command("import")
+def import_file(file: Annotated[Path, typer.Argument(metavar="FILE", help="weights as safetensors")]) -> None:
+    """Bring an artifact in through the gate: safetensors only, re-serialised, labelled."""
+    from onshore import border
+
+    artifact = border.import_file(session.center(), file)
+    session.output().answer({"artifact": artifact.as_record()}, artifact.id)
+
+
+@noun.command("duties")
+def duties() -> None:
+    """The region's duties: enforced (naming the test), attested, or left to the operator."""
+    from onshore import border
+
+    rows = border.duties(session.center())
+    show = session.output()
+    show.table("no legal advice; figures are policy values", rows, "id demand status control certainty".split())
+    show.answer({"duties": rows})
+
+
+@permit.command("request")
+def request(
+    artifact: Annotated[str, typer.Argument()],
+    recipient: Annotated[str, typer.Option()],
+    to: Annotated[str, typer.Option(help="the recipient's region")],
+    purpose: Annotated[str, typer.Option()],
+    days: Annotated[int, typer.Option(min=1, max=366, help="how long it is valid")] = 30,
+) -> None:
+    """Ask for a permit: bound to digest, recipient, purpose and expiry."""
+    from onshore import border
+
+    row = border.request_permit(
+        session.center(),
+        artifact,
+        recipient=recipient,
+        to_region=to,
+        purpose=purpose,
+        expires_days=days,
+        requester=session.actor(),
+    )
+    session.output().answer({"permit": vars(row)}, f"permit {row.id} asked for; it needs approvals")
+
+
+@permit.command("approve")
+def approve(
+    permit_id: Annotated[str, typer.Argument(metavar="PERMIT")],
+    approver: Annotated[str, typer.Option("--as", help="an enrolled approver's name")],
+) -> None:
+    """Approve with an enrolled person's key; the requester cannot."""
+    from onshore import border
+
+    row = border.approve(session.center(), permit_id, approver)
+    session.output().answer({"permit": vars(row)}, f"permit {row.id} approved by {approver}")
+
+
+@permit.command("enroll")
+def enroll(name: Annotated[str, typer.Argument(help="a person")]) -> None:
+    """Enroll an approver: makes a key outside the center."""
+    from onshore import border
+
+    key = border.enroll_approver(session.center(), name)
+    session.output().answer({"approver": name, "key": key}, f"{name} enrolled with key {key}")
+
+
+@permit.command("list")
+def list_permits() -> None:
+    """Every permit and its approvals."""
+    from onshore import border
+
+    rows = border.permits(session.center())
+    show = session.output()
+    show.table("", rows)
+    show.answer({"permits": rows})

@@ -1,0 +1,82 @@
+"""`onshore dataset`: freeze what is learned from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from onshore.cli import session
+
+noun = typer.Typer(no_args_is_help=True, help="Frozen manifests of clips: freeze, list, show, compare, verify.")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(noun, name="dataset")
+
+
+@noun.command("freeze")
+def freeze(
+    name: Annotated[str, typer.Argument()],
+    query: Annotated[str | None, typer.Option(help="a condition over the clip table; all clips by default")] = None,
+    held_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="share of drives kept for open-loop tests")] = 0.2,
+    seed: Annotated[int, typer.Option()] = 0,
+    recipe: Annotated[str | None, typer.Option(help="make proxies for this recipe's view; nano's by default")] = None,
+) -> None:
+    """Freeze clips into a dataset split by drive; the same clips give the same digest."""
+    from onshore import dataset
+    from onshore.flywheel import training
+
+    show = session.output()
+    with show.progress() as progress:
+        row = dataset.freeze(
+            session.center(),
+            name,
+            where=query,
+            held_out=held_out,
+            seed=seed,
+            view=training.recipe(recipe).trainable.view if recipe else None,
+            progress=progress,
+        )
+    document = vars(row)
+    show.answer({"dataset": document}, *(f"{key}: {value}" for key, value in document.items()))
+
+
+@noun.command("list")
+def list_datasets() -> None:
+    """Every frozen dataset."""
+    from onshore.dataset import manifest
+
+    rows = manifest.datasets(session.center())
+    show = session.output()
+    show.table("", rows, "name id clips drives seconds".split())
+    show.answer({"datasets": rows}, f"{len(rows)} datasets")
+
+
+@noun.command("show")
+def show_dataset(name: Annotated[str, typer.Argument(help="name or id")]) -> None:
+    """One dataset: counts, split, parents."""
+    from onshore.dataset import manifest
+
+    document = manifest.show(session.center(), name)
+    session.output().answer({"dataset": document}, *(f"{k}: {v}" for k, v in document.items() if k != "clips"))
+
+
+@noun.command("diff")
+def diff(a: Annotated[str, typer.Argument(metavar="A")], b: Annotated[str, typer.Argument(metavar="B")]) -> None:
+    """Clips that only one of two datasets holds."""
+    from onshore.dataset import manifest
+
+    document = manifest.diff(session.center(), a, b)
+    session.output().answer(document, *(f"{name}: {value}" for name, value in document.items()))
+
+
+@noun.command("verify")
+def verify(name: Annotated[str, typer.Argument(help="name or id")]) -> None:
+    """Re-read every blob of a dataset and compare digests."""
+    from onshore.dataset import manifest
+
+    document = manifest.verify(session.center(), name)
+    session.output().answer(document, *(f"{key}: {value}" for key, value in document.items()))
+    if document.get("problems"):
+        raise typer.Exit(1)

@@ -1,0 +1,87 @@
+"""`onshore model`: train, adapt, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onshore.cli import session
+
+noun = typer.Typer(no_args_is_help=True, help="Models: train, adapt, export, list.")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(noun, name="model")
+
+
+@noun.command("train")
+def train(
+    recipe: Annotated[str, typer.Option(help="a recipe's name; `onshore model recipes` lists them")],
+    dataset: Annotated[str, typer.Option(help="a dataset's name or id")],
+    base: Annotated[str | None, typer.Option(help="weights to start from")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="override the recipe's steps")] = None,
+    seed: Annotated[int | None, typer.Option(help="override the recipe's seed")] = None,
+) -> None:
+    """Train a model on a frozen dataset; the same inputs give the same weights."""
+    from onshore.flywheel import training
+
+    show = session.output()
+    with show.progress() as progress:
+        row = training.train(session.center(), recipe, dataset, base=base, steps=steps, seed=seed, progress=progress)
+    show.answer({"model": row}, *(f"{name}: {value}" for name, value in row.items()))
+
+
+@noun.command("adapt")
+def adapt(
+    base: Annotated[str, typer.Option(help="the imported base's weights")],
+    dataset: Annotated[str, typer.Option(help="a dataset's name or id")],
+    recipe: Annotated[str, typer.Option(help="a recipe's name")] = "nano-adapt",
+) -> None:
+    """Train an imported base further on local clips."""
+    train(recipe=recipe, dataset=dataset, base=base, steps=None, seed=None)
+
+
+@noun.command("recipes")
+def list_recipes() -> None:
+    """The recipes that `train` knows."""
+    from onshore.flywheel import training
+
+    rows = training.recipe_rows()
+    show = session.output()
+    show.table("", rows)
+    show.answer({"recipes": rows})
+
+
+@noun.command("export")
+def export(
+    model_id: Annotated[str, typer.Argument(metavar="MODEL")],
+    out: Annotated[Path | None, typer.Option(help="also write the file here: in-region, or with a permit")] = None,
+    permit: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Export a model as ONNX and check that it equals the trained network."""
+    from onshore.flywheel import outward
+
+    document = outward.export_model(session.center(), model_id, out, permit=permit)
+    session.output().answer({"onnx": document}, *(f"{name}: {value}" for name, value in document.items()))
+
+
+@noun.command("list")
+def list_models() -> None:
+    """Every model of the center, imported ones too."""
+    from onshore.flywheel import training
+
+    rows = training.models_of(session.center())
+    show = session.output()
+    show.table("", rows)
+    show.answer({"models": rows}, f"{len(rows)} models")
+
+
+@noun.command("show")
+def show_model(model_id: Annotated[str, typer.Argument(metavar="MODEL")]) -> None:
+    """One model: recipe, dataset, base, losses, digest."""
+    from onshore.flywheel import training
+
+    row = training.show(session.center(), model_id)
+    session.output().answer({"model": row}, *(f"{name}: {value}" for name, value in row.items()))

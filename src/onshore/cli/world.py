@@ -1,0 +1,69 @@
+"""`onshore world`: drive in the town world, or let a simulated fleet record there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onshore.cli import session
+
+noun = typer.Typer(no_args_is_help=True, help="The town world (synthetic): run a policy, record a fleet.")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(noun, name="world")
+
+
+@noun.command("run")
+def run(
+    region: Annotated[str, typer.Option(help="whose towns: cn or us")],
+    policy: Annotated[str, typer.Option(help="stop, constant-speed, expert, or an ONNX model of the center")],
+    seed: Annotated[int, typer.Option(help="seed of town and traffic")] = 900,
+    video: Annotated[Path | None, typer.Option(help="write an animation here: a folder that is in-region")] = None,
+) -> None:
+    """Drive one world closed loop and score it."""
+    from onshore.flywheel import outward
+
+    show = session.output()
+    with show.progress() as progress:
+        document = outward.run_world(
+            session.center() if session.has_center() else None,
+            region_name=region,
+            policy=policy,
+            seed=seed,
+            video=video,
+            progress=progress,
+        )
+    show.table("synthetic town world", document["routes"])
+    show.answer(document)
+
+
+@noun.command("record")
+def record(
+    region: Annotated[str, typer.Option(help="whose towns: cn or us")],
+    cars: Annotated[int, typer.Option(min=1)],
+    minutes: Annotated[float, typer.Option(min=0.1, help="fleet minutes in all")],
+    out: Annotated[Path, typer.Option(help="a folder for the MCAP drives")],
+    seed: Annotated[int, typer.Option()] = 0,
+    town: Annotated[int, typer.Option(help="a training town's seed")] = 1,
+) -> None:
+    """Let a simulated fleet drive and record ordinary MCAP drives (labelled synthetic)."""
+    from onshore import region as regions
+    from onshore import world
+
+    show = session.output()
+    with show.progress() as progress:
+        paths = world.record_fleet(
+            regions.load_pack(region),
+            town_seed=town,
+            cars=cars,
+            minutes=minutes,
+            seed=seed,
+            out_dir=out,
+            progress=progress,
+        )
+    show.answer(
+        {"synthetic": True, "files": [str(path) for path in paths]}, f"{len(paths)} segments in {out} (synthetic)"
+    )

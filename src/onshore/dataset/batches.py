@@ -1,0 +1,115 @@
+"""Batches for the training loop: weighted draws, perturbed views, on-policy samples mixed in.
+
+Rule: batch number n of a seed is the same whoever makes it and however many make batches; labels and pictures of a
+sample are seen from the same perturbed pose.
+
+Letters: B batch, T frames or speed times, C colours, H rows, W columns, K path points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onshore.core.errors import InputError
+from onshore.dataset.perturb import Perturb, earlier_laterals, render, seen_from
+from onshore.dataset.windows import Windows, weights_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one training step takes. index_B: the window of each sample; takeovers count down from -1."""
+
+    frames_BTCHW: NDArray[np.uint8]
+    side_B9: NDArray[np.float32]
+    path_BK2: NDArray[np.float32]
+    path_mask_BK: NDArray[np.float32]
+    speed_BT: NDArray[np.float32]
+    speed_mask_BT: NDArray[np.float32]
+    index_B: NDArray[np.int64]
+
+
+def batches(
+    windows: Windows,
+    *,
+    batch: int,
+    steps: int,
+    seed: int,
+    perturb: Perturb | None = None,
+    takeover_share: float | None = None,
+    first_step: int = 0,
+) -> Iterator[Batch]:
+    """Batches `first_step` to `first_step + steps` of a seed, drawn with replacement by weight.
+
+    takeover_share: the share of draws that takes an on-policy sample where there are any; None draws from windows and
+    takeovers together by their weights. Raises InputError `empty_input` when there is nothing to draw.
+    """
+    if batch < 1 or (takeover_share is not None and not 0 <= takeover_share <= 1):
+        raise InputError("bad_config", "batches", "a batch holds at least one sample; a share lies in 0..1.")
+    if len(windows) + len(windows.takeovers) == 0:
+        raise InputError("empty_input", "windows", "this split has no window with a label; add drives or clips.")
+    likelihood = np.cumsum(_likelihood(windows, takeover_share))
+    for step in range(first_step, first_step + steps):
+        random = np.random.default_rng([seed, step])
+        drawn = np.searchsorted(likelihood, random.random(batch) * likelihood[-1], side="right")
+        drawn = np.minimum(drawn, len(likelihood) - 1)
+        lateral, yaw = (perturb or Perturb(share=0.0)).draw(random, batch)
+        yield take(windows, drawn, lateral_B=lateral, yaw_B=yaw)
+
+
+def in_order(windows: Windows, batch: int = 256) -> Iterator[Batch]:
+    """Every window once, in order, as driven: for measuring. Takeovers are left out."""
+    for first in range(0, len(windows), batch):
+        yield take(windows, np.arange(first, min(first + batch, len(windows))))
+
+
+def take(
+    windows: Windows,
+    drawn_B: NDArray[np.int64],
+    *,
+    lateral_B: NDArray[np.float32] | None = None,
+    yaw_B: NDArray[np.float32] | None = None,
+) -> Batch:
+    """Chosen samples; numbers from len(windows) on are takeovers, which are never perturbed."""
+    own = drawn_B < len(windows)
+    zeros = np.zeros(len(drawn_B), np.float32)
+    lateral = np.where(own, zeros if lateral_B is None else lateral_B, 0).astype(np.float32)
+    yaw = np.where(own, zeros if yaw_B is None else yaw_B, 0).astype(np.float32)
+    mine, others = drawn_B[own], drawn_B[~own] - len(windows)
+    mixed = {
+        name: np.concatenate([getattr(windows.labels, name)[mine], getattr(windows.takeovers.labels, name)[others]])
+        for name in vars(windows.labels)
+    }
+    frames = render(
+        windows.frames_NHW3,
+        windows.index_MT[mine],
+        earlier_laterals(lateral[own], yaw[own], windows.travelled_MT[mine]),
+        yaw[own],
+        windows.mount_M2[mine],
+        windows.spec.view,
+    )
+    if len(others):
+        ready = windows.takeovers.frames_NTHWC[others].transpose(0, 1, 4, 2, 3)
+        frames = np.concatenate([frames, ready])
+    back = np.argsort(np.concatenate([np.flatnonzero(own), np.flatnonzero(~own)])) if len(others) else slice(None)
+    path = seen_from(mixed["path_MK2"][back], lateral, yaw) * mixed["path_mask_MK"][back][..., None]
+    return Batch(
+        frames_BTCHW=frames[back],
+        side_B9=mixed["side_M9"][back],
+        path_BK2=path,
+        path_mask_BK=mixed["path_mask_MK"][back],
+        speed_BT=mixed["speed_MS"][back],
+        speed_mask_BT=mixed["speed_mask_MS"][back],
+        index_B=np.where(own, drawn_B, len(windows) - 1 - drawn_B),
+    )
+
+
+def _likelihood(windows: Windows, takeover_share: float | None) -> NDArray[np.float64]:
+    own, others = windows.weight_M, weights_of(windows.takeovers.labels)
+    if takeover_share is not None and len(own) and len(others):
+        own = own / own.sum() * (1 - takeover_share)
+        others = others / others.sum() * takeover_share
+    return np.concatenate([own, others])

@@ -1,0 +1,442 @@
+"""The frozen list of what a model may learn from: clips by reference, split by drive, every byte under a digest.
+
+Rule: the same name and inputs give the same digest and freezing again is a no-op; a dataset is never changed, adding or
+dropping makes the next version; its label is the union of everything in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onshore.bundle.inputs import View
+from onshore.clip import find
+from onshore.core.digest import canonical_json, check_id, record_digest
+from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, UsageError
+from onshore.core.label import Artifact
+from onshore.core.progress import Progress, silent
+from onshore.dataset.proxy import CRF, GOP_FRAMES, PROXY_VERSION, RATE_HZ, Proxy, build_proxy, fitting_view, front_video
+from onshore.dataset.split import HELD_OUT, TRAIN, split_drives
+from onshore.dataset.windows import Windows, WindowSpec, build_windows, read_takeovers
+from onshore.drive import open_segment, segments
+from onshore.residency import derive
+from onshore.store import Center
+
+SCHEMA_VERSION = 1
+PORTION = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRow:
+    """A row of the `datasets` table: `id` follows from the digest, `artifact` is the manifest's blob."""
+
+    id: str
+    name: str
+    version: int
+    digest: str
+    artifact: str
+    region: str
+    clips: int
+    drives: int
+    segments: int
+    seconds: float
+    train_clips: int
+    held_out_clips: int
+    train_drives: int
+    held_out_drives: int
+    takeovers: int
+    synthetic: bool
+
+    def as_record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def freeze(
+    center: Center,
+    name: str,
+    *,
+    where: str | None = None,
+    takeovers: Sequence[str] = (),
+    held_out: float = 0.2,
+    seed: int = 0,
+    view: View | None = None,
+    split_by: str = "place",
+    progress: Progress = silent,
+) -> DatasetRow:
+    """Freeze the clips for which `where` (SQL over clips) holds, with on-policy `takeovers` (artifact ids).
+
+    Makes the missing proxies. split_by: "place" keeps every place in one split, "drive" looks at drives alone.
+    Raises InputError `empty_input` when no clip is found, UsageError for SQL that cannot be read.
+    """
+    check_id(name, "dataset name")
+    clips = find(center, where, limit=None)
+    if not clips:
+        raise InputError("empty_input", f"dataset {name}", "no clip was found; run `clip cut`, or widen the query.")
+    settings = {"held_out": held_out, "seed": seed, "split_by": split_by, "view": (view or View()).as_record()}
+    return _freeze(center, name, clips, sorted(set(takeovers)), settings, where or "", progress)
+
+
+def add(
+    center: Center,
+    dataset: str,
+    *,
+    where: str | None = None,
+    takeovers: Sequence[str] = (),
+    progress: Progress = silent,
+) -> DatasetRow:
+    """The next version of a dataset: its clips and those for which `where` holds, its takeovers and more."""
+    manifest = show(center, dataset)
+    more = find(center, where, limit=None) if where or not takeovers else []
+    clips = {row["id"]: row for row in [*_clip_rows(center, [c["id"] for c in manifest["clips"]]), *more]}
+    query = f"({manifest['where']}) + ({where})" if more else manifest["where"]
+    kept = sorted({*(entry["id"] for entry in manifest["takeovers"]), *takeovers})
+    return _freeze(center, manifest["name"], list(clips.values()), kept, manifest["settings"], query, progress)
+
+
+def drop(center: Center, dataset: str, *, where: str, progress: Progress = silent) -> DatasetRow:
+    """The next version of a dataset without the clips for which `where` holds."""
+    manifest = show(center, dataset)
+    gone = {row["id"] for row in find(center, where, limit=None)}
+    kept = [entry["id"] for entry in manifest["clips"] if entry["id"] not in gone]
+    if len(kept) == len(manifest["clips"]):
+        raise UsageError(f"where {where!r}", "it names no clip of this dataset.")
+    if not kept:
+        raise InputError("empty_input", f"dataset {manifest['name']}", "nothing would be left of it.")
+    query = f"({manifest['where']}) - ({where})"
+    takeovers = [entry["id"] for entry in manifest["takeovers"]]
+    return _freeze(center, manifest["name"], _clip_rows(center, kept), takeovers, manifest["settings"], query, progress)
+
+
+def fit_view(center: Center, where: str | None = None, base: View | None = None) -> View:
+    """The view that the cameras of these clips fill: `base` where they do, else with a longer focal length.
+
+    `freeze` with a view that cameras do not fill repeats their border; `shown_share` of each proxy tells how much is real.
+    """
+    chosen = sorted({clip["segment"] for clip in find(center, where, limit=None)})
+    if not chosen:
+        raise InputError("empty_input", f"where {where!r}", "no clip was found; run `clip cut`, or widen the query.")
+    cameras = {front_video(open_segment(center, segment))[0] for segment in chosen}
+    return fitting_view(sorted(cameras, key=lambda camera: record_digest(camera.as_record())), base)
+
+
+def datasets(center: Center) -> list[dict[str, Any]]:
+    """Every frozen dataset, by name and version."""
+    rows = center.table("datasets").rows()
+    return sorted(rows, key=lambda row: (row["name"], row["version"]))
+
+
+def row_of(center: Center, dataset: str) -> DatasetRow:
+    """A dataset by id, digest, manifest blob or name (its latest version). Raises NotFoundError."""
+    rows = datasets(center)
+    for row in rows:
+        if dataset in (row["id"], row["digest"], row["artifact"]):
+            return DatasetRow(**row)
+    named = [row for row in rows if row["name"] == dataset]
+    if not named:
+        raise NotFoundError(f"dataset {dataset}", "see `onshore dataset list`.")
+    return DatasetRow(**named[-1])
+
+
+def show(center: Center, dataset: str) -> dict[str, Any]:
+    """The manifest of a dataset, with its digest and version."""
+    row = row_of(center, dataset)
+    manifest = _manifest(center.read(row.artifact, purpose="train"), row)
+    return {**manifest, "digest": row.digest, "version": row.version, "id": row.id, "artifact": row.artifact}
+
+
+def diff(center: Center, before: str, after: str) -> dict[str, Any]:
+    """What changed from one dataset to another: clips, drives, takeovers, settings, drives that changed their split."""
+    a, b = show(center, before), show(center, after)
+
+    def changed(of: str) -> dict[str, list[str]]:
+        old, new = {entry["id"] for entry in a[of]}, {entry["id"] for entry in b[of]}
+        return {"added": sorted(new - old), "removed": sorted(old - new)}
+
+    old, new = ({entry["id"]: entry["split"] for entry in manifest["drives"]} for manifest in (a, b))
+    names = sorted(set(a["settings"]) | set(b["settings"]))
+    settings = {n: [a["settings"].get(n), b["settings"].get(n)] for n in names}
+    return {
+        "before": a["digest"],
+        "after": b["digest"],
+        "same": a["digest"] == b["digest"],
+        "clips": changed("clips"),
+        "drives": changed("drives"),
+        "proxies": changed("proxies"),
+        "takeovers": changed("takeovers"),
+        "moved_split": {d: [old[d], new[d]] for d in sorted(old.keys() & new.keys()) if old[d] != new[d]},
+        "settings": {n: values for n, values in settings.items() if values[0] != values[1]},
+        "seconds": [a["counts"]["seconds"], b["counts"]["seconds"]],
+    }
+
+
+def verify(center: Center, dataset: str, *, progress: Progress = silent) -> dict[str, Any]:
+    """Read every blob of a dataset again and check its digest and that it fits the manifest.
+
+    Returns {"ok", "checked", "bytes", "problems": [...]}; a damaged blob is a problem, not an exception.
+    """
+    row = row_of(center, dataset)
+    try:
+        manifest = _manifest(center.read(row.artifact, purpose="train"), row)
+    except OnshoreError as problem:
+        return {"ok": False, "checked": 1, "bytes": 0, "problems": [str(problem)]}
+    problems = _contradictions(manifest)
+    members = [*manifest["proxies"], *manifest["takeovers"]]
+    size = 0
+    for done, entry in enumerate(members):
+        progress("verifying", done, len(members))
+        try:
+            data = center.open_many([entry["id"]], "train")(entry["id"])
+            size += len(data)
+            if "segment" in entry and Proxy.from_bytes(data, entry["id"]).segment != entry["segment"]:
+                problems.append(f"{entry['id']}: it is the proxy of another segment.")
+        except OnshoreError as problem:
+            problems.append(str(problem))
+    progress("verifying", len(members), len(members))
+    return {"ok": not problems, "checked": len(members) + 1, "bytes": size, "problems": problems}
+
+
+def load_windows(
+    center: Center,
+    dataset: str,
+    spec: WindowSpec | None = None,
+    split: str = TRAIN,
+    *,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> Windows:
+    """All windows of a split ("train" or "held_out") in memory; on-policy takeovers come with the train split.
+
+    One residency decision for the whole dataset. workers: decoding threads; they change nothing but the time.
+    """
+    if split not in (TRAIN, HELD_OUT):
+        raise UsageError(f"split {split!r}", f"use {TRAIN} or {HELD_OUT}.")
+    manifest = show(center, dataset)
+    chosen = {entry["id"] for entry in manifest["drives"] if entry["split"] == split}
+    members = [entry["id"] for entry in manifest["proxies"] if entry["drive"] in chosen]
+    extra = [entry["id"] for entry in manifest["takeovers"]] if split == TRAIN else []
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for clip in manifest["clips"]:
+        if clip["split"] == split:
+            spans.setdefault(clip["segment"], []).append((clip["start_ns"], clip["end_ns"]))
+    read = center.open_many([*members, *extra], "train")
+    return build_windows(
+        [Proxy.from_bytes(read(member), member) for member in members],
+        spans,
+        spec or WindowSpec(view=View.from_record(manifest["settings"]["view"])),
+        takeovers=[read(member) for member in extra],
+        workers=workers,
+        progress=progress,
+    )
+
+
+def _freeze(
+    center: Center,
+    name: str,
+    clips: Sequence[Mapping[str, Any]],
+    takeovers: Sequence[str],
+    settings: dict[str, Any],
+    where: str,
+    progress: Progress,
+) -> DatasetRow:
+    view = View.from_record(settings["view"])
+    places = {clip["drive"]: clip["place"] for clip in clips}
+    splits = _splits(center, places, settings)
+    wanted = {clip["segment"]: clip["drive"] for clip in clips}
+    proxies = _proxies(center, wanted, view, progress)
+    extra = _checked_takeovers(center, takeovers, WindowSpec(view=view))
+    label = derive([artifact.label for artifact in [*proxies.values(), *extra]], kind="dataset")
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "region": center.region,
+        "where": where,
+        "settings": settings,
+        "clips": _clip_entries(clips, splits),
+        "drives": [{"id": d, "place": places[d], "split": splits[d]} for d in sorted(splits)],
+        "proxies": [
+            {"id": proxies[s].id, "segment": s, "drive": wanted[s]}
+            | {name: proxies[s].meta[name] for name in ("frames", "shown_share")}
+            for s in sorted(proxies)
+        ],
+        "takeovers": [{"id": artifact.id, "bytes": artifact.size_bytes} for artifact in extra],
+        "label": label.as_record(),
+    }
+    manifest["counts"] = _counts(manifest)
+    return _keep(center, manifest, [*proxies.values(), *extra])
+
+
+def _splits(center: Center, places: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, str]:
+    """The split of every drive: the one it was given before under the same settings, if any, and remembered from now on."""
+    table = center.table("splits")
+    rule = record_digest([settings["held_out"], settings["seed"], settings["split_by"]])
+    settled = {row["drive"]: row["split"] for row in table.rows(where=f"rule = '{rule}'")}
+    splits = split_drives(
+        places, held_out=settings["held_out"], seed=settings["seed"], by=settings["split_by"], settled=settled
+    )
+    fresh = [drive for drive in sorted(splits) if drive not in settled]
+    if len(settled) + len(fresh) > 1:
+        # a lone drive is not settled: it would never let itself be held out beside a second one
+        table.upsert(
+            [{"id": record_digest([rule, d]), "rule": rule, "drive": d, "split": splits[d]} for d in fresh], on="id"
+        )
+    return splits
+
+
+def _keep(center: Center, manifest: dict[str, Any], parents: list[Artifact]) -> DatasetRow:
+    """Store a manifest and its row once; its digest is that of its canonical JSON."""
+    digest = record_digest(manifest)
+
+    def run() -> dict[str, Any]:
+        label = derive([parent.label for parent in parents], kind="dataset")
+        artifact = center.put(
+            canonical_json(manifest), label, name=manifest["name"], parents=sorted({parent.id for parent in parents})
+        )
+        counts = manifest["counts"]
+        table = center.table("datasets")
+        earlier = [row for row in datasets(center) if row["name"] == manifest["name"] and row["digest"] != digest]
+        row = DatasetRow(
+            id=f"dataset-{digest[:32]}",
+            name=manifest["name"],
+            version=1 + max((row["version"] for row in earlier), default=0),
+            digest=digest,
+            artifact=artifact.id,
+            region=manifest["region"],
+            synthetic=label.synthetic,
+            **counts,
+        )
+        table.upsert([row.as_record()], on="id")
+        return row.as_record()
+
+    outputs, _ = center.stage("dataset.freeze", {"digest": digest}, run)
+    return DatasetRow(**outputs)
+
+
+def _proxies(center: Center, wanted: Mapping[str, str], view: View, progress: Progress) -> dict[str, Artifact]:
+    """The proxy of every segment, made where missing. What cannot be made is raised after the others are done."""
+    rows = {row["id"]: row for row in segments(center)}
+    made: dict[str, Artifact] = {}
+    problems: list[OnshoreError] = []
+    for done, segment in enumerate(sorted(wanted)):
+        progress("making proxies", done, len(wanted))
+        try:
+            if segment not in rows:
+                raise NotFoundError(f"segment {segment}", "its clips are here but it is gone; drop them first.")
+            made[segment] = _proxy(center, rows[segment], view)
+        except OnshoreError as problem:
+            problems.append(problem)
+    progress("making proxies", len(wanted), len(wanted))
+    if problems:
+        raise problems[0]
+    return made
+
+
+def _proxy(center: Center, segment: Mapping[str, Any], view: View) -> Artifact:
+    source = segment_artifact(center, segment)
+    inputs = {
+        "segment": source.id,
+        "view": view.as_record(),
+        "recipe": [PROXY_VERSION, RATE_HZ, GOP_FRAMES, CRF],
+    }
+
+    def run() -> dict[str, Any]:
+        proxy = build_proxy(open_segment(center, segment["id"]), view)
+        artifact = center.put(
+            proxy.to_bytes(),
+            derive([source.label], kind="proxy"),
+            name=f"proxy-{segment['id']}",
+            parents=[source.id],
+            meta={"frames": len(proxy.video.packets), "shown_share": proxy.shown_share, "segment": segment["id"]},
+            key=segment["drive"],
+        )
+        return {"artifact": artifact.id}
+
+    outputs, _ = center.stage("dataset.proxy", inputs, run)
+    return center.artifact(outputs["artifact"])
+
+
+def segment_artifact(center: Center, segment: Mapping[str, Any]) -> Artifact:
+    """The anonymised segment's own blob."""
+    return center.artifact(segment["artifact"])
+
+
+def _checked_takeovers(center: Center, ids: Iterable[str], spec: WindowSpec) -> list[Artifact]:
+    """The takeover artifacts, each read once so that a wrong one is refused when freezing, not when training."""
+    found = [center.artifact(identity) for identity in ids]
+    for artifact in found:
+        if artifact.label.kind != "takeovers":
+            raise InputError(
+                "bad_config", f"{artifact.id} ({artifact.label.kind})", "give artifacts of kind takeovers."
+            )
+        read_takeovers([center.read(artifact.id, purpose="train")], spec)
+    return found
+
+
+def _clip_rows(center: Center, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Catalog rows of clips by id. Raises NotFoundError when one is gone."""
+    rows: list[dict[str, Any]] = []
+    for first in range(0, len(ids), PORTION):
+        names = ", ".join(f"'{check_id(identity)}'" for identity in ids[first : first + PORTION])
+        rows += find(center, f"id IN ({names})", limit=None)
+    missing = set(ids) - {row["id"] for row in rows}
+    if missing:
+        raise NotFoundError(f"clip {min(missing)}", "it was in the dataset and is gone from the catalog.")
+    return rows
+
+
+def _clip_entries(clips: Sequence[Mapping[str, Any]], splits: Mapping[str, str]) -> list[dict[str, Any]]:
+    names = ("id", "segment", "drive", "start_ns", "end_ns", "trigger")
+    entries = [{name: clip[name] for name in names} | {"split": splits[clip["drive"]]} for clip in clips]
+    return sorted(entries, key=lambda entry: entry["id"])
+
+
+def _counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    clips, drives = manifest["clips"], manifest["drives"]
+    return {
+        "clips": len(clips),
+        "drives": len(drives),
+        "segments": len(manifest["proxies"]),
+        "seconds": round(_covered_ns(clips) / 1e9, 3),
+        "train_clips": sum(clip["split"] == TRAIN for clip in clips),
+        "held_out_clips": sum(clip["split"] == HELD_OUT for clip in clips),
+        "train_drives": sum(drive["split"] == TRAIN for drive in drives),
+        "held_out_drives": sum(drive["split"] == HELD_OUT for drive in drives),
+        "takeovers": len(manifest["takeovers"]),
+    }
+
+
+def _covered_ns(clips: Sequence[Mapping[str, Any]]) -> int:
+    """Time covered by clips, overlaps counted once."""
+    total, segment, until = 0, "", 0
+    for clip in sorted(clips, key=lambda clip: (clip["segment"], clip["start_ns"])):
+        until = until if clip["segment"] == segment else clip["start_ns"]
+        segment = clip["segment"]
+        total += max(0, clip["end_ns"] - max(until, clip["start_ns"]))
+        until = max(until, clip["end_ns"])
+    return total
+
+
+def _manifest(data: bytes, row: DatasetRow) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads(data)
+    except ValueError as problem:
+        raise CorruptError("corrupt", f"dataset {row.name}", "its manifest is not JSON.") from problem
+    if record_digest(manifest) != row.digest:
+        raise CorruptError("corrupt", f"dataset {row.name}", "its manifest does not have its digest.")
+    return manifest
+
+
+def _contradictions(manifest: Mapping[str, Any]) -> list[str]:
+    """What a manifest must never say: a clip in another split than its drive, a clip without a proxy, wrong counts."""
+    splits = {drive["id"]: drive["split"] for drive in manifest["drives"]}
+    known = {proxy["segment"] for proxy in manifest["proxies"]}
+    problems = [
+        f"clip {clip['id']}: its split is not that of its drive."
+        for clip in manifest["clips"]
+        if splits.get(clip["drive"]) != clip["split"]
+    ]
+    problems += [f"clip {c['id']}: its segment has no proxy." for c in manifest["clips"] if c["segment"] not in known]
+    if manifest["counts"] != _counts(manifest):
+        problems.append("counts: they are not those of the entries.")
+    return problems

@@ -1,0 +1,108 @@
+"""Which segments are one drive: what a file says itself, else its route folder, else clocks that continue.
+
+Rule: segments of one drive share one clock and never overlap; a drive's key does not depend on where its folder lies.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from onshore.core.recording import Recording
+from onshore.drive.digests import signals_digest
+from onshore.drive.discover import Source
+from onshore.drive.table import read_signals
+from onshore.wire import read_mcap
+
+#: Clocks that go on within this time belong to one ignition cycle.
+CONTINUES_NS = 2_000_000_000
+#: The vehicle of recordings that name none.
+UNNAMED = "unnamed vehicle"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A source and where it belongs. `stated`: the file itself says which drive and segment it is."""
+
+    source: Source
+    vehicle: str
+    drive_key: str
+    index: int
+    start_ns: int
+    end_ns: int
+    signals: str
+    stated: bool = False
+
+
+def place(source: Source) -> Placed:
+    """Read as much of a source as tells where it belongs; raises what its reader raises."""
+    if source.reader == "mcap":
+        return _place_mcap(source, read_mcap(source.path))
+    column_map = source.column_map
+    if column_map is None:
+        raise ValueError("a table source without a map")
+    signals, _ = read_signals(source.path, column_map)
+    folder, parents = source.path.parent.name, source.path.resolve().parents
+    routed = column_map.drive_folder is not None and re.fullmatch(column_map.drive_folder, folder) is not None
+    level = column_map.vehicle_levels_up
+    number = re.search(column_map.index, source.path.stem)
+    return Placed(
+        source=source,
+        vehicle=parents[level - 1].name if routed and level <= len(parents) else UNNAMED,
+        drive_key=folder if routed else "",
+        index=int(number[1]) if number else 0,
+        start_ns=int(signals.t_ns[0]),
+        end_ns=int(signals.t_ns[-1]),
+        signals=signals_digest(signals),
+    )
+
+
+def _place_mcap(source: Source, recording: Recording) -> Placed:
+    return Placed(
+        source=source,
+        vehicle=recording.vehicle or UNNAMED,
+        drive_key=recording.drive_key,
+        index=recording.segment_index,
+        start_ns=int(recording.signals.t_ns[0]),
+        end_ns=int(recording.signals.t_ns[-1]),
+        signals=signals_digest(recording.signals),
+        stated=bool(recording.drive_id or recording.drive_key),
+    )
+
+
+def group(placed: list[Placed]) -> list[Placed]:
+    """Settle drive key and index of every source that does not state them, in the order of drives and times."""
+    stated = [one for one in placed if one.stated]
+    folders: dict[tuple[str, str, str], list[Placed]] = {}
+    for one in placed:
+        if not one.stated:
+            folders.setdefault((str(one.source.path.parent), one.vehicle, one.drive_key), []).append(one)
+    settled = [drive for folder in folders.values() for drive in _split(folder)]
+    return [*stated, *(one for drive in settled for one in _numbered(drive))]
+
+
+def _split(folder: list[Placed]) -> list[list[Placed]]:
+    """The drives of one folder: in a route folder, whatever does not overlap; elsewhere, whatever goes on."""
+    drives: list[list[Placed]] = []
+    for one in sorted(folder, key=lambda item: (item.start_ns, item.source.path.name)):
+        gap = one.start_ns - drives[-1][-1].end_ns if drives else 0
+        if drives and gap >= 0 and (one.drive_key or gap <= CONTINUES_NS):
+            drives[-1].append(one)
+        else:
+            drives.append([one])
+    return [_keyed(drive, first=position == 0) for position, drive in enumerate(drives)]
+
+
+def _keyed(drive: list[Placed], *, first: bool) -> list[Placed]:
+    """A route folder's name is the key of its first drive; every other drive is known by what its signals were."""
+    key = drive[0].drive_key if first and drive[0].drive_key else f"{drive[0].drive_key}{drive[0].signals[:24]}"
+    return [replace(one, drive_key=key) for one in drive]
+
+
+def _numbered(drive: list[Placed]) -> list[Placed]:
+    """Indices as the names tell them, if they rise with time; else by time."""
+    indices = [one.index for one in drive]
+    if all(later > earlier for earlier, later in pairwise(indices)):
+        return drive
+    return [replace(one, index=position) for position, one in enumerate(drive)]

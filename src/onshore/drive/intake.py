@@ -1,0 +1,354 @@
+"""Drives come in: seal the original, anonymise, store, catalogue. One segment at a time, rows last.
+
+Rule: one bad file never stops the others and is told with one reason; a second run finds everything known; a kill leaves
+at most sealed bytes without a row, and the next run finishes them under the same ids.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onshore.core.digest import blob_id_of, sha256_hex, short_id
+from onshore.core.errors import CorruptError, InputError, OnshoreError, UsageError
+from onshore.core.label import Label
+from onshore.core.progress import Progress, silent
+from onshore.core.recording import Recording
+from onshore.drive.catalog import SEGMENTS, DriveRow, add_segment, settle_drives
+from onshore.drive.columns import load_map, shipped_maps
+from onshore.drive.digests import file_digest, source_digest
+from onshore.drive.discover import Source, discover
+from onshore.drive.grouping import Placed, group, place
+from onshore.drive.prepare import PSEUDONYM, Prepared, prepare
+from onshore.privacy import Anonymiser, default_anonymiser
+from onshore.residency import Attestation, derive
+from onshore.store import Center
+from onshore.wire.writing import to_bytes
+
+READERS = ("mcap", "table")
+DECLASSIFIER = "drive-anonymiser"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddReport:
+    """What `add` did. added: the drives that got new segments, as they are now; known: segments that were here already.
+
+    segments, frames: how many are new. quarantined: path, code, reason of what could not come in. ignored: files that
+    are no drives (pictures, notes).
+    """
+
+    added: list[DriveRow]
+    segments: int
+    frames: int
+    known: int
+    quarantined: list[dict[str, Any]]
+    ignored: int
+
+    def as_record(self) -> dict[str, Any]:
+        return {**vars(self), "added": [row.as_record() for row in self.added]}
+
+
+def add(
+    center: Center,
+    paths: Iterable[Path | str] | Path | str,
+    *,
+    reader: str | None = None,
+    column_map: Path | str | None = None,
+    public: bool = False,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> AddReport:
+    """Take in every drive below the paths.
+
+    reader, column_map: in place of recognition. public: the drives come from a published data set, and their rows say so.
+    workers: processes that decode and anonymise; the digests do not depend on it. Raises InputError `empty_input` when
+    there is nothing below the paths, NotFoundError for a path that does not exist, UsageError, and OnshoreError when
+    frames cannot be anonymised at all.
+    """
+    if reader is not None and reader not in READERS:
+        raise UsageError(f"reader {reader!r}", f"use one of {', '.join(READERS)}.")
+    listed = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    maps = [load_map(column_map)] if column_map is not None else shipped_maps()
+    found = discover(listed, maps, reader=reader)
+    intake = _Intake(center, public=public, progress=progress)
+    for one in found.unusable:
+        intake.quarantine([one.path] if one.path.is_file() else [], one.path, one.error)
+    if not found.sources and all(one.error.code == "empty_input" for one in found.unusable):
+        raise InputError("empty_input", ", ".join(str(path) for path in listed), "nothing below it is a drive.")
+    intake.take(found.sources, workers)
+    return intake.report(found.ignored)
+
+
+class _Intake:
+    """One run of `add`."""
+
+    def __init__(self, center: Center, *, public: bool, progress: Progress) -> None:
+        self.center, self.public, self.progress = center, public, progress
+        self.here = _Here(center.table(SEGMENTS).rows())
+        self.fresh: dict[str, dict[str, Any]] = {}
+        self.touched: set[str] = set()
+        self.known = 0
+        self.quarantined: list[dict[str, Any]] = []
+
+    def take(self, sources: Sequence[Source], workers: int) -> None:
+        digests: dict[Path, str] = {}
+        placed: list[Placed] = []
+        for source in sources:
+            try:
+                digest = source_digest(source.files)
+                if not self._is_known(digest):
+                    placed.append(place(source))
+                    digests[source.path] = digest
+            except InputError as error:
+                self.quarantine(source.files, source.path, error)
+        settled = group(placed)
+        for done, (one, outcome) in enumerate(_prepared(settled, self.center.pack.law, workers)):
+            self.progress("drive add", done, len(settled))
+            try:
+                if isinstance(outcome, InputError):
+                    raise outcome
+                self._commit(one, outcome, digests[one.source.path])
+            except InputError as error:
+                self.quarantine(one.source.files, one.source.path, error)
+        self.progress("drive add", len(settled), len(settled))
+
+    def report(self, ignored: int) -> AddReport:
+        settled = settle_drives(self.center, self.touched)
+        fresh = {row["drive"] for row in self.fresh.values()}
+        return AddReport(
+            added=[row for row in settled if row.id in fresh],
+            segments=len(self.fresh),
+            frames=sum(row["frames"] for row in self.fresh.values()),
+            known=self.known,
+            quarantined=self.quarantined,
+            ignored=ignored,
+        )
+
+    def quarantine(self, files: Sequence[Path], path: Path, error: InputError) -> None:
+        digest = source_digest(files) if files else sha256_hex(b"")
+        identity = self.center.quarantine_add(path, error.code, str(error), digest)
+        self.quarantined.append({"id": identity, "path": str(path), "code": error.code, "reason": str(error)})
+
+    def _is_known(self, digest: str) -> bool:
+        """The very bytes came in before, as an original or as a segment exported from here."""
+        row = self.here.by_bytes.get(digest) or self.here.by_bytes.get(blob_id_of(self.center.region, digest))
+        if row is not None:
+            self.known += 1
+            self.touched.add(row["drive"])
+        return row is not None
+
+    def _commit(self, placed: Placed, prepared: Prepared, digest: str) -> None:
+        """One segment: seal, put (which leaves the ledger line), row. Each step is idempotent; the row makes it visible."""
+        recording = self._identified(prepared)
+        drive_id, segment_id = str(recording.drive_id), str(recording.segment_id)
+        if self.here.holds(placed, prepared, recording):
+            self.known += 1
+            self.touched.add(drive_id)
+            return
+        raw_label, label, attestation = _labels(self.center.region, recording, prepared)
+        recording = replace(recording, facts={**recording.facts, "label": label.as_record()})
+        data = to_bytes(recording, positions=prepared.position)
+        parents = []
+        if not (prepared.untouched and file_digest(placed.source.path) == sha256_hex(data)):
+            parents = self._seal(placed, raw_label, drive_id, digest)
+        artifact = self.center.put(
+            data,
+            label,
+            name=segment_id,
+            parents=parents,
+            meta={"frames": prepared.proof["frames"], "drive": drive_id},
+            key=drive_id,
+            declassified=attestation,
+        )
+        row = _row(recording, prepared, placed, artifact.id, parents, digest, self.public)
+        add_segment(self.center, row)
+        self.here.add(row)
+        self.fresh[segment_id] = row
+        self.touched.add(drive_id)
+
+    def _identified(self, prepared: Prepared) -> Recording:
+        """Salted vehicle and ids: the file's own where it carries them, else derived from what was recorded."""
+        recording = prepared.recording
+        pseudonym = recording.segment_id is not None and PSEUDONYM.fullmatch(recording.vehicle)
+        vehicle = recording.vehicle if pseudonym else self.center.subject("vehicle", recording.vehicle)
+        drive_id = recording.drive_id or short_id("drive", [vehicle, recording.drive_key])
+        segment_id = recording.segment_id or short_id(
+            "segment", [drive_id, recording.segment_index, prepared.signals, prepared.video]
+        )
+        if not drive_id.startswith("drive-") or not segment_id.startswith("segment-"):
+            raise InputError("bad_id", f"{drive_id} {segment_id}", "ids begin with drive- and segment-.")
+        return replace(recording, vehicle=vehicle, drive_id=drive_id, segment_id=segment_id, drive_key="")
+
+    def _seal(self, placed: Placed, label: Label, drive_id: str, digest: str) -> list[str]:
+        if source_digest(placed.source.files) != digest:
+            raise InputError("conflict", placed.source.path.name, "the file changed while it was read; add it again.")
+        return [
+            self.center.raw.seal(path, key=drive_id, label=label, name=f"original-{position}").id
+            for position, path in enumerate(placed.source.files)
+        ]
+
+
+class _Here:
+    """The segments that a center holds, by everything that must not come twice."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.by_bytes: dict[str, dict[str, Any]] = {}
+        self._by_id: dict[str, dict[str, Any]] = {}
+        self._by_place: dict[tuple[str, int], dict[str, Any]] = {}
+        self._by_content: dict[tuple[str, str], dict[str, Any]] = {}
+        self._by_video: dict[str, dict[str, Any]] = {}
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.by_bytes[row["source_digest"]] = self.by_bytes[row["artifact"]] = row
+        self._by_id[row["id"]] = self._by_place[row["drive"], row["index"]] = row
+        self._by_content[row["signals_digest"], row["video_digest"]] = self._by_video[row["video_digest"]] = row
+
+    def holds(self, placed: Placed, prepared: Prepared, recording: Recording) -> bool:
+        """True when this very segment is here; raises InputError `conflict` when its place is taken by other bytes."""
+        if (prepared.signals, prepared.video) in self._by_content:
+            return True
+        subject = placed.source.path.name
+        taken = self._by_id.get(str(recording.segment_id)) or self._by_place.get(
+            (str(recording.drive_id), recording.segment_index)
+        )
+        if taken is not None:
+            advice = "other bytes are here under the same ids; the first stay, this copy does not come in."
+            raise InputError("conflict", f"{subject} as segment {taken['index']} of {taken['drive']}", advice)
+        twin = self._by_video.get(prepared.video)
+        if twin is not None:
+            raise InputError(
+                "conflict", f"{subject} and {twin['id']}", "the same pictures came before with other signals."
+            )
+        return False
+
+
+def _labels(region: str, recording: Recording, prepared: Prepared) -> tuple[Label, Label, Attestation]:
+    """The original's label, the segment's, and the attestation between them."""
+    proof = prepared.proof
+    positions = frozenset(["position"])
+    raw = Label(
+        region=region,
+        kind="raw_drive",
+        sensitivity=frozenset(["face", "vin", "unmeasured_plates"]) | positions,
+        subjects=frozenset([recording.vehicle]),
+        retention="raw",
+        derived_from_raw=True,
+        synthetic=recording.synthetic,
+    )
+    removes = frozenset(proof["removes"]) | {"vin"} | (frozenset() if prepared.position else positions)
+    measured: dict[str, Any] = {
+        "vin": {"source_text_fields_kept": 0},
+        "position": {"positions_written": 0},
+        **{
+            target: {
+                "frames": proof["frames"],
+                "boxes_filled": proof["boxes"][target],
+                "canaries_found": proof["canaries_found"],
+                "recall": "not measured on this center's own pictures; `privacy measure` measures it",
+            }
+            for target in proof["removes"]
+        },
+    }
+    attestation = Attestation(
+        declassifier=DECLASSIFIER,
+        removes=removes,
+        adds=frozenset(f"unmeasured_{target}s" for target in proof["unmeasured"]),
+        detector_digest=proof["digest"],
+        measured={name: measured[name] for name in sorted(removes)},
+    )
+    return raw, derive([raw], kind="segment", retention="clip", declassified=attestation), attestation
+
+
+def _row(
+    recording: Recording,
+    prepared: Prepared,
+    placed: Placed,
+    artifact: str,
+    parents: list[str],
+    digest: str,
+    public: bool,
+) -> dict[str, Any]:
+    speed = recording.signals.speed_mps
+    frame_times = np.concatenate([video.t_ns for video in recording.videos])
+    return {
+        "id": recording.segment_id,
+        "drive": recording.drive_id,
+        "vehicle": recording.vehicle,
+        "index": recording.segment_index,
+        "start_ns": recording.start_ns,
+        "end_ns": recording.end_ns,
+        "video_start_ns": int(frame_times.min()),
+        "video_end_ns": int(frame_times.max()),
+        "clock": recording.clock.kind,
+        "frames": sum(len(video.packets) for video in recording.videos),
+        "cameras": [video.camera for video in recording.videos],
+        "signals": recording.signals.known(),
+        "dropped_topics": list(recording.dropped_topics),
+        "speed_min_mps": float(np.nanmin(speed)),
+        "speed_max_mps": float(np.nanmax(speed)),
+        "place": str(recording.facts.get("place", "")),
+        "synthetic": recording.synthetic,
+        "public": public,
+        "reader": placed.source.column_map.name if placed.source.column_map else placed.source.reader,
+        "artifact": artifact,
+        "originals": ",".join(parents),
+        "source_digest": digest,
+        "signals_digest": prepared.signals,
+        "video_digest": prepared.video,
+        "anonymiser": prepared.proof["digest"],
+    }
+
+
+Outcome = Prepared | InputError
+
+
+def _prepared(placed: list[Placed], law: Mapping[str, Any], workers: int) -> Iterator[tuple[Placed, Outcome]]:
+    """Every source with its recording or the reason why not, in order; at most two per worker in flight."""
+    if workers <= 1 or len(placed) <= 1:
+        anonymiser = default_anonymiser() if placed else None
+        for one in placed:
+            yield one, _settled(_attempt(one, law, anonymiser))
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        pending: deque[tuple[Placed, Future[Any]]] = deque()
+        for one in placed:
+            pending.append((one, pool.submit(_attempt, one, law, None)))
+            if len(pending) > 2 * workers:
+                first, future = pending.popleft()
+                yield first, _settled(future.result())
+        while pending:
+            first, future = pending.popleft()
+            yield first, _settled(future.result())
+
+
+@cache
+def _own_anonymiser() -> Anonymiser:
+    """One per worker process: opening the network costs more than many frames."""
+    return default_anonymiser()
+
+
+def _attempt(placed: Placed, law: Mapping[str, Any], anonymiser: Anonymiser | None) -> Prepared | dict[str, str]:
+    """Errors as records: they must travel between processes."""
+    try:
+        return prepare(placed, law, anonymiser or _own_anonymiser())
+    except OnshoreError as error:
+        return {**error.as_record(), "kind": type(error).__name__}
+
+
+def _settled(outcome: Prepared | dict[str, str]) -> Outcome:
+    """A prepared recording or an input's fault; whatever else went wrong stops the intake."""
+    if isinstance(outcome, Prepared):
+        return outcome
+    if outcome["kind"] in (InputError.__name__, CorruptError.__name__):
+        return InputError(outcome["code"], outcome["subject"], outcome["advice"])
+    raise OnshoreError(outcome["code"], outcome["subject"], outcome["advice"])

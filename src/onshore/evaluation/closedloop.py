@@ -1,0 +1,219 @@
+"""Closed loop: policies drive held-out worlds; every figure is computed from the Rollouts that were stored.
+
+Rule: a suite's worlds are the region pack's own; a result names its worlds, egos and seeds, and is made once per policy.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from onshore.core.digest import blob_id, canonical_json, record_digest, sha256_hex
+from onshore.core.errors import NotFoundError
+from onshore.core.label import Artifact, Label
+from onshore.core.progress import Progress, silent
+from onshore.core.rollout import Rollout
+from onshore.evaluation.scores import FORMULAS, RouteScore, driving_score
+from onshore.evaluation.statistics import Interval, RouteKey, interval
+from onshore.residency import derive
+from onshore.store import Center
+
+if TYPE_CHECKING:
+    from onshore.world import PolicySpec, RolloutJob
+
+EVALUATOR = 1  # raise when the same rollouts would be scored otherwise
+FORMULA = "carla20"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One ego's run. outcome: the event that ended it. events: infraction -> count, or percent for `_pct`."""
+
+    world: str
+    world_seed: int
+    ego: int
+    score: float
+    completion_pct: float
+    status: str
+    outcome: str
+    events: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteResult:
+    """How one policy drove one suite. score: mean driving score (percent) with a 95 % interval by world.
+
+    by_formula: means under every formula. rates: infractions per route (percent of distance for `_pct`), hits that were
+    not its fault among them. rollouts: artifacts from which all this can be computed again. id: this record's artifact.
+    """
+
+    id: str
+    policy: str
+    suite: str
+    formula: str
+    score: Interval
+    by_formula: dict[str, float]
+    rates: dict[str, float]
+    routes: tuple[Route, ...]
+    rollouts: tuple[str, ...]
+    synthetic: bool
+    fresh: bool = field(default=True, compare=False)
+
+    @property
+    def scores(self) -> dict[RouteKey, float]:
+        """(world, ego) -> driving score, as `compare` takes it."""
+        return {(route.world, route.ego): route.score for route in self.routes}
+
+    @property
+    def worlds(self) -> list[str]:
+        return sorted({route.world for route in self.routes})
+
+
+def closed_loop(
+    center: Center, policies: Sequence[PolicySpec], suite: str, *, workers: int = 2, progress: Progress = silent
+) -> list[SuiteResult]:
+    """Drive a suite of the center's region with each policy. What was driven before is read, not driven again.
+
+    A policy that drives from an ONNX artifact of this center passes that artifact's label on to the rollouts.
+    """
+    from onshore.world import suite as suite_jobs
+
+    results = []
+    for policy in policies:
+        jobs = suite_jobs(center.pack, suite, policy)
+        inputs = {"evaluator": EVALUATOR, "suite": suite, "jobs": _jobs_digest(jobs), "policy": _policy_record(policy)}
+        drive = _Drive(center, jobs, policy, suite, workers, progress)
+        outputs, fresh = center.stage("evaluation.closed_loop", inputs, drive.run)
+        results.append(_read(outputs, fresh))
+    return results
+
+
+def score_suite(rollouts: Sequence[Rollout], formula: str = FORMULA) -> dict[str, Any]:
+    """A suite's record from its rollouts alone: interval by world, means by formula, rates, routes."""
+    scored = [(rollout, driving_score(rollout, formula)) for rollout in rollouts]
+    values = [score.driving_score for _, score in scored]
+    found = interval(values, [rollout.world for rollout in rollouts])
+    return {
+        "formula": formula,
+        "score": found.as_record(),
+        "by_formula": {
+            name: round(sum(driving_score(rollout, name).driving_score for rollout in rollouts) / len(rollouts), 6)
+            for name in FORMULAS
+        },
+        "rates": _rates(scored),
+        "routes": [_route(rollout, score) for rollout, score in scored],
+    }
+
+
+def pack_rollouts(rollouts: Sequence[Rollout]) -> bytes:
+    """Rollouts as one deterministic archive."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for index, rollout in enumerate(rollouts):
+            archive.writestr(zipfile.ZipInfo(f"{index:04d}.rollout"), rollout.to_bytes())
+    return buffer.getvalue()
+
+
+def unpack_rollouts(data: bytes) -> list[Rollout]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return [Rollout.from_bytes(archive.read(name)) for name in sorted(archive.namelist())]
+
+
+@dataclass(frozen=True)
+class _Drive:
+    """One policy through one suite: drive, store, score from what was stored."""
+
+    center: Center
+    jobs: Sequence[RolloutJob]
+    policy: PolicySpec
+    suite: str
+    workers: int
+    progress: Progress
+
+    def run(self) -> dict[str, Any]:
+        from onshore.world import run_jobs
+
+        parents = self._parents()
+        label = self._label(parents, "rollouts")
+        stored = []
+        for rollouts in run_jobs(self.jobs, workers=self.workers, progress=self.progress):
+            world = rollouts[0].world
+            meta = {"world": world, "policy": self.policy.name, "suite": self.suite, "egos": len(rollouts)}
+            stored.append(
+                self.center.put(
+                    pack_rollouts(rollouts), label, name=self.suite, parents=[p.id for p in parents], meta=meta
+                )
+            )
+        again = self.center.open_many([artifact.id for artifact in stored], "train")
+        kept = [rollout for artifact in stored for rollout in unpack_rollouts(again(artifact.id))]
+        record = {
+            "policy": self.policy.name,
+            "suite": self.suite,
+            **score_suite(kept),
+            "rollouts": [artifact.id for artifact in stored],
+            "synthetic": all(rollout.synthetic for rollout in kept),
+        }
+        metrics = self.center.put(
+            canonical_json(record), derive([label], kind="metrics"), name=self.suite, parents=record["rollouts"]
+        )
+        return {"id": metrics.id, **record}
+
+    def _parents(self) -> list[Artifact]:
+        """The ONNX artifact of this center whose bytes drive, if one does."""
+        if self.policy.onnx is None:
+            return []
+        try:
+            return [self.center.artifact(blob_id(self.center.region, self.policy.onnx))]
+        except NotFoundError:
+            return []
+
+    def _label(self, parents: Sequence[Artifact], kind: str) -> Label:
+        world = Label(region=self.center.region, kind=kind, retention="evidence", synthetic=True)
+        return derive([world, *(parent.label for parent in parents)], kind=kind, retention="evidence")
+
+
+def _rates(scored: Sequence[tuple[Rollout, RouteScore]]) -> dict[str, float]:
+    names = sorted({name for _, score in scored for name in score.events})
+    rates = {name: sum(score.events.get(name, 0.0) for _, score in scored) / len(scored) for name in names}
+    blameless = sum(event.kind == "collision_not_at_fault" for rollout, _ in scored for event in rollout.events)
+    completion = sum(score.route_completion_pct for _, score in scored) / len(scored)
+    return {
+        **{name: round(rate, 6) for name, rate in rates.items()},
+        "collision_not_at_fault": round(blameless / len(scored), 6),
+        "completion_pct": round(completion, 6),
+    }
+
+
+def _route(rollout: Rollout, score: RouteScore) -> dict[str, Any]:
+    return {
+        "world": rollout.world,
+        "world_seed": rollout.world_seed,
+        "ego": rollout.ego,
+        "score": score.driving_score,
+        "completion_pct": score.route_completion_pct,
+        "status": score.status,
+        "outcome": rollout.ended,
+        "events": score.events,
+    }
+
+
+def _read(outputs: dict[str, Any], fresh: bool) -> SuiteResult:
+    fields = dict(outputs)
+    fields["score"] = Interval.from_record(fields["score"])
+    fields["routes"] = tuple(Route(**route) for route in fields["routes"])
+    fields["rollouts"] = tuple(fields["rollouts"])
+    return SuiteResult(**fields, fresh=fresh)
+
+
+def _jobs_digest(jobs: Sequence[RolloutJob]) -> str:
+    """Everything about the jobs but the policy's bytes, which the stage's inputs name by digest."""
+    plain = [{name: value for name, value in vars(job).items() if name != "policy"} for job in jobs]
+    return record_digest(plain)
+
+
+def _policy_record(policy: PolicySpec) -> dict[str, Any]:
+    onnx = sha256_hex(policy.onnx) if policy.onnx is not None else ""
+    return {"kind": policy.kind, "name": policy.name, "onnx": onnx}

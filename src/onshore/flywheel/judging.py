@@ -1,0 +1,204 @@
+"""Measuring a model and asking a gate: the evidence that `release` needs, made by the rooms that can measure it.
+
+Rule: every figure names the artifact it stands in; what could not be measured is handed over as 'not measurable'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from onshore import evaluation, release
+from onshore.bundle.format import Payload
+from onshore.core.errors import InputError, NotFoundError, UsageError
+from onshore.core.progress import Progress, silent
+from onshore.dataset import manifest
+from onshore.evaluation import SuiteResult
+from onshore.model import models
+from onshore.release import CheckResult, Verdict
+from onshore.release.gates import load_gate
+from onshore.store import Center
+from onshore.world import PolicySpec
+
+#: Policies that need no model.
+PLAIN = ("stop", "constant-speed", "expert", "oracle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a gate is asked about: a model, where it is measured, and which model it must beat."""
+
+    model: str
+    gate: str
+    dataset: str | None = None
+    suite: str | None = None
+    base: str | None = None
+    counter: int = 1
+    workers: int = 2
+
+
+def policy(center: Center, name: str) -> PolicySpec:
+    """A plain policy by name, or a model of the center as it ships."""
+    return PolicySpec(kind=name, name=name) if name in PLAIN else models.policy_spec(center, name)  # type: ignore[arg-type]
+
+
+def judge(center: Center, asked: Asked, *, progress: Progress = silent) -> tuple[Verdict, Payload]:
+    """Measure what the gate asks for and give the verdict over the unsigned payload.
+
+    Errors: NotFoundError for an unknown model, dataset, suite or gate.
+    """
+    payload = candidate(center, asked)
+    wanted = load_gate(asked.gate).require
+    measures = {
+        "complete": _complete,
+        "reproducible": _reproducible,
+        "onnx_equals_torch": _onnx_equals_torch,
+        "open_loop_measured": _open_loop,
+        "closed_loop_above_base": _closed_loop,
+    }
+    evidence = {name: measures[name](center, asked, progress) for name in wanted if name in measures}
+    return release.gate(center, payload, evidence), payload
+
+
+def candidate(center: Center, asked: Asked) -> Payload:
+    """The unsigned payload of a model: the same model, gate and counter give the same digest."""
+    spec = models.policy_spec(center, asked.model)
+    assert spec.onnx is not None
+    return release.candidate(
+        spec.onnx,
+        region=center.region,
+        model_id=asked.model,
+        gate=asked.gate,
+        counter=asked.counter,
+        view=spec.metadata.view,
+        frame_offsets_s=spec.metadata.frame_offsets_s,
+        synthetic=center.artifact(asked.model).label.synthetic,
+    )
+
+
+def evaluate(
+    center: Center,
+    *,
+    model: str,
+    suite: str | None = None,
+    dataset: str | None = None,
+    workers: int = 2,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Open loop on a dataset's held-out drives, closed loop on a suite, or both, as rows to print."""
+    if suite is None and dataset is None:
+        raise UsageError("evaluation run", "name a --suite (closed loop), a --dataset (open loop), or both.")
+    document: dict[str, Any] = {"model": model, "open_loop": [], "closed_loop": []}
+    if dataset is not None:
+        table = evaluation.open_loop(center, model, dataset, progress=progress)
+        document["open_loop"] = open_loop_rows(table)
+        document |= {"open_loop_artifact": table.id, "moments": table.moments, "held_out_drives": table.drives}
+    if suite is not None:
+        (found,) = evaluation.closed_loop(center, [policy(center, model)], suite, workers=workers, progress=progress)
+        document["closed_loop"] = [suite_row(found)]
+        document["closed_loop_artifact"] = found.id
+    return document
+
+
+def compare(center: Center, a: str, b: str, suite: str) -> dict[str, Any]:
+    """b - a in points of driving score over the routes both drove, with the interval by world and a paired p."""
+    first, second = evaluation.closed_loop(center, [policy(center, a), policy(center, b)], suite)
+    paired = evaluation.compare(first.scores, second.scores)
+    return {"a": a, "b": b, "suite": suite, "synthetic": first.synthetic or second.synthetic, **vars(paired)}
+
+
+def open_loop_rows(table: Any) -> list[dict[str, Any]]:
+    """ADE and FDE (m) of the model, constant velocity and the mean plan; beside each what it is not."""
+    return [
+        {
+            "planner": row["planner"],
+            "ade_m": row["ade_m"]["mean"],
+            "ade_low_m": row["ade_m"]["low"],
+            "ade_high_m": row["ade_m"]["high"],
+            "fde_m": row["fde_m"]["mean"],
+            "drives": row["ade_m"]["worlds"],
+            "note": row["note"],
+        }
+        for row in table.rows
+    ]
+
+
+def suite_row(found: SuiteResult) -> dict[str, Any]:
+    """One policy's driving score with its interval, worlds, egos and seeds, and what went wrong per route."""
+    score = found.score
+    return {
+        "model": found.policy,
+        "suite": found.suite,
+        "score": round(score.mean, 2),
+        "low": score.low,
+        "high": score.high,
+        "routes": score.routes,
+        "worlds": score.worlds,
+        "seeds": sorted({route.world_seed for route in found.routes}),
+        **{name: round(rate, 3) for name, rate in found.rates.items()},
+        "synthetic": found.synthetic,
+    }
+
+
+def _complete(center: Center, asked: Asked, progress: Progress) -> CheckResult:
+    """Is every ancestor of the weights, their dataset and their export recorded here?"""
+    found = center.artifact(asked.model)
+    missing, todo, seen = 0, [found.id, models.export_onnx(center, asked.model).id], set[str]()
+    while todo:
+        identity = todo.pop()
+        if identity in seen:
+            continue
+        seen.add(identity)
+        try:
+            todo += center.artifact(identity).parents
+        except NotFoundError:
+            missing += 1
+    return CheckResult(name="complete", status="pass", figure=float(missing), evidence=found.id)
+
+
+def _reproducible(center: Center, asked: Asked, progress: Progress) -> CheckResult:
+    """Do the first steps of its training, made again, end in the weights that were recorded?"""
+    found = center.artifact(asked.model)
+    if found.label.kind == "inbound_model":
+        remark = "it was trained in another center; its making cannot be repeated here"
+        return CheckResult(name="reproducible", status="not measurable", evidence=found.id, remark=remark)
+    differing = models.reproduce(center, asked.model, progress=progress)
+    return CheckResult(name="reproducible", status="pass", figure=float(differing), evidence=found.id)
+
+
+def _onnx_equals_torch(center: Center, asked: Asked, progress: Progress) -> CheckResult:
+    exported = models.export_onnx(center, asked.model)
+    figure = float(exported.meta["difference_m"])
+    return CheckResult(name="onnx_equals_torch", status="pass", figure=figure, unit="m", evidence=exported.id)
+
+
+def _open_loop(center: Center, asked: Asked, progress: Progress) -> CheckResult:
+    try:
+        dataset = asked.dataset or str(center.artifact(asked.model).meta.get("dataset") or "")
+        table = evaluation.open_loop(center, asked.model, manifest.row_of(center, dataset).id, progress=progress)
+    except (InputError, NotFoundError) as problem:
+        return CheckResult(name="open_loop_measured", status="not measurable", remark=str(problem))
+    figure = float(table.rows[0]["ade_m"]["mean"])
+    return CheckResult(
+        name="open_loop_measured", status="pass", figure=figure, unit="m", evidence=table.id, synthetic=table.synthetic
+    )
+
+
+def _closed_loop(center: Center, asked: Asked, progress: Progress) -> CheckResult:
+    """Against the base it started from, on the same worlds and egos."""
+    base = asked.base or center.artifact(asked.model).meta.get("base")
+    if not base or not asked.suite:
+        remark = "name the suite, and the base it must beat"
+        return CheckResult(name="closed_loop_above_base", status="not measurable", remark=remark)
+    policies = [models.policy_spec(center, base), models.policy_spec(center, asked.model)]
+    before, after = evaluation.closed_loop(center, policies, asked.suite, workers=asked.workers, progress=progress)
+    paired = evaluation.compare(before.scores, after.scores)
+    return CheckResult(
+        name="closed_loop_above_base",
+        status="pass",
+        figure=paired.difference,
+        p_value=paired.p,
+        unit="points of driving score",
+        evidence=after.id,
+        synthetic=after.synthetic,
+    )

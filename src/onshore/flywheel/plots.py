@@ -1,0 +1,118 @@
+"""The report's plots: one look, SVG text out. Every plot of town-world figures says 'synthetic' in its own frame."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+INK, MUTED, GRID = "#1b2733", "#66737f", "#e3e8ec"
+BLUE, ORANGE, GREEN, GREY = "#1f6fb2", "#d9772b", "#2e8b57", "#9aa5ae"
+#: Rows in the order in which every score table and plot shows them.
+ROW_ORDER = ("stop", "constant-speed", "base", "round-", "expert")
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams.update(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "onshore",
+            "font.family": "sans-serif",
+            "font.size": 10,
+            "axes.edgecolor": GRID,
+            "axes.labelcolor": MUTED,
+            "text.color": INK,
+            "xtick.color": MUTED,
+            "ytick.color": INK,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlelocation": "left",
+            "axes.titlesize": 11,
+            "axes.titleweight": "bold",
+        }
+    )
+    return pyplot.subplots(figsize=(width, height), layout="constrained")
+
+
+def _svg(figure: Any) -> str:
+    from matplotlib import pyplot
+
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _rank(model: str) -> tuple[int, str]:
+    return next((i for i, name in enumerate(ROW_ORDER) if model.startswith(name)), len(ROW_ORDER)), model
+
+
+def score_plot(scores: Sequence[Mapping[str, Any]], suite: str, title: str) -> str:
+    """Driving scores of one suite with their 95 % intervals, lowest row first."""
+    rows = sorted((row for row in scores if row["suite"] == suite), key=lambda row: _rank(str(row["model"])))
+    figure, axes = _figure(6.4, 0.42 * len(rows) + 0.9)
+    for place, row in enumerate(reversed(rows)):
+        name = str(row["model"])
+        colour = BLUE if name.startswith("round") else ORANGE if name == "base" else GREY
+        axes.barh(place, row["score"], color=colour, height=0.62)
+        axes.plot([row["low"], row["high"]], [place, place], color=INK, linewidth=1.4, solid_capstyle="round")
+        axes.text(
+            min(max(row["high"], row["score"]) + 1.5, 103), place, f"{row['score']:.0f}", va="center", fontweight="bold"
+        )
+    axes.set_yticks(range(len(rows)), [str(row["model"]) for row in reversed(rows)])
+    axes.set_xlim(0, 108)
+    axes.set_xlabel("driving score, percent (CARLA 2.0 formula; line: 95 % interval by world; synthetic town world)")
+    axes.xaxis.grid(True, color=GRID)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.set_title(title)
+    return _svg(figure)
+
+
+def round_plot(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Driving score in the region against the fleet minutes so far, one point a round, with what each added."""
+    figure, axes = _figure(6.4, 3.1)
+    minutes = [float(row["minutes_total"]) for row in rounds]
+    scores = [float(row["score"]) for row in rounds]
+    axes.fill_between(
+        minutes, [r["low"] for r in rounds], [r["high"] for r in rounds], color=BLUE, alpha=0.15, linewidth=0
+    )
+    axes.plot(minutes, scores, color=BLUE, marker="o", linewidth=2)
+    for row, x, y in zip(rounds, minutes, scores, strict=True):
+        label = "base, before any\nlocal drive" if row["round"] == 0 else f"round {row['round']}: {row['cars']} cars"
+        axes.annotate(label, (x, y), textcoords="offset points", xytext=(8, -16), color=MUTED, fontsize=9)
+    axes.set_xlim(-0.5, max(minutes) * 1.25 + 1)
+    axes.set_ylim(0, 100)
+    axes.yaxis.grid(True, color=GRID)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.set_xlabel("minutes driven by the local fleet so far (synthetic)")
+    axes.set_title("More local driving, better local driver: driving score by round")
+    return _svg(figure)
+
+
+def disagreement_plot(open_loop: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Any]]) -> str:
+    """Open-loop error against driving score of the same models: the two need not agree."""
+    driven = {row["model"]: row["score"] for row in scores if row["suite"] == "cn"}
+    rows = [row for row in open_loop if row["model"] in driven and row.get("region") == "cn"]
+    figure, axes = _figure(6.4, 2.9)
+    for row in rows:
+        axes.scatter(row["ade_m"], driven[row["model"]], color=BLUE, s=46)
+        axes.annotate(
+            row["model"], (row["ade_m"], driven[row["model"]]), textcoords="offset points", xytext=(8, -3), color=MUTED
+        )
+    axes.set_xlabel("open-loop ADE over 2 s on held-out drives, metres (lower looks better; not a driving score)")
+    axes.set_ylabel("driving score, percent")
+    axes.set_ylim(0, 100)
+    axes.margins(x=0.25)
+    axes.grid(True, color=GRID)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.set_title("Why both are shown: error against the log, and driving")
+    return _svg(figure)

@@ -1,0 +1,123 @@
+"""Training by name, for the command: recipes are functions in `recipes/`, or in a file of your own.
+
+Rule: a name is a function's name with '-' for '_'; nothing is registered anywhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from onshore.core.errors import InputError, NotFoundError
+from onshore.core.progress import Progress, silent
+from onshore.dataset import manifest
+from onshore.model import Recipe, models
+from onshore.store import Center
+
+#: Modules whose public functions are recipes.
+SHELVES = ("recipes.nano",)
+
+
+def recipe(name: str) -> Recipe:
+    """A recipe by name, or by `FILE.py:function`. Errors: NotFoundError, InputError for a file that makes no Recipe."""
+    if ".py:" in name:
+        file, _, function = name.partition(".py:")
+        made: Any = getattr(_module(Path(f"{file}.py")), function, lambda: None)()
+        if not isinstance(made, Recipe):
+            raise InputError("bad_config", name, "the function must exist and return an onshore.model.Recipe.")
+        return made
+    found = dict(_functions()).get(name)
+    if found is not None:
+        return found()
+    raise NotFoundError(f"recipe {name!r}", f"there are {', '.join(known for known, _ in _functions())}.")
+
+
+def recipe_rows() -> list[dict[str, Any]]:
+    """Every shipped recipe: name, steps, view, what it was proven on."""
+    rows = []
+    for name, function in _functions():
+        made = function()
+        view = made.trainable.view
+        shown = f"{view.width_px}x{view.height_px} f={view.focal_px:g}"
+        about = (inspect.getdoc(function) or "").splitlines()[0]
+        rows.append({"name": name, "steps": made.steps, "view": shown, "about": about})
+    return rows
+
+
+def train(
+    center: Center,
+    recipe_name: str,
+    dataset: str,
+    *,
+    base: str | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Train on a dataset named by name or id; the same inputs give the same weights and the second run makes nothing."""
+    chosen = recipe(recipe_name)
+    chosen = replace(chosen, steps=steps) if steps is not None else chosen
+    chosen = replace(chosen, seed=seed) if seed is not None else chosen
+    row = models.train(center, manifest.row_of(center, dataset).id, chosen, base=base, progress=progress)
+    last = row.log[-1] if row.log else [0, None, None]
+    return {
+        "id": row.id,
+        "recipe": row.name,
+        "dataset": row.dataset,
+        "base": row.base,
+        "windows": row.windows,
+        "takeovers": row.takeovers,
+        "steps": last[0],
+        "path_loss": last[1],
+        "speed_loss_mps": last[2],
+        "seconds": row.seconds,
+        "samples_per_s": row.samples_per_s,
+        "synthetic": row.synthetic,
+        "fresh": row.fresh,
+    }
+
+
+def models_of(center: Center) -> list[dict[str, Any]]:
+    """Every model of the center, oldest first, imported ones too."""
+    found = [*center.artifacts(kind="inbound_model"), *center.artifacts(kind="weights")]
+    return [
+        {
+            "id": one.id,
+            "name": one.name,
+            "kind": one.label.kind,
+            "dataset": one.meta.get("dataset"),
+            "base": one.meta.get("base"),
+            "synthetic": one.label.synthetic,
+        }
+        for one in found
+    ]
+
+
+def show(center: Center, model_id: str) -> dict[str, Any]:
+    """One model's record: label, parents, recipe, losses."""
+    one = center.artifact(model_id)
+    meta = {key: value for key, value in one.meta.items() if key != "manifest"}
+    return {"id": one.id, "name": one.name, "parents": list(one.parents), "label": one.label.as_record(), **meta}
+
+
+def _functions() -> Iterator[tuple[str, Callable[[], Recipe]]]:
+    for shelf in SHELVES:
+        module = importlib.import_module(shelf)
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if not name.startswith("_") and function.__module__ == shelf:
+                yield name.replace("_", "-"), function
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise NotFoundError(path, "give a Python file with a function that returns a Recipe.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,215 @@
+"""Models of a center: train, read back, export. Every model is an artifact whose parents say what it was made of.
+
+Rule: a stage is a function of digests (dataset, recipe, base); a killed run left nothing and runs again to equal bytes;
+a finished one is never run twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from onshore.bundle.format import BundleMetadata
+from onshore.core.digest import sha256_hex
+from onshore.core.errors import InputError
+from onshore.core.label import Artifact
+from onshore.core.progress import Progress, silent
+from onshore.dataset import Batch, Perturb, Windows, WindowSpec, batches, load_windows
+from onshore.dataset.manifest import row_of
+from onshore.model.export import check_equal, to_onnx
+from onshore.model.nano import Nano
+from onshore.model.recipe import Recipe
+from onshore.model.trainable import manifest
+from onshore.model.training import PROBE_STEPS, fit, probe
+from onshore.model.weights import load, to_bytes
+from onshore.residency import derive
+from onshore.store import Center
+
+if TYPE_CHECKING:
+    from onshore.world import PolicySpec
+
+TRAINER = 1  # raise when the same recipe would give other weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow:
+    """One trained model. id: the weights' artifact. log: [step, path loss, speed loss (m/s)].
+
+    windows, takeovers: samples learned from. seconds, cpu_seconds, samples_per_s: measured when it was trained;
+    fresh: whether that was now.
+    """
+
+    id: str
+    name: str
+    dataset: str
+    base: str | None
+    recipe: dict[str, Any]
+    windows: int
+    takeovers: int
+    log: list[list[float]]
+    sample_log: str
+    seconds: float
+    cpu_seconds: float
+    samples_per_s: float
+    synthetic: bool
+    fresh: bool = field(default=True, compare=False)
+
+
+def train(
+    center: Center, dataset_id: str, recipe: Recipe, *, base: str | None = None, progress: Progress = silent
+) -> ModelRow:
+    """Train on a frozen dataset's training split, from fresh weights or from `base` (a weights artifact of this center).
+
+    Errors: NotFoundError for an unknown dataset or base, RefusedError when the rules forbid reading either,
+    InputError `empty_input` when the split has no windows, `import_refused` when the base does not fit the network.
+    """
+    inputs = {"trainer": TRAINER, "dataset": dataset_id, "recipe": recipe.as_record(), "base": base or ""}
+    outputs, fresh = center.stage("model.train", inputs, lambda: _train(center, dataset_id, recipe, base, progress))
+    return ModelRow(**outputs, fresh=fresh)
+
+
+def load_network(center: Center, model_id: str) -> tuple[Nano, nn.Module]:
+    """A model's configuration and its network with its weights, in evaluation mode."""
+    trainable = trainable_of(center.artifact(model_id))
+    return trainable, load(trainable.build(), center.read(model_id, purpose="train"), model_id)
+
+
+def trainable_of(artifact: Artifact) -> Nano:
+    """The network's configuration as the weights' artifact tells it."""
+    if artifact.label.kind not in ("weights", "inbound_model") or "trainable" not in artifact.meta:
+        raise InputError(
+            "unknown_format", artifact.id, f"this is {artifact.label.kind}, not weights with a configuration."
+        )
+    return Nano.from_record(artifact.meta["trainable"])
+
+
+def export_onnx(center: Center, model_id: str) -> Artifact:
+    """The model as ONNX (kind `onnx`), checked against its network; the same model always gives the same bytes."""
+
+    def run() -> dict[str, Any]:
+        trainable, network = load_network(center, model_id)
+        data = to_onnx(trainable, network)
+        difference = check_equal(trainable, network, data)
+        source = center.artifact(model_id)
+        meta = {"model": model_id, "trainable": trainable.as_record(), "difference_m": difference}
+        label = derive([source.label], kind="onnx", retention="model")
+        made = center.put(data, label, name=source.name, parents=[model_id], meta=meta)
+        return {"id": made.id}
+
+    outputs, _ = center.stage("model.export", {"model": model_id, "exporter": 1}, run)
+    return center.artifact(outputs["id"])
+
+
+def policy_spec(center: Center, model_id: str, *, name: str = "") -> PolicySpec:
+    """The model as a policy that worlds can run: its ONNX bytes and what a bundle's metadata says of them."""
+    from onshore.world import PolicySpec
+
+    exported = export_onnx(center, model_id)
+    data = center.read(exported.id, purpose="train")
+    seen = Nano.from_record(exported.meta["trainable"])
+    metadata = BundleMetadata(
+        region=center.region,
+        model_id=model_id,
+        onnx_sha256=sha256_hex(data),
+        view=seen.view,
+        frame_offsets_s=seen.frame_offsets_s,
+        synthetic=exported.label.synthetic,
+    )
+    return PolicySpec(kind="onnx", name=name or model_id, onnx=data, metadata=metadata)
+
+
+def reproduce(center: Center, model_id: str, *, progress: Progress = silent) -> int:
+    """Train the model's first steps again from what its record names; how many digests differ (0 or 1).
+
+    Errors: InputError `not_measurable` for weights that were not trained in this center.
+    """
+    meta = center.artifact(model_id).meta
+    if "probe" not in meta:
+        raise InputError("not_measurable", model_id, "it was not trained here, so its making cannot be repeated here.")
+    recipe = Recipe.from_record(meta["recipe"])
+    network = _network_from(center, meta["base"], recipe) if meta["base"] else None
+    progress("repeating the first steps", 0, 1)
+    _, source = _source(center, meta["dataset"], recipe)
+    return int(probe(recipe, source, network=network) != meta["probe"]["weights"])
+
+
+def window_spec(recipe: Recipe) -> WindowSpec:
+    """How the dataset's windows must be cut for this recipe."""
+    seen = recipe.trainable
+    return WindowSpec(view=seen.view, frame_offsets_s=seen.frame_offsets_s, stride_s=recipe.stride_s)
+
+
+def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, progress: Progress) -> dict[str, Any]:
+    parents = [center.artifact(row_of(center, dataset_id).artifact), *([center.artifact(base)] if base else [])]
+    network = _network_from(center, base, recipe) if base else None
+    windows, source = _source(center, dataset_id, recipe)
+    seen = _SampleLog(source)
+    result = fit(recipe, seen, network=network, progress=progress)
+    facts = {
+        "name": recipe.name,
+        "dataset": dataset_id,
+        "base": base,
+        "recipe": recipe.as_record(),
+        "windows": len(windows),
+        "takeovers": len(windows.takeovers),
+        "log": result.log,
+        "sample_log": seen.digest,
+    }
+    meta = {
+        **facts,
+        "trainable": recipe.trainable.as_record(),
+        "manifest": manifest(result.network),
+        "probe": {"steps": min(PROBE_STEPS, recipe.steps), "weights": result.probe},
+    }
+    label = derive([parent.label for parent in parents], kind="weights", retention="model")
+    made = center.put(
+        to_bytes(result.network), label, name=recipe.name, parents=[parent.id for parent in parents], meta=meta
+    )
+    times = {"seconds": result.seconds, "cpu_seconds": result.cpu_seconds, "samples_per_s": result.samples_per_s}
+    return {"id": made.id, **facts, **times, "synthetic": label.synthetic}
+
+
+def _source(center: Center, dataset_id: str, recipe: Recipe) -> tuple[Windows, Iterator[Batch]]:
+    """The training windows of a dataset and the batches that the recipe draws from them."""
+    windows = load_windows(center, dataset_id, window_spec(recipe), "train")
+    drawn = batches(
+        windows,
+        batch=recipe.batch,
+        steps=recipe.steps,
+        seed=recipe.seed,
+        perturb=Perturb() if recipe.perturb else None,
+    )
+    return windows, drawn
+
+
+def _network_from(center: Center, base: str, recipe: Recipe) -> nn.Module:
+    trainable, network = load_network(center, base)
+    if trainable != recipe.trainable:
+        raise InputError(
+            "import_refused",
+            f"base {base}",
+            f"it is a {trainable.name} of another shape or view than recipe {recipe.name}'s.",
+        )
+    return network
+
+
+class _SampleLog:
+    """Passes batches on and keeps a running digest of which samples were drawn and how they were turned, in order."""
+
+    def __init__(self, source: Iterable[Batch]) -> None:
+        self.source, self._hash = source, hashlib.sha256()
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.source:
+            for column in (batch.index_B, batch.path_BK2):
+                self._hash.update(np.ascontiguousarray(column).tobytes())
+            yield batch
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()

@@ -1,0 +1,192 @@
+"""Child processes for worlds: starts them, feeds them, and runs a task again, identically, when its child dies.
+
+Rule: results come back in the order of the tasks and do not depend on how many children there are or which one ran what.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import IO, Any
+
+import onshore
+import onshore.core.errors as errors
+from onshore.core.progress import Progress, silent
+
+LOG = logging.getLogger(__name__)
+MAX_CRASHES = 3
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def default_cache_dir() -> Path:
+    """Where towns and compiled code are kept when the caller names no folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onshore" / "world"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One call: a name that `onshore.world.child` knows, its argument, and what a child keeps ready for it (its town)."""
+
+    name: str
+    argument: Any
+    affinity: object = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """What a task raised: code and texts of an OnshoreError, or a traceback under `world_crashed`."""
+
+    kind: str
+    code: str
+    subject: str
+    advice: str
+
+
+@dataclass
+class _Child:
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    complaints: IO[bytes]
+    affinity: object = None
+    task: int | None = None
+
+    def last_words(self) -> str:
+        self.complaints.seek(0)
+        return self.complaints.read()[-600:].decode(errors="replace").strip()
+
+    def end(self) -> int:
+        self.connection.close()
+        try:
+            code = self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        self.complaints.close()
+        return code
+
+
+@dataclass
+class Workers:
+    """Up to `count` children, started when first needed and kept until the context ends."""
+
+    count: int
+    cache_dir: Path
+    crashes: list[str] = field(default_factory=list)
+    _children: list[_Child] = field(default_factory=list)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for child in self._children:
+            if child.task is not None:
+                child.process.kill()
+            child.end()
+        self._children.clear()
+
+    def map(self, tasks: Sequence[Task], *, what: str, progress: Progress = silent) -> list[Any]:
+        """The tasks' results in order. Raises what a task raised, or OnshoreError `world_crashed` after three deaths."""
+        results: list[Any] = [None] * len(tasks)
+        waiting = list(range(len(tasks)))
+        deaths = [0] * len(tasks)
+        done = 0
+        progress(what, 0, len(tasks))
+        while done < len(tasks):
+            self._feed(tasks, waiting)
+            for child in self._ready():
+                index = child.task
+                if index is None:
+                    continue
+                try:
+                    results[index] = _checked(child.connection.recv())
+                except (EOFError, ConnectionError):
+                    deaths[index] += 1
+                    self._bury(child, tasks[index], deaths[index])
+                    waiting.insert(0, index)
+                    continue
+                child.task = None
+                done += 1
+                progress(what, done, len(tasks))
+        return results
+
+    def _ready(self) -> list[_Child]:
+        busy = {child.connection: child for child in self._children if child.task is not None}
+        return [busy[ready] for ready in wait(list(busy)) if isinstance(ready, Connection)]
+
+    def _feed(self, tasks: Sequence[Task], waiting: list[int]) -> None:
+        while len(self._children) < min(self.count, len(waiting) + sum(c.task is not None for c in self._children)):
+            self._children.append(self._start())
+        for child in self._children:
+            if child.task is None and waiting:
+                child.task = self._pick(child, tasks, waiting)
+                child.affinity = tasks[child.task].affinity
+                try:
+                    child.connection.send(tasks[child.task])
+                except ConnectionError:
+                    LOG.debug("a child died before it took its task; reading from it will say so")
+
+    def _pick(self, child: _Child, tasks: Sequence[Task], waiting: list[int]) -> int:
+        """The first task of the child's own town; else of a town nobody has; else the first."""
+        taken = {other.affinity for other in self._children if other is not child}
+        for fits in (lambda a: a == child.affinity, lambda a: a not in taken, lambda a: True):
+            for index in waiting:
+                if fits(tasks[index].affinity):
+                    waiting.remove(index)
+                    return index
+        raise IndexError("no task is waiting")
+
+    def _bury(self, child: _Child, task: Task, deaths: int) -> None:
+        words = child.last_words()
+        code = child.end()
+        self._children.remove(child)
+        report = f"{task.name} {task.affinity}: child ended with {code}; {words or 'it said nothing'}"
+        self.crashes.append(report)
+        LOG.warning("a world's process died and its job runs again: %s", report)
+        if deaths >= MAX_CRASHES:
+            raise errors.OnshoreError(
+                "world_crashed", f"{task.name} {task.affinity}", f"it died {deaths} times, last with {code}: {words}"
+            )
+
+    def _start(self) -> _Child:
+        mine, theirs = socket.socketpair()
+        complaints = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        numba_cache = self.cache_dir / "numba"
+        numba_cache.mkdir(parents=True, exist_ok=True)
+        source = str(Path(onshore.__file__).parent.parent)
+        paths = [source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths + [path for path in sys.path if path and path not in paths]),
+            "PYTHONHASHSEED": "0",
+            "NUMBA_CACHE_DIR": str(numba_cache),
+            **dict.fromkeys(THREAD_VARIABLES, "1"),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "onshore.world.child", str(theirs.fileno()), str(self.cache_dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+            pass_fds=[theirs.fileno()],
+            env=environment,
+        )
+        theirs.close()
+        return _Child(process=process, connection=Connection(mine.detach()), complaints=complaints)
+
+
+def _checked(result: Any) -> Any:
+    if not isinstance(result, Failed):
+        return result
+    if result.code == "not_found":
+        raise errors.NotFoundError(result.subject, result.advice)
+    if result.code == "usage":
+        raise errors.UsageError(result.subject, result.advice)
+    kind = {"InputError": errors.InputError, "CorruptError": errors.CorruptError}.get(result.kind, errors.OnshoreError)
+    raise kind(result.code, result.subject, result.advice)

@@ -1,0 +1,174 @@
+"""What counts as an event, and when a run ends: pure rules over one ego's place, its neighbours and the lights.
+
+Rule: thresholds stand here once, with their source. An at-fault collision, leaving the road for 2.5 s, leaving the route
+by 20 m, 4 s against the traffic, 60 s of standing without a reason, or the time limit end a run; passing a red light does not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onshore.core.rollout import ACTOR_KINDS, Event
+
+#: CARLA leaderboard 2.0: an ego slower than this is not at fault.
+STANDING_MPS = 0.1
+OFF_ROAD_S, WRONG_WAY_S, BLOCKED_S, OFF_ROUTE_M = 2.5, 4.0, 60.0, 20.0
+#: A standing car has a reason when a light that is not green is this near, or a vehicle this near ahead in its way.
+LIGHT_REASON_M, QUEUE_REASON_M, QUEUE_HALF_WIDTH_M = 40.0, 10.0, 1.8
+#: Boxes shrink by this much (m) before they are tested: the engine keeps sub-lane neighbours that close.
+TOUCH_LENGTH_M, TOUCH_WIDTH_M = 0.1, 0.1
+ENDINGS = frozenset(
+    ["collision_vehicle", "off_road", "route_complete", "route_deviation", "blocked", "wrong_way", "timeout"]
+)
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A rectangle on the ground: centre, yaw and half sizes."""
+
+    x_m: float
+    y_m: float
+    yaw_rad: float
+    half_length_m: float
+    half_width_m: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """All the referee needs to know about one ego at one step. `neighbours` is (M, 5): centre, yaw, length, width."""
+
+    t_s: float
+    ego: Box
+    speed_mps: float
+    progress_m: float
+    off_route_m: float
+    on_road: bool
+    oncoming: bool
+    red_passed: str | None
+    light_holds: bool
+    neighbours_M5: Floats
+    neighbour_ids: NDArray[np.int32]
+    neighbour_kinds: NDArray[np.int8]
+
+
+@dataclass
+class Referee:
+    """Judges one ego's run; `events` grow, and `ended` says whether the last one ended it."""
+
+    route_m: float
+    max_time_s: float
+    step_s: float
+    events: list[Event] = field(default_factory=list)
+    _hit: set[int] = field(default_factory=set)
+    _off_s: float = 0.0
+    _oncoming_s: float = 0.0
+    _stood_s: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.events) and self.events[-1].kind in ENDINGS
+
+    def judge(self, sight: Sight) -> None:
+        """Add the events of one step; at most one of them, the last, ends the run."""
+        if sight.red_passed is not None:
+            self._add(sight, "red_light", street=sight.red_passed)
+        self._collisions(sight)
+        if self.ended:
+            return
+        self._off_s = 0.0 if sight.on_road else self._off_s + self.step_s
+        self._oncoming_s = self._oncoming_s + self.step_s if sight.oncoming else 0.0
+        self._stand(sight)
+        if sight.progress_m >= self.route_m:
+            self._add(sight, "route_complete")
+        elif self._off_s >= OFF_ROAD_S - 1e-9:
+            self._add(sight, "off_road")
+        elif sight.off_route_m > OFF_ROUTE_M:
+            self._add(sight, "route_deviation")
+        elif self._oncoming_s >= WRONG_WAY_S - 1e-9:
+            self._add(sight, "wrong_way")
+        elif self._stood_s >= BLOCKED_S - 1e-9:
+            self._add(sight, "blocked")
+        elif sight.t_s >= self.max_time_s - 1e-9:
+            self._add(sight, "timeout")
+
+    def lost(self, t_s: float) -> None:
+        """The traffic engine no longer knows the ego: its run ends as a deviation, and says so."""
+        self.events.append(Event(t_s=t_s, kind="route_deviation", detail={"why": "the engine lost the ego"}))
+
+    def _add(self, sight: Sight, kind: str, **detail: Any) -> None:
+        self.events.append(Event(t_s=round(sight.t_s, 3), kind=kind, detail=detail))
+
+    def _stand(self, sight: Sight) -> None:
+        if sight.speed_mps >= STANDING_MPS:
+            self._stood_s = 0.0
+        elif not sight.light_holds and not self._queued(sight):
+            self._stood_s += self.step_s
+
+    def _queued(self, sight: Sight) -> bool:
+        if not len(sight.neighbours_M5):
+            return False
+        gap = sight.neighbours_M5[:, :2] - (sight.ego.x_m, sight.ego.y_m)
+        cos, sin = math.cos(sight.ego.yaw_rad), math.sin(sight.ego.yaw_rad)
+        ahead = gap[:, 0] * cos + gap[:, 1] * sin - sight.ego.half_length_m - sight.neighbours_M5[:, 3] / 2
+        left = np.abs(-gap[:, 0] * sin + gap[:, 1] * cos)
+        return bool(((ahead > -1.0) & (ahead < QUEUE_REASON_M) & (left < QUEUE_HALF_WIDTH_M)).any())
+
+    def _collisions(self, sight: Sight) -> None:
+        ego = sight.ego
+        mine = Box(
+            x_m=ego.x_m,
+            y_m=ego.y_m,
+            yaw_rad=ego.yaw_rad,
+            half_length_m=ego.half_length_m - TOUCH_LENGTH_M,
+            half_width_m=ego.half_width_m - TOUCH_WIDTH_M,
+        )
+        near = np.hypot(*(sight.neighbours_M5[:, :2] - (ego.x_m, ego.y_m)).T) < 14.0
+        fatal = None
+        for row in np.nonzero(near)[0]:
+            identity = int(sight.neighbour_ids[row])
+            x, y, yaw, length, width = (float(value) for value in sight.neighbours_M5[row])
+            other = Box(
+                x_m=x,
+                y_m=y,
+                yaw_rad=yaw,
+                half_length_m=length / 2 - TOUCH_LENGTH_M,
+                half_width_m=width / 2 - TOUCH_WIDTH_M,
+            )
+            if identity in self._hit or not overlap(mine, other):
+                continue
+            self._hit.add(identity)
+            ahead = (x - ego.x_m) * math.cos(ego.yaw_rad) + (y - ego.y_m) * math.sin(ego.yaw_rad)
+            left = -(x - ego.x_m) * math.sin(ego.yaw_rad) + (y - ego.y_m) * math.cos(ego.yaw_rad)
+            detail = {
+                "with": ACTOR_KINDS[sight.neighbour_kinds[row]],
+                "id": identity,
+                "speed_mps": round(sight.speed_mps, 2),
+                "ahead_m": round(float(ahead), 1),
+                "left_m": round(float(left), 1),
+                "turned_deg": round(math.degrees(math.remainder(yaw - ego.yaw_rad, 2 * math.pi))),
+            }
+            if sight.speed_mps < STANDING_MPS or ahead < -0.7 * ego.half_length_m:
+                self._add(sight, "collision_not_at_fault", **detail)
+            else:
+                fatal = detail
+        if fatal is not None:
+            self._add(sight, "collision_vehicle", **fatal)
+
+
+def overlap(a: Box, b: Box) -> bool:
+    """Whether two rectangles share a point (separating axes)."""
+    gap_x, gap_y = a.x_m - b.x_m, a.y_m - b.y_m
+    for axis in (a.yaw_rad, a.yaw_rad + math.pi / 2, b.yaw_rad, b.yaw_rad + math.pi / 2):
+        reach = sum(
+            box.half_length_m * abs(math.cos(box.yaw_rad - axis)) + box.half_width_m * abs(math.sin(box.yaw_rad - axis))
+            for box in (a, b)
+        )
+        if abs(gap_x * math.cos(axis) + gap_y * math.sin(axis)) > reach:
+            return False
+    return True
