@@ -123,7 +123,7 @@ def test_the_policy_alone_also_keeps_raw_in(region: str) -> None:
     assert code(RULES[region]._ask(leaving, raw)) == "raw_ban"
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     carried=st.frozensets(st.sampled_from(sorted(SENSITIVITIES)), max_size=3),
@@ -202,6 +202,7 @@ def test_refusals_are_complete() -> None:
         assert refusal.code in ERROR_CODES and all(refusal.as_record().values()), refusal
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_names_of_any_shape_are_answered(actor: str, artifact: str) -> None:
     assert ask("read", Label(region="cn", kind="clip"), actor=actor, artifact=artifact, purpose=artifact) is None
