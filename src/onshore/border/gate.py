@@ -238,7 +238,7 @@ def _as_clip(one: Artifact) -> Artifact:
 
 def _blob_ids(value: Any) -> list[str]:
     if isinstance(value, str):
-        return [value] if BLOB_PATTERN.fullmatch(value) else []
+        return [part for part in value.split(",") if BLOB_PATTERN.fullmatch(part)]
     if isinstance(value, dict):
         return [found for item in value.values() for found in _blob_ids(item)]
     if isinstance(value, list | tuple):
