@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from onshore.border import approval, budgets
 from onshore.border.approval import Approved
+from onshore.border.book import EXPORT, read_book, verified_book
 from onshore.border.canonical import rewrite_weights
 from onshore.border.figures import FigureLimits, rewrite_figures
 from onshore.border.lineage import faults
 from onshore.border.outside import check_name, place
 from onshore.border.people import person, pseudonym
-from onshore.border.permits import envelope_of, now_ns, permits_for, verified
+from onshore.border.permitting import envelope_of, now_ns, permits_for, verified
 from onshore.border.scan import Finding, scan, weight_findings
 from onshore.core.digest import BLOB_PATTERN, blob_id_of, canonical_json, record_digest, sha256_hex
 from onshore.core.errors import InputError, NotFoundError, OnshoreError, Refusal, RefusedError, UsageError
@@ -87,10 +88,12 @@ def export(
     """Write one artifact outside under a permit; returns the file. Its permit lies beside it as `<name>.permit.json`.
 
     recipient: if given, the permit must name it. certificates: leakage checks; without one the record says
-    'not measurable'. The same export again writes the same bytes. Errors: RefusedError, its line is in the ledger.
+    'not measurable'. The same export again writes the same bytes. Errors: RefusedError, its line is in the ledger;
+    CorruptError `ledger_broken` when the ledger does not verify.
     """
     from onshore.store.files import locked
 
+    verified_book(center)
     one = one_artifact(center, artifact)
     shown = verified(center, permit)
     outbound = Outbound(
@@ -104,7 +107,7 @@ def export(
     with locked(center.root / "locks" / "border.lock"):
         data, leakage = _cleared(outbound, tuple(certificates))
         record = _export_record(outbound, data, leakage)
-        entry = center.ledger.append(budgets.EXPORT, record)
+        entry = center.ledger.append(EXPORT, record)
         name = f"{one.label.kind}-{sha256_hex(data)[:32]}.{'safetensors' if one.label.kind in WEIGHTS else 'json'}"
         companion = {
             "envelope": envelope_of(center, permit),
@@ -312,8 +315,9 @@ def _lineage(outbound: Outbound) -> Refusal | None:
             known[identity] = outbound.center.artifact(identity)
         return known[identity]
 
+    seen = read_book(outbound.center).attested
     try:
-        found = faults(target, parent_of)
+        found = faults(target, parent_of, lambda artifact, digest: (artifact, digest) in seen)
     except OnshoreError as problem:
         return _lineage_refusal(target.id, f"an ancestor cannot be read ({problem.code})", raw=False)
     if not found:
