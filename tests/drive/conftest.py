@@ -15,6 +15,8 @@ from onshore.store import Center
 from onshore.wire import encode, write_mcap
 
 HEIGHT, WIDTH, HZ = 96, 160, 10
+#: B-frames as cameras write them; with a look-ahead the encoder would not be repeatable on pictures this small.
+MP4_OPTIONS = {"preset": "veryfast", "bf": "2", "threads": "1", "x264-params": "rc-lookahead=0"}
 
 
 def picture(index: int, face: bool = False) -> np.ndarray:
@@ -62,7 +64,7 @@ class Fleet:
 
         height, width = knobs.get("size", (HEIGHT, WIDTH))
         with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
-            stream = container.add_stream("libx264", rate=20, options={"preset": "veryfast", "bf": "2", "threads": "1"})
+            stream = container.add_stream("libx264", rate=20, options=MP4_OPTIONS)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             if vin:
                 container.metadata["comment"] = container.metadata["title"] = vin

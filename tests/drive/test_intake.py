@@ -181,7 +181,7 @@ def test_other_bytes_under_known_ids_are_a_conflict(center: Center, fleet: Fleet
     fleet.table("copy/one", start_s=5.0, shift=40)
     fleet.table("copy/two", start_s=300.0)
     report = drive.add(center, fleet.root / "copy")
-    assert codes(report) == {"0.mcap": "conflict", "one.csv": "conflict", "two.csv": "conflict"}
+    assert codes(report) == {"0.mcap": "conflict", "one.csv": "conflict", "two.csv": "conflict"}, report
     assert identities(center) == before and report.segments == 0
 
 

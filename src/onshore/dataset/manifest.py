@@ -17,7 +17,7 @@ from onshore.core.digest import canonical_json, check_id, record_digest
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, UsageError
 from onshore.core.label import Artifact
 from onshore.core.progress import Progress, silent
-from onshore.dataset.proxy import CRF, GOP_FRAMES, PROXY_VERSION, RATE_HZ, Proxy, build_proxy
+from onshore.dataset.proxy import CRF, GOP_FRAMES, PROXY_VERSION, RATE_HZ, Proxy, build_proxy, fitting_view, front_video
 from onshore.dataset.split import HELD_OUT, TRAIN, split_drives
 from onshore.dataset.windows import Windows, WindowSpec, build_windows, read_takeovers
 from onshore.drive import open_segment, segments
@@ -107,6 +107,18 @@ def drop(center: Center, dataset: str, *, where: str, progress: Progress = silen
     query = f"({manifest['where']}) - ({where})"
     takeovers = [entry["id"] for entry in manifest["takeovers"]]
     return _freeze(center, manifest["name"], _clip_rows(center, kept), takeovers, manifest["settings"], query, progress)
+
+
+def fit_view(center: Center, where: str | None = None, base: View | None = None) -> View:
+    """The view that the cameras of these clips fill: `base` where they do, else with a longer focal length.
+
+    `freeze` with a view that cameras do not fill repeats their border; `shown_share` of each proxy tells how much is real.
+    """
+    chosen = sorted({clip["segment"] for clip in find(center, where, limit=None)})
+    if not chosen:
+        raise InputError("empty_input", f"where {where!r}", "no clip was found; run `clip cut`, or widen the query.")
+    cameras = {front_video(open_segment(center, segment))[0] for segment in chosen}
+    return fitting_view(sorted(cameras, key=lambda camera: record_digest(camera.as_record())), base)
 
 
 def datasets(center: Center) -> list[dict[str, Any]]:
@@ -244,7 +256,8 @@ def _freeze(
         "clips": _clip_entries(clips, splits),
         "drives": [{"id": d, "place": places[d], "split": splits[d]} for d in sorted(splits)],
         "proxies": [
-            {"id": proxies[s].id, "segment": s, "drive": wanted[s], "frames": proxies[s].meta["frames"]}
+            {"id": proxies[s].id, "segment": s, "drive": wanted[s]}
+            | {name: proxies[s].meta[name] for name in ("frames", "shown_share")}
             for s in sorted(proxies)
         ],
         "takeovers": [{"id": artifact.id, "bytes": artifact.size_bytes} for artifact in extra],
