@@ -338,7 +338,7 @@ def _without_role(shore: Shore, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _without_scanners(shore: Shore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "scan", lambda data, text=True: [])
+    monkeypatch.setattr(gate, "scan", lambda data: [])
     monkeypatch.setattr(gate, "weight_findings", lambda data: [])
 
 

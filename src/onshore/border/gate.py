@@ -419,7 +419,7 @@ def _cleared(outbound: Outbound, certificates: tuple[Certificate, ...]) -> tuple
     data = _made_anew(outbound)
     if isinstance(data, Refusal):
         _refuse(center, data, ids)
-    found = scan(data, text=one.label.kind not in WEIGHTS or len(data) < _TEXT_SCAN_BYTES)
+    found = scan(data)
     found += weight_findings(data) if one.label.kind in WEIGHTS else []
     if found:
         _refuse(center, _scanned(one.id, found), ids)
@@ -431,9 +431,6 @@ def _cleared(outbound: Outbound, certificates: tuple[Certificate, ...]) -> tuple
         leakage = finding
     _refuse_if(center, _over_budget(outbound, data), ids)
     return data, leakage
-
-
-_TEXT_SCAN_BYTES = 1 << 30
 
 
 def _over_budget(outbound: Outbound, data: bytes) -> Refusal | None:

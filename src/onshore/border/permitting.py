@@ -18,7 +18,7 @@ from onshore.border.approval import Approved, Permit
 from onshore.border.canonical import PARAMETER_TYPES, Tensors, manifest_from_record, manifest_of
 from onshore.border.figures import FigureLimits, check_table
 from onshore.border.people import approver_key, approver_keys, person, pseudonym
-from onshore.border.scan import personal
+from onshore.border.scan import scan
 from onshore.core.digest import record_digest
 from onshore.core.errors import InputError, NotFoundError
 from onshore.core.label import Artifact
@@ -83,7 +83,7 @@ def request_permit(
         raise InputError("permit_invalid", f"expires_days {expires_days}", f"give up to {longest} days.")
     if threshold is not None and threshold < least:
         raise InputError("permit_invalid", f"threshold {threshold}", f"this region needs {least} approvers at least.")
-    if next(personal(f"{recipient}\n{purpose}".encode()), None) is not None:
+    if scan(f"{recipient}\n{purpose}".encode()):
         raise InputError("permit_invalid", "recipient or purpose", "they may not name a car, a plate or a position.")
     issued_ns = now_ns(center)
     tensors, source = _tensors(center, asked)
