@@ -49,6 +49,7 @@ def test_a_dataset_counts_what_is_in_it(center: Center) -> None:
     assert row.clips == len(clip.find(center, limit=None)) == row.train_clips + row.held_out_clips
     assert row.seconds == pytest.approx(3 * 12.9, abs=0.3)  # overlapping clips count once
     assert row.synthetic and shown["label"]["synthetic"] and shown["label"]["kind"] == "dataset"
+    assert {proxy["shown_share"] for proxy in shown["proxies"]} == {1.0} and manifest.fit_view(center) == View()
     subjects = {row["vehicle"] for row in clip.find(center, limit=None)}
     assert set(shown["label"]["subjects"]) == subjects
     assert shown["label"] == center.artifact(row.artifact).label.as_record()

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bundle.fleet import EXPIRED
+from bundle.fleet import EXPIRED, Shop
+from bundle.fleet import payload as plain_payload
 from bundle.killing import survive
 from bundle.networks import network
 from onshore.bundle import tuf
@@ -20,7 +21,7 @@ from onshore.bundle.inputs import View
 from onshore.car import provision, status, update
 from onshore.core.errors import CorruptError, NotFoundError, Refusal, RefusedError
 from onshore.core.label import Label
-from onshore.release import CheckResult, Verdict, candidate, gate, revoke, show, sign, verify
+from onshore.release import CheckResult, Verdict, candidate, gate, releases, revoke, show, sign, verify
 from onshore.release.gates import judge, load_gate
 from onshore.store import Center
 
@@ -68,12 +69,11 @@ def test_from_gate_to_car(center: Center, repo: Path, tmp_path: Path) -> None:
     verdict = gate(center, payload, evidence())
     row = sign(center, payload, verdict, repo)
     assert (row.status, row.road_use, row.synthetic) == ("signed", "not for the road", True)
-    assert verify(center, repo) == verify(center, repo, root=tuf.trusted_root(repo))
+    assert isinstance(verify(center, repo), tuf.VerifiedBundle)
     provision(tmp_path / "car", name="car-0007", region="cn", root=tuf.trusted_root(repo))
     assert update(repo, tmp_path / "car").running == row.id
-    shown = show(center)
-    assert [entry["id"] for entry in shown] == [row.id]
-    assert {check["status"] for check in shown[0]["verdict"]["checks"]} == {"pass", "not asked"}
+    assert [entry["id"] for entry in releases(center)] == [row.id]
+    assert {check["status"] for check in show(center, row.model)[0]["verdict"]["checks"]} == {"pass", "not asked"}
     assert center.ledger.verify().ok
     assert kinds(center) == ["center", "gate", "release"]
     label = center.artifact(row.artifact).label
@@ -90,6 +90,14 @@ def test_doing_it_again_changes_nothing(center: Center, repo: Path) -> None:
     assert kinds(center) == ["center", "gate", "release"]
     sign(center, again, gate(center, again, evidence()), repo, renew=True)
     assert tuf.offered_version(repo) == 2
+
+
+def test_signing_an_older_release_again_does_not_take_the_newer_one_back(center: Center, repo: Path) -> None:
+    first, second = offer(center), offer(center, counter=2)
+    rows = [sign(center, payload, gate(center, payload, evidence()), repo) for payload in (first, second)]
+    before = {path: path.read_bytes() for path in repo.rglob("*") if path.is_file()}
+    assert [sign(center, payload, gate(center, payload, evidence()), repo) for payload in (first, second)] == rows
+    assert {path: path.read_bytes() for path in repo.rglob("*") if path.is_file()} == before
 
 
 def test_a_failed_or_missing_check_is_not_signed_and_says_which(center: Center, repo: Path) -> None:
@@ -224,7 +232,7 @@ def test_counters_rise_and_a_recalled_release_stays_recalled(center: Center, rep
     revoke(center, one.id, repo, reason="superseded")
     assert update(repo, tmp_path / "car").outcome == "current"
     assert status(tmp_path / "car").revoked == tuple(sorted([one.id, two.id]))
-    assert [entry["status"] for entry in show(center)] == ["revoked", "revoked", "signed"]
+    assert [entry["status"] for entry in releases(center)] == ["revoked", "revoked", "signed"]
     assert kinds(center).count("revoke") == 2
     with pytest.raises(NotFoundError, match="no release"):
         show(center, "release-x")
@@ -240,7 +248,20 @@ def test_an_expired_signature_is_refused_and_renewed(center: Center, repo: Path)
     assert isinstance(verify(center, repo), tuf.VerifiedBundle)
 
 
+def test_a_repository_from_elsewhere_is_judged_by_our_own_root(center: Center, repo: Path, tmp_path: Path) -> None:
+    other = Shop(tmp_path / "other")
+    other.release(plain_payload(5))
+    with pytest.raises(NotFoundError, match="sign a release first"):
+        verify(center, other.repo)
+    payload = offer(center)
+    sign(center, payload, gate(center, payload, evidence()), repo)
+    outcome = verify(center, other.repo)
+    assert isinstance(outcome, Refusal) and outcome.code == "bad_signature"
+
+
 def test_words_the_region_forbids_stop_a_release(center: Center, repo: Path) -> None:
+    law = {"product": {"name": "combined driver assistance", "banned": ["autonomous", "自动驾驶"]}}
+    center.pack = replace(center.pack, law={**center.pack.law, **law})
     for notes in ("Autonomous at last", "全新自动驾驶"):
         payload = offer(center, notes=notes)
         problem = refused(

@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onshore.bundle.format import LIMITS_BYTES, METADATA, MODEL, NOTES, RELEASE, VERDICT, Payload, unpack
+from onshore.core.control import CONTROLLER_VERSION
 from onshore.core.digest import canonical_json, sha256_hex
-from onshore.core.errors import CorruptError, InputError, OnshoreError, Refusal
+from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, Refusal
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
@@ -40,6 +41,8 @@ FILES: tuple[str, ...] = (MODEL, METADATA, NOTES, VERDICT, RELEASE)
 REGION_FIELD = "x-onshore-region"
 #: The section of the TUF specification 1.0 whose check a file of each role failed.
 CLAUSES = {"root": "5.3", "timestamp": "5.4", "snapshot": "5.5", "targets": "5.6", "target": "5.7"}
+#: A root this close to its end is renewed with the next publication.
+RENEW_ROOT_BEFORE = timedelta(days=30)
 OWN_CLAUSE = "onshore release rules"
 _BASE = "repository:/"
 
@@ -68,6 +71,13 @@ class ReleaseKeys:
 
     def signer(self, role: str) -> CryptoSigner:
         return self._signers[role]
+
+    def root(self) -> bytes:
+        """The root these keys stand in: what a car is given when it is enrolled. Raises NotFoundError before the first."""
+        try:
+            return (self.folder / "root.json").read_bytes()
+        except FileNotFoundError as problem:
+            raise NotFoundError("root of the release repository", "sign a release first.") from problem
 
     @classmethod
     def open(cls, folder: Path) -> ReleaseKeys:
@@ -120,7 +130,7 @@ def publish(
     spans, now = lifetimes or Lifetimes(), datetime.now(UTC).replace(microsecond=0)
     offered = {**files, RELEASE: canonical_json(index)}
     with _locked(keys.folder):
-        _ensure_root(repo, keys, str(index["region"]), now + spans.root)
+        _ensure_root(repo, keys, str(index["region"]), now, spans)
         version = offered_version(repo) + 1
         targets = {name: TargetFile.from_data(name, data, ["sha256"]) for name, data in offered.items()}
         for name, target in targets.items():
@@ -174,20 +184,21 @@ def rotate(repo: Path, old: ReleaseKeys, new: ReleaseKeys, *, lifetimes: Lifetim
     fresh = _root(new, current.unrecognized_fields[REGION_FIELD], expires, version=current.version + 1)
     fresh.sign(old.signer("root"))
     fresh.sign(new.signer("root"), append=True)
+    write_durably(new.folder / "root.json", _serialised(fresh))
     write_durably(repo / "metadata" / f"{fresh.signed.version}.root.json", _serialised(fresh))
     return int(fresh.signed.version)
 
 
-def _ensure_root(repo: Path, keys: ReleaseKeys, region: str, expires: datetime) -> None:
+def _ensure_root(repo: Path, keys: ReleaseKeys, region: str, now: datetime, spans: Lifetimes) -> None:
+    """The repository's root: made once per set of keys, renewed with the same keys when it nears its end."""
     from tuf.api.metadata import Root
 
     for folder in (repo / "metadata", repo / "targets"):
         folder.mkdir(parents=True, exist_ok=True)
     if not any((repo / "metadata").glob("*.root.json")):
-        fresh = _root(keys, region, expires, version=1)
-        fresh.sign(keys.signer("root"))
-        write_durably(repo / "metadata" / "1.root.json", _serialised(fresh))
-        return
+        data = _first_root(keys, region, now + spans.root)
+        version = _metadata(data, Root.type, keys.folder).signed.version
+        write_durably(repo / "metadata" / f"{version}.root.json", data)
     root: Root = _metadata(trusted_root(repo), Root.type, repo).signed
     if root.unrecognized_fields.get(REGION_FIELD) != region:
         raise InputError(
@@ -196,6 +207,18 @@ def _ensure_root(repo: Path, keys: ReleaseKeys, region: str, expires: datetime) 
     for role in ROLES:
         if keys.signer(role).public_key.keyid not in root.roles[role].keyids:
             raise CorruptError("key_missing", f"{role} key", "the repository was made with other keys; use those.")
+    if root.is_expired(now + RENEW_ROOT_BEFORE) and spans.root > RENEW_ROOT_BEFORE:
+        rotate(repo, keys, keys, lifetimes=spans)
+
+
+def _first_root(keys: ReleaseKeys, region: str, expires: datetime) -> bytes:
+    """The root these keys already have, so that a second repository of theirs is the same to a car; else version 1."""
+    with contextlib.suppress(NotFoundError):
+        return keys.root()
+    fresh = _root(keys, region, expires, version=1)
+    fresh.sign(keys.signer("root"))
+    write_durably(keys.folder / "root.json", _serialised(fresh))
+    return _serialised(fresh)
 
 
 def _root(keys: ReleaseKeys, region: str, expires: datetime, *, version: int) -> Metadata[Root]:
@@ -327,8 +350,8 @@ class Trust:
 def verify(repo: Path, trust: Trust) -> VerifiedBundle | Refusal:
     """Check everything a repository offers against `trust`. `trust.metadata_dir` is updated as TUF prescribes.
 
-    Refusal codes: tampered, bad_signature, expired, rollback, wrong_region, gate_failed, not_allowed (revoked),
-    not_found, limit_exceeded.
+    Refusal codes: tampered, bad_signature, expired, rollback, wrong_region, gate_failed, not_allowed (revoked, or made
+    for another controller), not_found, limit_exceeded, bad_config (made for a newer program).
     """
     from tuf.api.exceptions import DownloadError, RepositoryError
 
@@ -341,8 +364,8 @@ def verify(repo: Path, trust: Trust) -> VerifiedBundle | Refusal:
         return _refusal_for(problem, fetcher.asked, repo, trust)
     except CorruptError as problem:
         return _refuse(problem.code, problem.subject, "a release is what was signed", "target", problem.advice)
-    except InputError as problem:
-        return _refuse("tampered", problem.subject, "a release is readable", "target", problem.advice)
+    except InputError as problem:  # signed and whole, but not something this program knows how to drive
+        return _refuse(problem.code, problem.subject, "a release is one this car can read", "own rule", problem.advice)
 
 
 def _verify_offer(updater: Updater, repo: Path, trust: Trust) -> VerifiedBundle | Refusal:
@@ -409,6 +432,11 @@ def _consistent(files: dict[str, bytes], index: dict[str, Any], version: int) ->
         passed = verdict["passed"] is True and verdict["payload_digest"] == payload.digest
     except (ValueError, KeyError, TypeError):
         passed, verdict = False, {}
+    if payload.metadata.controller != CONTROLLER_VERSION:
+        advice = f"it was made for controller {payload.metadata.controller!r}, this car has {CONTROLLER_VERSION!r}."
+        return _refuse(
+            "not_allowed", payload.release_id, "plans meet the controller they were made for", "own rule", advice
+        )
     if not passed:
         return _refuse(
             "gate_failed", VERDICT, "no verdict, no release", "own rule", "no passing verdict names this payload."
@@ -470,9 +498,16 @@ def _folder_fetcher(repo: Path) -> Any:
             path = repo / self.asked
             if ".." in path.parts or path.is_symlink() or not path.is_file():
                 raise DownloadHTTPError(f"{self.asked} is not in the repository", 404)
-            return iter([path.read_bytes()])
+            return _chunks(path)
 
     return FolderFetcher()
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """A file in pieces, so that python-tuf stops reading at the length it expects."""
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 18):
+            yield chunk
 
 
 def _refusal_for(problem: Exception, asked: str, repo: Path, trust: Trust) -> Refusal:

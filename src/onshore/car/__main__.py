@@ -1,6 +1,12 @@
-"""The vehicle program: `python -m onshore.car VERB …` prints one JSON document. Exit codes as the center's command.
+"""The vehicle program: what `onshore.car` can do, as a process of its own. Words in, one JSON document out.
 
-This is what runs in a car; the center's own `onshore car` verbs call the same functions.
+    python -m onshore.car provision CAR --name NAME --region RR --root ROOT.json
+    python -m onshore.car status CAR
+    python -m onshore.car update CAR --repository DIR [--region RR]
+    python -m onshore.car run CAR FILE.mcap...
+    python -m onshore.car shadow CAR FILE.mcap... [--trigger '{"name": …, "when": …}']
+
+Exit codes as everywhere: 0 done, 1 failed, 2 usage, 3 refused. A failure is `{"error": {code, subject, advice}}`.
 """
 
 from __future__ import annotations
@@ -11,50 +17,99 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from onshore.car import provision, shadow, status, update
-from onshore.core.errors import OnshoreError
-from onshore.wire import read_mcap
+from onshore.car.install import provision, status, update
+from onshore.car.running import PlannedDrive, run
+from onshore.car.shadowing import DISAGREEMENT, shadow
+from onshore.core.errors import InputError, OnshoreError
+from onshore.core.trigger import Trigger
 
 
-def parser() -> argparse.ArgumentParser:
-    root = argparse.ArgumentParser(prog="onshore-car", description=__doc__)
-    verbs = root.add_subparsers(dest="verb", required=True)
-    for verb in ("provision", "status", "update", "shadow"):
-        command = verbs.add_parser(verb)
-        command.add_argument("car", type=Path, help="the car's own folder")
-        if verb == "provision":
-            command.add_argument("--name", required=True)
-            command.add_argument("--region", required=True)
-            command.add_argument("--root", type=Path, required=True, help="the root it will trust")
-        if verb == "update":
-            command.add_argument("--repository", type=Path, required=True)
-        if verb == "shadow":
-            command.add_argument("recordings", type=Path, nargs="+", help="MCAP segments")
-    return root
-
-
-def answer(words: argparse.Namespace) -> dict[str, Any]:
-    """Do what one line asks; returns the document to print."""
-    if words.verb == "provision":
-        provision(words.car, name=words.name, region=words.region, root=words.root.read_bytes())
-    if words.verb == "update":
-        return update(words.repository, words.car).as_record()
-    if words.verb == "shadow":
-        reports = [shadow(words.car, read_mcap(path)) for path in words.recordings]
-        return {"reports": [{**report.as_record(), "requests": report.requests} for report in reports]}
-    return {"running": status(words.car).running}
-
-
-def main() -> None:
-    words = parser().parse_args()
+def main(words: list[str] | None = None) -> int:
+    """Do what the words ask, write the document to standard output, and return the exit code."""
+    asked = _parser().parse_args(words)
     try:
-        document = answer(words)
+        document = asked.act(asked)
     except OnshoreError as problem:
-        sys.stdout.write(json.dumps({"error": problem.as_record()}))
-        sys.exit(problem.exit_code)
-    sys.stdout.write(json.dumps(document))
-    sys.exit(3 if document.get("refusal") else 0)
+        advice = getattr(problem, "advice", str(problem))
+        _say({"error": {"code": problem.code, "subject": problem.subject, "advice": advice}})
+        return problem.exit_code
+    _say(document)
+    return 3 if document.get("outcome") == "refused" else 0
+
+
+def _say(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+
+def _provision(asked: argparse.Namespace) -> dict[str, Any]:
+    provision(asked.car, name=asked.name, region=asked.region, root=asked.root.read_bytes())
+    return {"car": asked.name, "region": asked.region}
+
+
+def _status(asked: argparse.Namespace) -> dict[str, Any]:
+    now = status(asked.car)
+    return {"running": now.running, "previous": now.previous, "counter": now.counter, "revoked": list(now.revoked)}
+
+
+def _update(asked: argparse.Namespace) -> dict[str, Any]:
+    return update(asked.repository, asked.car, asked.region).as_record()
+
+
+def _run(asked: argparse.Namespace) -> dict[str, Any]:
+    from onshore.wire import read_mcap
+
+    return {"drives": [{"file": path.name, **_drive_record(run(asked.car, read_mcap(path)))} for path in asked.files]}
+
+
+def _drive_record(drive: PlannedDrive) -> dict[str, Any]:
+    plans = [
+        {"t_ns": int(t_ns), "path_xy_m": plan.path_xy_m.tolist(), "speed_mps": plan.speed_mps.tolist()}
+        for t_ns, plan in zip(drive.t_ns, drive.plans, strict=True)
+    ]
+    median = float(sorted(drive.ms_per_plan)[len(plans) // 2]) if plans else None
+    facts = {"release": drive.release_id, "road_use": drive.road_use, "synthetic": drive.synthetic}
+    return {**facts, "median_ms_per_plan": median, "plans": plans}
+
+
+def _shadow(asked: argparse.Namespace) -> dict[str, Any]:
+    from onshore.wire import read_mcap
+
+    trigger = DISAGREEMENT
+    if asked.trigger:
+        try:
+            trigger = Trigger(**json.loads(asked.trigger))
+        except (ValueError, TypeError) as problem:
+            raise InputError("bad_trigger", "--trigger", f"give a trigger as JSON: {problem}.") from problem
+    reports = (shadow(asked.car, read_mcap(path), trigger=trigger) for path in asked.files)
+    return {"reports": [{**report.as_record(), "requests": report.requests} for report in reports]}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m onshore.car", description="The vehicle program.")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for name, act in (
+        ("provision", _provision),
+        ("status", _status),
+        ("update", _update),
+        ("run", _run),
+        ("shadow", _shadow),
+    ):
+        verb = verbs.add_parser(name)
+        verb.set_defaults(act=act)
+        verb.add_argument("car", type=Path)
+        if name == "provision":
+            verb.add_argument("--name", required=True)
+            verb.add_argument("--region", required=True)
+            verb.add_argument("--root", type=Path, required=True)
+        if name == "update":
+            verb.add_argument("--repository", type=Path, required=True)
+            verb.add_argument("--region")
+        if name in ("run", "shadow"):
+            verb.add_argument("files", type=Path, nargs="+")
+        if name == "shadow":
+            verb.add_argument("--trigger")
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

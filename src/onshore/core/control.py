@@ -13,7 +13,7 @@ import numpy as np
 
 from onshore.core.plan import Plan
 
-CONTROLLER_VERSION = "pursuit-1"
+CONTROLLER_VERSION = "pursuit-2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,11 @@ class Controller:
     version: str = CONTROLLER_VERSION
 
     def act(self, plan: Plan, speed_mps: float, geometry: VehicleGeometry) -> Action:
-        """Steer along the arc through the look-ahead point; reach the target speed of 1 s ahead in 1 s."""
+        """Steer along the arc through the look-ahead point; reach the target speed of 1 s ahead in 1 s.
+
+        Braking goes by the target of 0.5 s ahead where that asks for more: towards a target of zero the 1 s law alone
+        slows down ever more gently and rolls past the stop line.
+        """
         lookahead = min(
             max(self.lookahead_gain_s * speed_mps + self.lookahead_min_m, self.lookahead_min_m), self.lookahead_max_m
         )
@@ -81,6 +85,9 @@ class Controller:
         steering = math.atan2(2.0 * geometry.wheelbase_m * y, chord2)
         target = float(np.interp(1.0, plan.times_s, plan.speed_mps))
         accel = target - speed_mps
+        soon = float(np.interp(0.5, plan.times_s, plan.speed_mps))
+        if soon < speed_mps:
+            accel = min(accel, (soon - speed_mps) / 0.5)
         if speed_mps < self.hold_speed_mps and target < self.hold_target_mps:
             accel = -3.0
         return Action(

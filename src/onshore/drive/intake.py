@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from onshore.core.digest import blob_id_of, record_digest, sha256_hex, short_id
+from onshore.core.digest import blob_id_of, sha256_hex, short_id
 from onshore.core.errors import CorruptError, InputError, OnshoreError, UsageError
 from onshore.core.label import Label
 from onshore.core.progress import Progress, silent
@@ -78,11 +78,11 @@ def add(
     listed = [paths] if isinstance(paths, (str, Path)) else list(paths)
     maps = [load_map(column_map)] if column_map is not None else shipped_maps()
     found = discover(listed, maps, reader=reader)
-    if not found.sources and all(one.error.code == "empty_input" for one in found.unusable):
-        raise InputError("empty_input", ", ".join(str(path) for path in listed), "nothing below it is a drive.")
     intake = _Intake(center, public=public, progress=progress)
     for one in found.unusable:
         intake.quarantine([one.path] if one.path.is_file() else [], one.path, one.error)
+    if not found.sources and all(one.error.code == "empty_input" for one in found.unusable):
+        raise InputError("empty_input", ", ".join(str(path) for path in listed), "nothing below it is a drive.")
     intake.take(found.sources, workers)
     return intake.report(found.ignored)
 
@@ -146,7 +146,7 @@ class _Intake:
         return row is not None
 
     def _commit(self, placed: Placed, prepared: Prepared, digest: str) -> None:
-        """One segment: seal, put, ledger line, row. Each step is idempotent; the row makes it visible."""
+        """One segment: seal, put (which leaves the ledger line), row. Each step is idempotent; the row makes it visible."""
         recording = self._identified(prepared)
         drive_id, segment_id = str(recording.drive_id), str(recording.segment_id)
         if self.here.holds(placed, prepared, recording):
@@ -164,11 +164,10 @@ class _Intake:
             label,
             name=segment_id,
             parents=parents,
-            meta={"attestation": attestation.as_record(), "frames": prepared.proof["frames"], "drive": drive_id},
+            meta={"frames": prepared.proof["frames"], "drive": drive_id},
             key=drive_id,
+            declassified=attestation,
         )
-        facts = {"segment": segment_id, "artifact": artifact.id, "attestation": record_digest(attestation.as_record())}
-        self.center.ledger.append("segment", facts)
         row = _row(recording, prepared, placed, artifact.id, parents, digest, self.public)
         add_segment(self.center, row)
         self.here.add(row)
@@ -297,7 +296,7 @@ def _row(
         "dropped_topics": list(recording.dropped_topics),
         "speed_min_mps": float(np.nanmin(speed)),
         "speed_max_mps": float(np.nanmax(speed)),
-        "place": str(recording.facts.get("place", recording.facts.get("town", ""))),
+        "place": str(recording.facts.get("place", "")),
         "synthetic": recording.synthetic,
         "public": public,
         "reader": placed.source.column_map.name if placed.source.column_map else placed.source.reader,

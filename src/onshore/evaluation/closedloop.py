@@ -98,7 +98,7 @@ def score_suite(rollouts: Sequence[Rollout], formula: str = FORMULA) -> dict[str
     found = interval(values, [rollout.world for rollout in rollouts])
     return {
         "formula": formula,
-        "score": vars(found),
+        "score": found.as_record(),
         "by_formula": {
             name: round(sum(driving_score(rollout, name).driving_score for rollout in rollouts) / len(rollouts), 6)
             for name in FORMULAS
@@ -202,7 +202,7 @@ def _route(rollout: Rollout, score: RouteScore) -> dict[str, Any]:
 
 def _read(outputs: dict[str, Any], fresh: bool) -> SuiteResult:
     fields = dict(outputs)
-    fields["score"] = Interval(**fields["score"])
+    fields["score"] = Interval.from_record(fields["score"])
     fields["routes"] = tuple(Route(**route) for route in fields["routes"])
     fields["rollouts"] = tuple(fields["rollouts"])
     return SuiteResult(**fields, fresh=fresh)

@@ -72,8 +72,8 @@ class OpenLoopRow:
     def as_record(self) -> dict[str, Any]:
         return {
             "planner": self.planner,
-            "ade_m": vars(self.ade_m),
-            "fde_m": vars(self.fde_m),
+            "ade_m": self.ade_m.as_record(),
+            "fde_m": self.fde_m.as_record(),
             "path_m": self.path_m,
             "note": self.note,
         }

@@ -5,8 +5,10 @@ Rule: nothing here treats two routes of one world as independent. Every figure i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +30,15 @@ class Interval:
     high: float
     routes: int
     worlds: int
+
+    def as_record(self) -> dict[str, Any]:
+        """For JSON: a bound that cannot be measured is None, never zero."""
+        return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in vars(self).items()}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Interval:
+        fields: dict[str, Any] = {name: math.nan if value is None else value for name, value in record.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True, kw_only=True)

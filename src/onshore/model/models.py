@@ -19,13 +19,13 @@ from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError
 from onshore.core.label import Artifact
 from onshore.core.progress import Progress, silent
-from onshore.dataset import Batch, Perturb, WindowSpec, batches, load_windows
+from onshore.dataset import Batch, Perturb, Windows, WindowSpec, batches, load_windows
 from onshore.dataset.manifest import row_of
 from onshore.model.export import check_equal, to_onnx
 from onshore.model.nano import Nano
 from onshore.model.recipe import Recipe
 from onshore.model.trainable import manifest
-from onshore.model.training import fit
+from onshore.model.training import PROBE_STEPS, fit, probe
 from onshore.model.weights import load, to_bytes
 from onshore.residency import derive
 from onshore.store import Center
@@ -123,6 +123,21 @@ def policy_spec(center: Center, model_id: str, *, name: str = "") -> PolicySpec:
     return PolicySpec(kind="onnx", name=name or model_id, onnx=data, metadata=metadata)
 
 
+def reproduce(center: Center, model_id: str, *, progress: Progress = silent) -> int:
+    """Train the model's first steps again from what its record names; how many digests differ (0 or 1).
+
+    Errors: InputError `not_measurable` for weights that were not trained in this center.
+    """
+    meta = center.artifact(model_id).meta
+    if "probe" not in meta:
+        raise InputError("not_measurable", model_id, "it was not trained here, so its making cannot be repeated here.")
+    recipe = Recipe.from_record(meta["recipe"])
+    network = _network_from(center, meta["base"], recipe) if meta["base"] else None
+    progress("repeating the first steps", 0, 1)
+    _, source = _source(center, meta["dataset"], recipe)
+    return int(probe(recipe, source, network=network) != meta["probe"]["weights"])
+
+
 def window_spec(recipe: Recipe) -> WindowSpec:
     """How the dataset's windows must be cut for this recipe."""
     seen = recipe.trainable
@@ -132,14 +147,7 @@ def window_spec(recipe: Recipe) -> WindowSpec:
 def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, progress: Progress) -> dict[str, Any]:
     parents = [center.artifact(row_of(center, dataset_id).artifact), *([center.artifact(base)] if base else [])]
     network = _network_from(center, base, recipe) if base else None
-    windows = load_windows(center, dataset_id, window_spec(recipe), "train")
-    source = batches(
-        windows,
-        batch=recipe.batch,
-        steps=recipe.steps,
-        seed=recipe.seed,
-        perturb=Perturb() if recipe.perturb else None,
-    )
+    windows, source = _source(center, dataset_id, recipe)
     seen = _SampleLog(source)
     result = fit(recipe, seen, network=network, progress=progress)
     facts = {
@@ -156,6 +164,7 @@ def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, pr
         **facts,
         "trainable": recipe.trainable.as_record(),
         "manifest": manifest(result.network),
+        "probe": {"steps": min(PROBE_STEPS, recipe.steps), "weights": result.probe},
     }
     label = derive([parent.label for parent in parents], kind="weights", retention="model")
     made = center.put(
@@ -163,6 +172,19 @@ def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, pr
     )
     times = {"seconds": result.seconds, "cpu_seconds": result.cpu_seconds, "samples_per_s": result.samples_per_s}
     return {"id": made.id, **facts, **times, "synthetic": label.synthetic}
+
+
+def _source(center: Center, dataset_id: str, recipe: Recipe) -> tuple[Windows, Iterator[Batch]]:
+    """The training windows of a dataset and the batches that the recipe draws from them."""
+    windows = load_windows(center, dataset_id, window_spec(recipe), "train")
+    drawn = batches(
+        windows,
+        batch=recipe.batch,
+        steps=recipe.steps,
+        seed=recipe.seed,
+        perturb=Perturb() if recipe.perturb else None,
+    )
+    return windows, drawn
 
 
 def _network_from(center: Center, base: str, recipe: Recipe) -> nn.Module:

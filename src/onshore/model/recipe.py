@@ -53,6 +53,11 @@ class Recipe:
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "trainable"}
         return {**plain, "trainable": self.trainable.as_record()}
 
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Recipe:
+        """Read a record back, the network's configuration with it."""
+        return cls(**{**record, "trainable": Nano.from_record(record["trainable"])})
+
     @property
     def digest(self) -> str:
         return record_digest(self.as_record())

@@ -131,7 +131,8 @@ def sign(
     if refusal is not None:
         center.refuse(refusal)
     row = _keep(center, payload, verdict)
-    if renew or lifetimes is not None or not _offers(repo, row):
+    ahead, same = _offered(repo, row.counter)
+    if not ahead and (renew or lifetimes is not None or not same):
         _publish(center, row, payload, verdict.to_bytes(), repo, lifetimes)
     if not center.table(TABLE).count(f"id = '{row.id}'"):
         center.table(TABLE).upsert([asdict(row)])
@@ -163,19 +164,28 @@ def revoke(center: Center, release_id: str, repo_dir: Path | str, *, reason: str
     return known
 
 
+def releases(center: Center) -> list[dict[str, Any]]:
+    """Every release of a center, oldest first."""
+    return [asdict(row) for row in sorted(_rows(center), key=lambda row: row.counter)]
+
+
 def show(center: Center, release_id: str | None = None) -> list[dict[str, Any]]:
-    """Releases of a center, oldest first, each with its verdict's checks; or one. Raises NotFoundError for an unknown id."""
-    rows = [_row(center, release_id)] if release_id else _rows(center)
-    return [
-        {**asdict(row), "verdict": json.loads(_kept(center, row)[1])} for row in sorted(rows, key=lambda r: r.counter)
-    ]
+    """Releases with their whole verdicts, oldest first; or the one with this id, payload digest or model.
+
+    Raises NotFoundError for an unknown one.
+    """
+    rows = [_row(center, release_id)] if release_id else sorted(_rows(center), key=lambda row: row.counter)
+    return [{**asdict(row), "verdict": json.loads(_kept(center, row)[1])} for row in rows]
 
 
-def verify(center: Center, repo_dir: Path | str, *, root: bytes | None = None) -> tuf.VerifiedBundle | Refusal:
-    """What a freshly enrolled car of this region would say about a repository; `root`: as given to cars."""
-    root = root or tuf.trusted_root(Path(repo_dir))
+def verify(center: Center, repo_dir: Path | str) -> tuf.VerifiedBundle | Refusal:
+    """What a freshly enrolled car of this center would say about a repository, its own or one from elsewhere.
+
+    Raises NotFoundError while the center has signed nothing.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        return tuf.verify(Path(repo_dir), tuf.Trust(root=root, metadata_dir=Path(scratch), region=center.region))
+        trust = tuf.Trust(root=_keys(center).root(), metadata_dir=Path(scratch), region=center.region)
+        return tuf.verify(Path(repo_dir), trust)
 
 
 # -- why not -------------------------------------------------------------------------------------------------------
@@ -255,10 +265,12 @@ def _refuse_words(law: Mapping[str, Any], payload: Payload) -> Refusal | None:
 
 
 def _refuse_counter(center: Center, payload: Payload) -> Refusal | None:
-    for row in _rows(center):
-        if row.id == payload.release_id and row.status == "revoked":
-            return _counter_refusal(payload, "a recalled release stays recalled", "train, gate and sign another one.")
-        if row.id != payload.release_id and row.counter >= payload.metadata.counter:
+    rows = _rows(center)
+    known = [row for row in rows if row.id == payload.release_id]
+    if known and known[0].status == "revoked":
+        return _counter_refusal(payload, "a recalled release stays recalled", "train, gate and sign another one.")
+    for row in rows:
+        if not known and row.counter >= payload.metadata.counter:
             advice = f"counter {row.counter} is taken; make the candidate with a higher one."
             return _counter_refusal(payload, "release counters rise", advice)
     return None
@@ -323,9 +335,10 @@ def _index(center: Center, row: ReleaseRow) -> dict[str, Any]:
     }
 
 
-def _offers(repo: Path, row: ReleaseRow) -> bool:
+def _offered(repo: Path, counter: int) -> tuple[bool, bool]:
+    """Whether a repository offers a later release than this one (which is never taken back), and whether it offers this."""
     offered = tuf.offered_index(repo) or {}
-    return offered.get("payload_digest") == row.payload_digest and not offered.get("revoked")
+    return int(offered.get("counter", 0)) > counter, offered.get("counter") == counter and not offered.get("revoked")
 
 
 def _keys(center: Center) -> tuf.ReleaseKeys:

@@ -105,8 +105,8 @@ class Rules:
         import cedarpy
 
         try:
-            entities = cedarpy.Entities.from_json_str(_entities(request, label), self._schema)
-            answer = cedarpy.is_authorized(_question(request, label), self._policies, entities, self._schema)
+            entities = cedarpy.Entities.from_json_str(entities_json(request, label), self._schema)
+            answer = cedarpy.is_authorized(question(request, label), self._policies, entities, self._schema)
         except ValueError:
             return _about(UNKNOWN, request)
         if answer.decision == cedarpy.Decision.Allow and not answer.diagnostics.errors:
@@ -176,7 +176,7 @@ def _about(refusal: Refusal, request: Request) -> Refusal:
     return Refusal(**{**refusal.as_record(), "subject": _subject(request)})
 
 
-def _entities(request: Request, label: Label) -> str:
+def entities_json(request: Request, label: Label) -> str:
     person = {"region": request.actor_region or request.region, "role": request.role}
     attributes = {
         "region": label.region,
@@ -195,7 +195,7 @@ def _entities(request: Request, label: Label) -> str:
     )
 
 
-def _question(request: Request, label: Label) -> dict[str, Any]:
+def question(request: Request, label: Label) -> dict[str, Any]:
     context: dict[str, Any] = {
         "center": request.region,
         "purpose": request.purpose,

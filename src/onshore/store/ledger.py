@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ENTRIES, CHECKPOINT, NEXT = "entries.jsonl", "checkpoint", "checkpoint.next"
-LINE_LIMIT_BYTES = 1 << 16
+LINE_LIMIT_BYTES, READ_BYTES = 1 << 16, 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,15 +208,16 @@ class Ledger:
         return head
 
     def _lines(self, head: Checkpoint) -> Iterator[bytes]:
-        left = head.size_bytes
+        """The lines of the signed part, read in blocks."""
+        left, rest = head.size_bytes, b""
         with (self._folder / ENTRIES).open("rb") as file:
-            while left > 0:
-                line = file.readline(left)
-                if not line:
-                    return
-                left -= len(line)
-                # A line without its end is not stripped: it hashes to something else than what was signed.
-                yield line[:-1] if line.endswith(b"\n") else line + b"?"
+            while left > 0 and (block := file.read(min(left, READ_BYTES))):
+                left -= len(block)
+                *lines, rest = (rest + block).split(b"\n")
+                yield from lines
+        if rest:
+            # A line without its end hashes to something else than what was signed.
+            yield rest + b"?"
 
     def _write(self, name: str, checkpoint: Checkpoint) -> None:
         write_durably(self._folder / name, checkpoint.signed(self._signer), scratch=self._scratch)

@@ -282,19 +282,22 @@ class TownWorld:
 
     def _physics(self) -> None:
         driven = self.active
-        before = [ego.state.speed_mps for ego in driven]
+        # the engine counts from the speed it saw itself, which is the mean over the last step, not the model's
+        before = dict(zip(self.moment.ids, self.moment.speed_N, strict=True))
         if not self.expert:
             for ego in driven:
                 ego.state = self.bicycle.step(ego.state, ego.action, STEP_S)
                 front = front_of(ego.state, self.bicycle.geometry)
+                # the engine dies of a car that is on no lane of its route: there its copy keeps to the lane's edge
+                x, y = ego.navigation.on_route(np.array(front))
                 speed = None if self.ask_engine else ego.state.speed_mps
-                self.traffic.put(ego.vehicle, *front, ego.state.yaw_rad, speed)
+                self.traffic.put(ego.vehicle, x, y, ego.state.yaw_rad, speed)
         self.traffic.step()
         self._steps += 1
         self.moment = self.traffic.moment()
         centres = self._centres(self.moment)
         rows = {name: row for row, name in enumerate(self.moment.ids)}
-        for ego, speed in zip(driven, before, strict=True):
+        for ego in driven:
             row = rows.get(ego.vehicle)
             if row is None:
                 ego.referee.lost(self._steps * STEP_S)
@@ -304,7 +307,7 @@ class TownWorld:
                 ego.state = self._towed(ego.state, self.moment.poses_N3[row, :2], float(self.moment.speed_N[row]))
             elif self.ask_engine:
                 asked = self.traffic.engine_speed(ego.vehicle)
-                ego.engine_accel_mps2 += (asked - speed) / STEP_S / STEPS_PER_PLAN
+                ego.engine_accel_mps2 += (asked - float(before[ego.vehicle])) / STEP_S / STEPS_PER_PLAN
             self._judge(ego, row, centres)
 
     def _towed(self, state: EgoState, front_xy: Floats, speed_mps: float) -> EgoState:

@@ -1,7 +1,7 @@
 """What counts as an event, and when a run ends: pure rules over one ego's place, its neighbours and the lights.
 
 Rule: thresholds stand here once, with their source. An at-fault collision, leaving the road for 2.5 s, leaving the route
-by 20 m, 4 s against the traffic, 30 s of standing without a reason, or the time limit end a run; passing a red light does not.
+by 20 m, 4 s against the traffic, 60 s of standing without a reason, or the time limit end a run; passing a red light does not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onshore.core.rollout import ACTOR_KINDS, Event
 
 #: CARLA leaderboard 2.0: an ego slower than this is not at fault.
 STANDING_MPS = 0.1
-OFF_ROAD_S, WRONG_WAY_S, BLOCKED_S, OFF_ROUTE_M = 2.5, 4.0, 30.0, 20.0
+OFF_ROAD_S, WRONG_WAY_S, BLOCKED_S, OFF_ROUTE_M = 2.5, 4.0, 60.0, 20.0
 #: A standing car has a reason when a light that is not green is this near, or a vehicle this near ahead in its way.
 LIGHT_REASON_M, QUEUE_REASON_M, QUEUE_HALF_WIDTH_M = 40.0, 10.0, 1.8
 #: Boxes shrink by this much (m) before they are tested: the engine keeps sub-lane neighbours that close.
@@ -144,10 +144,14 @@ class Referee:
                 continue
             self._hit.add(identity)
             ahead = (x - ego.x_m) * math.cos(ego.yaw_rad) + (y - ego.y_m) * math.sin(ego.yaw_rad)
+            left = -(x - ego.x_m) * math.sin(ego.yaw_rad) + (y - ego.y_m) * math.cos(ego.yaw_rad)
             detail = {
                 "with": ACTOR_KINDS[sight.neighbour_kinds[row]],
                 "id": identity,
                 "speed_mps": round(sight.speed_mps, 2),
+                "ahead_m": round(float(ahead), 1),
+                "left_m": round(float(left), 1),
+                "turned_deg": round(math.degrees(math.remainder(yaw - ego.yaw_rad, 2 * math.pi))),
             }
             if sight.speed_mps < STANDING_MPS or ahead < -0.7 * ego.half_length_m:
                 self._add(sight, "collision_not_at_fault", **detail)

@@ -66,6 +66,7 @@ class Town:
         self.edges = {edge.id: edge for edge in _edges(root, roads)}
         self.junctions = {junction.id: junction for junction in _junctions(root)}
         self.links = _links(root)
+        self._inside = _inside_lines(root)
         self.heads = tuple(self._heads())
 
     @classmethod
@@ -83,6 +84,10 @@ class Town:
         """The car lanes of `edge` from which `following` can be reached."""
         return self.roads.car_lanes if following is None else self.net.turn_lanes[edge, following]
 
+    def inside(self, edge: str, following: str, lane: int) -> Floats | None:
+        """The engine's own line through the junction, without its end points; None where this lane has no way there."""
+        return self._inside.get((edge, following, lane))
+
     def links_for(self, edge: str, following: str) -> tuple[str, tuple[int, ...]] | None:
         """(program, link numbers) of the lights that rule this movement for cars; None without lights."""
         found = [
@@ -95,7 +100,7 @@ class Town:
     @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
         points = np.concatenate([lane.xy_N2 for edge in self.edges.values() for lane in edge.lanes])
-        return (*points.min(0), *points.max(0))  # type: ignore[return-value]
+        return (*points.min(0), *points.max(0))
 
     def _heads(self) -> list[Head]:
         heads = []
@@ -147,6 +152,27 @@ def _links(root: ElementTree.Element) -> dict[tuple[str, str, int], tuple[str, i
     return links
 
 
+def _inside_lines(root: ElementTree.Element) -> dict[tuple[str, str, int], Floats]:
+    """Lines through junctions by (edge, next edge, lane): chains of the engine's internal lanes, about 1 m apart."""
+    shapes = {lane.attrib["id"]: _points(lane.attrib["shape"]) for lane in root.iter("lane")}
+    connections = [element.attrib for element in root.iter("connection") if "via" in element.attrib]
+    onward = {f"{c['from']}_{c['fromLane']}": c["via"] for c in connections if c["from"].startswith(":")}
+    lines = {}
+    for connection in connections:
+        if connection["from"].startswith(":"):
+            continue
+        via: str | None = connection["via"]
+        pieces = []
+        while via is not None:
+            pieces.append(shapes[via])
+            via = onward.get(via)
+        xy = np.concatenate(pieces)
+        xy = xy[np.concatenate([[True], np.hypot(*np.diff(xy, axis=0).T) > 0.05])]
+        key = (connection["from"], connection["to"], int(connection["fromLane"]))
+        lines[key] = _resampled(xy)[1:-1]
+    return lines
+
+
 def _points(text: str) -> Floats:
     return np.array([[float(value) for value in point.split(",")[:2]] for point in text.split()])
 
@@ -161,7 +187,10 @@ class Line:
 
 
 def route_line(town: Town, edges: tuple[str, ...], lane: int) -> Line:
-    """The centre line of `lane` along `edges`, joined through junctions by smooth curves."""
+    """The centre line of `lane` along `edges`, joined through junctions as the engine drives them.
+
+    A lane that may not make a turn is joined by a smooth curve: progress is still defined for whoever turns from it.
+    """
     pieces: list[Floats] = []
     streets = []
     count = 0
@@ -171,7 +200,9 @@ def route_line(town: Town, edges: tuple[str, ...], lane: int) -> Line:
         pieces.append(street)
         count += len(street)
         if index + 1 < len(edges):
-            through = _through(street, _resampled(town.edges[edges[index + 1]].lanes[lane].xy_N2))
+            through = town.inside(edge, edges[index + 1], lane)
+            if through is None or not len(through):
+                through = _through(street, _resampled(town.edges[edges[index + 1]].lanes[lane].xy_N2))
             pieces.append(through)
             count += len(through)
     xy = np.concatenate(pieces)

@@ -74,6 +74,7 @@ class Traffic:
             "--collision.action": "none",
             "--max-depart-delay": 5,
             "--default.speeddev": 0.1,
+            "--time-to-impatience": town.roads.traffic["impatient_after_s"],
         }
         argv = ["sumo", "--no-step-log", "--no-warnings"]
         for name, value in options.items():
@@ -140,6 +141,12 @@ class Traffic:
         """From now on the vehicle goes only where `put` puts it; with `ask_engine` the engine keeps having an opinion."""
         self._engine.vehicle.setSpeedMode(vehicle, OBEY_ALL if ask_engine else OBEY_NOTHING)
         self._engine.vehicle.setLaneChangeMode(vehicle, 0)
+        if ask_engine:
+            # the answer of a careful driver without the random slackening that the engine gives everybody
+            careful = self.town.roads.expert
+            self._engine.vehicle.setImperfection(vehicle, 0.0)
+            self._engine.vehicle.setTau(vehicle, careful["time_gap_s"])
+            self._engine.vehicle.setMinGap(vehicle, careful["standing_gap_m"])
 
     def put(self, vehicle: str, front_x_m: float, front_y_m: float, yaw_rad: float, speed_mps: float | None) -> None:
         """Place a taken-over vehicle for the coming step; must be called before every step, also when it stands."""

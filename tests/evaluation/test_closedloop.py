@@ -1,0 +1,58 @@
+"""Closed loop in real (tiny) worlds: driven once, stored, and scored from what was stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evaluation.rollouts import straight
+from onshore.core.errors import InputError
+from onshore.evaluation import closed_loop, compare
+from onshore.evaluation.closedloop import pack_rollouts, score_suite, unpack_rollouts
+from onshore.store import Center
+
+
+def test_a_suite_is_scored_by_world() -> None:
+    done = (19.9, "route_complete", {})
+    hit = (5.0, "collision_vehicle", {"id": 4})
+    rollouts = [
+        straight(done, world_seed=1, ego=0),
+        straight(done, hit, world_seed=1, ego=1),
+        straight(hit, done, world_seed=2, ego=0),
+        straight((1.0, "collision_not_at_fault", {"id": 9}), done, world_seed=2, ego=1),
+    ]
+    record = score_suite(rollouts)
+    assert record["score"]["mean"] == 80.0 and record["score"]["worlds"] == 2 and record["score"]["routes"] == 4
+    assert record["rates"]["collision_vehicle"] == 0.5 and record["rates"]["collision_not_at_fault"] == 0.25
+    assert set(record["by_formula"]) == {"carla20", "carla21", "bench2drive"}
+
+
+def test_rollouts_come_back_as_they_were_packed() -> None:
+    rollouts = [straight((19.9, "route_complete", {}), ego=ego) for ego in range(3)]
+    again = unpack_rollouts(pack_rollouts(rollouts))
+    assert [one.digest for one in again] == [one.digest for one in rollouts]
+    assert pack_rollouts(again) == pack_rollouts(rollouts)
+
+
+def test_no_rollouts_are_no_score() -> None:
+    with pytest.raises(InputError):
+        score_suite([])
+
+
+@pytest.mark.timeout(120)
+def test_a_policy_drives_a_suite_once(tmp_path: Path) -> None:
+    from onshore.world import PolicySpec
+
+    center = Center.init(tmp_path / "center", "us", keys_dir=tmp_path / "keys", seed=0)
+    policies = [PolicySpec(kind="stop"), PolicySpec(kind="expert")]
+    stop, expert = closed_loop(center, policies, "us-tiny")
+    assert stop.fresh and stop.synthetic and stop.score.mean < 20 < expert.score.mean
+    assert stop.score.worlds == 2 and len(stop.rollouts) == 2 and stop.worlds == expert.worlds
+    again, _ = closed_loop(center, policies, "us-tiny")
+    assert not again.fresh and again == stop
+    stored = [rollout for name in stop.rollouts for rollout in unpack_rollouts(center.read(name))]
+    assert score_suite(stored)["score"]["mean"] == stop.score.mean
+    assert center.artifact(stop.id).parents == stop.rollouts
+    result = compare(stop.scores, expert.scores)
+    assert result.difference == pytest.approx(expert.score.mean - stop.score.mean) and result.worlds == 2
