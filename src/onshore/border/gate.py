@@ -225,8 +225,21 @@ def _by_row(center: Center, name: str) -> list[Artifact]:
     if kind == "clip":
         rows = [s for r in rows for s in center.table("segments").rows(where=f"id = '{_quoted(str(r['segment']))}'")]
     ids = {value for row in rows for value in _blob_ids(row)}
-    held = [center.artifact(identity) for identity in sorted(ids)]
-    return [_as_clip(one) for one in held if one.label.kind == "segment"] if kind == "clip" else held
+    held = _still_here(center, ids)
+    if kind in {"segment", "clip"}:  # a drive's id means its originals too; a segment is what was made of them
+        held = [one for one in held if one.label.kind != "raw_drive"]
+    return [_as_clip(one) for one in held] if kind == "clip" else held
+
+
+def _still_here(center: Center, ids: Iterable[str]) -> list[Artifact]:
+    """The artifacts of these ids; what retention or erasure has taken is left out."""
+    found = []
+    for identity in sorted(ids):
+        try:
+            found.append(center.artifact(identity))
+        except NotFoundError:
+            continue
+    return found
 
 
 def _as_clip(one: Artifact) -> Artifact:
@@ -238,7 +251,7 @@ def _as_clip(one: Artifact) -> Artifact:
 
 def _blob_ids(value: Any) -> list[str]:
     if isinstance(value, str):
-        return [value] if BLOB_PATTERN.fullmatch(value) else []
+        return [match.group() for match in BLOB_PATTERN.finditer(value)]
     if isinstance(value, dict):
         return [found for item in value.values() for found in _blob_ids(item)]
     if isinstance(value, list | tuple):
