@@ -11,7 +11,7 @@ from border.conftest import Shore, build, network, safetensors
 from onshore import border
 from onshore.border import canonical
 from onshore.core.digest import blob_id, sha256_hex
-from onshore.core.errors import NotFoundError, RefusedError
+from onshore.core.errors import CorruptError, NotFoundError, RefusedError
 
 
 def refused(call, code: str) -> str:  # type: ignore[no-untyped-def]
@@ -201,3 +201,12 @@ def test_us_does_not_take_software_from_a_named_country(shore: Shore, tmp_path: 
     path = border.export(made.center, "model-1", permit=made.permit(to_region="us"), out_dir=made.outside)
     assert refused(lambda: border.import_file(shore.center, path), "import_refused") == "connected-vehicle-software"
     made.center.db.dispose()
+
+
+def test_nothing_leaves_while_the_ledger_does_not_verify(shore: Shore) -> None:
+    permit = shore.permit(approvers=("bea",))
+    entries = shore.center.root / "ledger" / "entries.jsonl"
+    entries.write_bytes(entries.read_bytes().replace(b'"border.permit.request"', b'"border.permit.requesT"'))
+    with pytest.raises(CorruptError) as caught:
+        border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
+    assert caught.value.code == "ledger_broken" and not shore.outside.exists()

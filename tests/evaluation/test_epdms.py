@@ -96,6 +96,20 @@ def test_what_was_hit_without_fault_is_not_looked_at_again() -> None:
     assert score(SIDE, ego=plan(y=np.full(41, 1.0))).NC.value == 0.0
 
 
+@pytest.mark.parametrize(("bearing_deg", "fault"), [(140.0, 0.0), (160.0, 1.0)])
+def test_a_track_met_beyond_150_degrees_is_behind(bearing_deg: float, fault: float) -> None:
+    """An ego in two lanes, so that a contact from the side is at fault; the other keeps its place in the ego's frame."""
+    x, y = 1.0 * math.cos(math.radians(bearing_deg)), 1.2 + math.sin(math.radians(bearing_deg))
+    near = other(x, y, 0.1, kind="bicycle", length_m=0.2, width_m=0.2)
+    assert score(near, ego=plan(0.1, y=1.2)).NC.value == fault
+
+
+def test_within_one_lane_is_not_in_several_even_where_lanes_overlap() -> None:
+    wide = road()
+    wide["lanes"].append({"id": "wide", "polygon": strip(-1.75, 5.25), "on_route": True})
+    assert score(SIDE, ego=plan(y=1.2), road=wide).NC.value == 1.0
+
+
 def test_a_side_contact_off_the_road_is_at_fault() -> None:
     bicycle = {**SIDE, "y_m": SIDE["y_m"] - 0.7}
     result = score(bicycle, ego=plan(y=-0.7))
@@ -106,7 +120,8 @@ def test_a_side_contact_off_the_road_is_at_fault() -> None:
 def test_others_are_observed_every_second_step(meets_at_step: int, seen: bool) -> None:
     """A box at 100 m/s is on the ego's front for one step only: at an odd one it is still where it was before."""
     speed = 100.0
-    fast = other(8.2, -speed * meets_at_step * 0.1, speed, math.pi / 2, "bicycle", length_m=0.5, width_m=0.5)
+    front_m = 1.0 * meets_at_step + 4.049
+    fast = other(front_m, -speed * meets_at_step * 0.1, speed, math.pi / 2, "bicycle", length_m=0.5, width_m=0.5)
     result = score(fast)
     assert result.NC.value == (0.0 if seen else 1.0)
 
@@ -129,11 +144,29 @@ def test_a_standing_ego_has_no_time_to_collision() -> None:
     assert score(other(4.0), ego=plan(0.005)).TTC.value == 0.0
 
 
-@pytest.mark.parametrize(("ego", "where", "value"), [(plan(0.1), road(), 1.0), (plan(0.1), JUNCTION, 0.0)])
-def test_what_is_beside_counts_only_astray_or_in_an_intersection(ego: Record, where: Record, value: float) -> None:
-    """A standing bicycle close to the left side: 90 degrees off, neither ahead nor behind."""
-    beside = other(0.5, 1.3, kind="bicycle", length_m=0.6, width_m=0.4)
-    assert score(beside, ego=ego, road=where).TTC.value == value
+def beside(bearing_deg: float = 90.0, y: float = 0.0) -> Record:
+    """A small standing bicycle that touches the left side, seen from the rear axle of an ego at `y`."""
+    x = 1.33 / math.tan(math.radians(bearing_deg))
+    return other(x, y + 1.33, kind="bicycle", length_m=0.4, width_m=0.4)
+
+
+@pytest.mark.parametrize(
+    ("bearing_deg", "y", "junction_x", "value"),
+    [
+        (25.0, 0.0, None, 0.0),  # ahead
+        (32.0, 0.0, None, 1.0),  # beside
+        (90.0, 1.2, None, 0.0),  # beside, in two lanes
+        (90.0, -0.7, None, 0.0),  # beside, off the road
+        (90.0, 0.0, (-5.0, 5.0), 0.0),  # beside, in an intersection
+        (90.0, 0.0, (-1.0, 1.0), 0.0),  # with the rear axle in it
+        (90.0, 0.0, (1.0, 5.0), 1.0),  # with no more than the rest in it
+    ],
+)
+def test_what_is_beside_counts_only_astray_or_in_an_intersection(
+    bearing_deg: float, y: float, junction_x: tuple[float, float] | None, value: float
+) -> None:
+    where = road(intersections=[strip(-9.0, 9.0, *junction_x)]) if junction_x else road()
+    assert score(beside(bearing_deg, y), ego=plan(0.1, y=y), road=where).TTC.value == value
 
 
 def test_what_is_behind_never_counts() -> None:
@@ -214,7 +247,14 @@ def test_progress_of_five_metres_counts_as_full_and_says_so() -> None:
 
 
 def test_backwards_is_no_progress() -> None:
-    assert score(ego={**plan(), "x_m": [-0.1 * at for at in range(41)]}).EP.value == 0.0
+    backwards = score(ego={**plan(), "x_m": [-0.1 * at for at in range(41)]})
+    assert (backwards.EP.value, backwards.progress_m) == (0.0, 0.0)
+
+
+def test_a_plan_that_breaks_a_rule_sets_no_standard() -> None:
+    off_road = score(ego=plan(20.0, y=-0.7), reference=plan(1.0))
+    assert off_road.progress_m == pytest.approx(80.0)
+    assert off_road.best_progress_m == pytest.approx(4.0) and not off_road.EP.measured
 
 
 @pytest.mark.parametrize(("steps", "value"), [(19, 1.0), (20, 0.0)])

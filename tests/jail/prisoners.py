@@ -20,7 +20,7 @@ def double(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment(_: Any) -> dict[str, Any]:
-    return {"names": sorted(os.environ), "descriptors": sorted(int(name) for name in os.listdir("/proc/self/fd"))}
+    return {"names": sorted(os.environ)}
 
 
 def read_file(path: str) -> str:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -326,11 +327,26 @@ def test_data_keys_do_not_fit_elsewhere(center: Center) -> None:
 
 
 def test_a_destroyed_key_reads_nothing(center: Center) -> None:
-    artifact = center.put(b"bytes", SEGMENT, key="drive-1")
-    with center.db.begin() as connection:
-        connection.execute(sa.delete(state.DATA_KEYS).where(state.DATA_KEYS.c.id == "drive-1"))
+    artifact, other = center.put(b"bytes", SEGMENT, key="drive-1"), center.put(b"other", SEGMENT, key="drive-2")
+    with center.db.connect() as connection:
+        keys = state.DATA_KEYS
+        wrapped = connection.execute(sa.select(keys.c.wrapped).where(keys.c.id == "drive-1")).scalar_one()
+    center.destroy_key("drive-1")
+    for ask in (center, Center.open(center.root)):
+        with pytest.raises(NotFoundError, match="destroyed"):
+            ask.read(artifact.id)
+    assert center.read(other.id) == b"other"
+    center.close()
+    assert not any(wrapped in path.read_bytes() for path in center.root.glob("state.sqlite*"))
+    assert list(center.ledger.entries())[-1].body == {"key": "drive-1"}
     with pytest.raises(NotFoundError, match="destroyed"):
-        Center.open(center.root).read(artifact.id)
+        center.put(b"more of it", SEGMENT, key="drive-1")
+    for known in ("drive-1", "drive-9"):
+        with pytest.raises(NotFoundError):
+            center.destroy_key(known)
+    assert [entry.kind for entry in center.ledger.entries()].count("key_destroyed") == 1
+    with pytest.raises(UsageError):
+        center.destroy_key("center")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -471,6 +487,35 @@ def test_a_row_without_bytes_does_not_exist_and_heals(center: Center) -> None:
     with pytest.raises(NotFoundError):
         center.read(artifact.id)
     assert center.put(b"bytes", SEGMENT) == artifact and center.read(artifact.id) == b"bytes"
+
+
+def test_a_row_that_a_kill_left_behind_takes_the_new_key(center: Center) -> None:
+    artifact = center.put(b"bytes", SEGMENT, key="drive-1")
+    blob_files(center)[0].unlink()
+    assert center.put(b"bytes", SEGMENT, name="again", key="drive-2").id == artifact.id
+    assert Center.open(center.root).read(artifact.id) == b"bytes" and center.artifact(artifact.id).name == "again"
+
+
+def test_the_same_content_at_once_under_two_keys_stays_readable(center: Center) -> None:
+    data = [os.urandom(2 * MIB) for _ in range(4)]
+
+    def put(worker: int) -> None:
+        mine = Center.open(center.root)
+        for item in data:
+            mine.put(item, SEGMENT, key=f"drive-{worker}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(put, range(4)))
+    assert center.scrub() == [] and len(center.artifacts()) == 4
+
+
+def test_old_scratch_is_swept(center: Center) -> None:
+    old, young = center.root / "scratch/old", center.root / "scratch/young"
+    for path in (old, young):
+        path.write_bytes(b"left behind")
+    os.utime(old, (0, 0))
+    Center.open(center.root)
+    assert not old.exists() and young.exists()
 
 
 def test_a_forked_child_opens_its_own_connections(center: Center) -> None:

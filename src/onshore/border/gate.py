@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from onshore.border import approval, budgets
 from onshore.border.approval import Approved
+from onshore.border.book import EXPORT, read_book, verified_book
 from onshore.border.canonical import rewrite_weights
 from onshore.border.figures import FigureLimits, rewrite_figures
 from onshore.border.lineage import faults
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 #: What this gate knows how to write anew. Anything else stays, whatever a policy file says.
 WEIGHTS, FIGURES = frozenset(["weights"]), frozenset(["metrics", "report", "evidence"])
-#: Ledger lines that name an artifact and the digest of the attestation it was stored with.
-ATTESTING = frozenset(["declassified", "segment"])
 NOT_MEASURABLE = "not measurable"
 _BLOCK = 1 << 20
 
@@ -89,10 +88,12 @@ def export(
     """Write one artifact outside under a permit; returns the file. Its permit lies beside it as `<name>.permit.json`.
 
     recipient: if given, the permit must name it. certificates: leakage checks; without one the record says
-    'not measurable'. The same export again writes the same bytes. Errors: RefusedError, its line is in the ledger.
+    'not measurable'. The same export again writes the same bytes. Errors: RefusedError, its line is in the ledger;
+    CorruptError `ledger_broken` when the ledger does not verify.
     """
     from onshore.store.files import locked
 
+    verified_book(center)
     one = one_artifact(center, artifact)
     shown = verified(center, permit)
     outbound = Outbound(
@@ -106,7 +107,7 @@ def export(
     with locked(center.root / "locks" / "border.lock"):
         data, leakage = _cleared(outbound, tuple(certificates))
         record = _export_record(outbound, data, leakage)
-        entry = center.ledger.append(budgets.EXPORT, record)
+        entry = center.ledger.append(EXPORT, record)
         name = f"{one.label.kind}-{sha256_hex(data)[:32]}.{'safetensors' if one.label.kind in WEIGHTS else 'json'}"
         companion = {
             "envelope": envelope_of(center, permit),
@@ -237,7 +238,7 @@ def _as_clip(one: Artifact) -> Artifact:
 
 def _blob_ids(value: Any) -> list[str]:
     if isinstance(value, str):
-        return [value] if BLOB_PATTERN.fullmatch(value) else []
+        return [part for part in value.split(",") if BLOB_PATTERN.fullmatch(part)]
     if isinstance(value, dict):
         return [found for item in value.values() for found in _blob_ids(item)]
     if isinstance(value, list | tuple):
@@ -314,11 +315,7 @@ def _lineage(outbound: Outbound) -> Refusal | None:
             known[identity] = outbound.center.artifact(identity)
         return known[identity]
 
-    seen = {
-        (entry.body.get("artifact"), entry.body.get("attestation"))
-        for entry in outbound.center.ledger.entries()
-        if entry.kind in ATTESTING
-    }
+    seen = read_book(outbound.center).attested
     try:
         found = faults(target, parent_of, lambda artifact, digest: (artifact, digest) in seen)
     except OnshoreError as problem:

@@ -151,7 +151,7 @@ class _Intake:
         """One segment: seal, put (which leaves the ledger line), row. Each step is idempotent; the row makes it visible."""
         recording = self._identified(prepared)
         drive_id, segment_id = str(recording.drive_id), str(recording.segment_id)
-        if self.here.holds(placed, prepared, recording):
+        if self.here.holds(placed, prepared, recording, digest):
             self.known += 1
             self.touched.add(drive_id)
             return
@@ -217,11 +217,15 @@ class _Here:
         self._by_id[row["id"]] = self._by_place[row["drive"], row["index"]] = row
         self._by_content[row["signals_digest"], row["video_digest"]] = self._by_video[row["video_digest"]] = row
 
-    def holds(self, placed: Placed, prepared: Prepared, recording: Recording) -> bool:
+    def holds(self, placed: Placed, prepared: Prepared, recording: Recording, digest: str) -> bool:
         """True when this very segment is here; raises InputError `conflict` when its place is taken by other bytes."""
-        if (prepared.signals, prepared.video) in self._by_content:
-            return True
         subject = placed.source.path.name
+        same = self._by_content.get((prepared.signals, prepared.video))
+        if same is not None and (prepared.recording.segment_id is not None or same["source_digest"] == digest):
+            return True
+        if same is not None:  # a file without ids of its own: which of two copies is the original is not ours to guess
+            advice = "the same pictures and signals came before from other bytes; the first stay, this copy does not come in."
+            raise InputError("conflict", f"{subject} and {same['id']}", advice)
         taken = self._by_id.get(str(recording.segment_id)) or self._by_place.get(
             (str(recording.drive_id), recording.segment_index)
         )

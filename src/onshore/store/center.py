@@ -35,11 +35,12 @@ from onshore.core.digest import (
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, Refusal, RefusedError, UsageError
 from onshore.core.label import Artifact, Label
 from onshore.core.progress import Progress, silent
+from onshore.jail import Jail, Limits
 from onshore.region import load_pack
 from onshore.residency import Attestation, Request, Rules, lost
 from onshore.store import cipher, state
 from onshore.store.config import CONFIG_FILE, CenterConfig, read_config
-from onshore.store.files import sync_folder, write_durably
+from onshore.store.files import locked, sweep, sync_folder, write_durably
 from onshore.store.keys import KEY_BYTES, Keys
 from onshore.store.ledger import Ledger
 from onshore.store.tables import Table, query
@@ -47,6 +48,7 @@ from onshore.store.tables import Table, query
 FOLDERS = ("blobs", "tables", "ledger", "scratch", "locks")
 CENTER_KEY = "center"
 MANY = 500
+SQL_ADDRESS_SPACE_BYTES = 64 << 30
 ONE_ARTIFACT = sa.select(state.ARTIFACTS).where(state.ARTIFACTS.c.id == sa.bindparam("identity"))
 
 
@@ -148,6 +150,7 @@ class Center:
         if keys.ledger_signer.public_key().public_bytes_raw().hex() != config.ledger_key:
             advice = "these are another center's keys; name the right folder in center.toml (keys_dir)."
             raise OnshoreError("key_missing", config.keys_dir, advice)
+        sweep(root / "scratch")
         return cls(root, config, keys, actor=actor, role=role)
 
     def close(self) -> None:
@@ -280,9 +283,19 @@ class Center:
         """A catalog table; a missing one is empty."""
         return Table(self.root / "tables", name, self.root / "locks")
 
-    def sql(self, text: str) -> list[dict[str, Any]]:
-        """Rows of a DuckDB query over the tables; it reads nothing else."""
-        return query(self.root / "tables", self.root / "locks", text)
+    def sql(self, text: str, *, jailed: bool = False) -> list[dict[str, Any]]:
+        """Rows of a DuckDB query over the tables; it reads nothing else.
+
+        jailed: run it in a child behind the jail's fences as well, for text that a stranger wrote (about a second more).
+        """
+        tables, locks = self.root / "tables", self.root / "locks"
+        if not jailed:
+            return query(tables, locks, text)
+        arguments = {"folder": str(tables), "locks": str(locks), "sql": text}
+        # Arrow and DuckDB reserve far more address space than they use; the latter has a limit of its own.
+        jail = Jail(limits=Limits(memory_bytes=SQL_ADDRESS_SPACE_BYTES))
+        rows: list[dict[str, Any]] = jail.run("onshore.store.tables:jailed_query", arguments, read_dirs=[tables])
+        return rows
 
     def stage(
         self, name: str, inputs: dict[str, Any], run: Callable[[], dict[str, Any]]
@@ -324,10 +337,35 @@ class Center:
         if not gone:
             raise NotFoundError(identity, "nothing in quarantine has this id.")
 
+    def destroy_key(self, key_id: str) -> None:
+        """Make everything sealed under a data key unreadable for good, backups included; a ledger line says so.
+
+        A process that has read under the key keeps it in memory until it ends.
+        """
+        if key_id == CENTER_KEY:
+            raise UsageError(
+                "destroy key center", "it seals what belongs to no drive; only drives' keys are destroyed."
+            )
+        table = state.DATA_KEYS
+        mine = table.c.id == check_id(key_id, "data key")
+        with self._reader.connect() as connection:
+            wrapped = connection.execute(sa.select(table.c.wrapped).where(mine)).scalar_one_or_none()
+        if not wrapped:
+            raise NotFoundError(f"data key {key_id}", "it is not in this center, or was destroyed before.")
+        self.ledger.append("key_destroyed", {"key": key_id})
+        with self.db.begin() as connection:
+            # The row stays, empty: what was erased does not come back under a fresh key of the same name.
+            connection.execute(sa.update(table).where(mine).values(wrapped=b""))
+        # The old value is overwritten (secure_delete), and the write-ahead log that still holds it is emptied.
+        with self._reader.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._data_keys.pop(key_id, None)
+
     # -- bytes -------------------------------------------------------------------------------------------------------
 
     def _store(self, data: bytes | Path, draft: Draft, declassified: Attestation | None = None) -> Artifact:
         check_id(draft.key, "data key")
+        data = bytes(data) if isinstance(data, bytearray | memoryview) else data
         with _source(data) as file:
             digest, size = (sha256_hex(data), len(data)) if isinstance(data, bytes) else cipher.file_sha256(file)
             artifact = draft.artifact(blob_id_of(self.region, digest), size)
@@ -343,8 +381,7 @@ class Center:
                 chunks = cipher.pieces(data)
             else:
                 chunks = cipher.unchanged(cipher.file_pieces(file), digest, data)
-            self._write(artifact, chunks, draft.key)
-        return artifact
+            return self._write(artifact, chunks, draft.key)
 
     def _check_lineage(self, artifact: Artifact, declassified: Attestation | None) -> None:
         """A label says at least what its parents' labels say, but for what an attestation names."""
@@ -396,27 +433,37 @@ class Center:
             _add_edges(connection, grown)
         return grown
 
-    def _write(self, artifact: Artifact, chunks: Iterator[bytes | memoryview], key_id: str) -> None:
+    def _write(self, artifact: Artifact, chunks: Iterator[bytes | memoryview], key_id: str) -> Artifact:
         path = self._path(artifact.id)
         data_key = self._data_key(key_id)
-        path.parent.mkdir(exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self.root / "scratch")
         try:
             with os.fdopen(handle, "wb") as target:
                 cipher.encrypt(chunks, target, data_key, cipher.scope_of(self.region, key_id, artifact.id))
                 target.flush()
                 os.fsync(target.fileno())
-            self._commit(artifact, key_id)
-            os.replace(temporary, path)
-        except BaseException:
+            # Row and bytes of one artifact change together: another process may be storing the same content.
+            with locked(self.root / "locks" / f"blobs-{path.parent.name}.lock"):
+                known = self._known(artifact)
+                if known is None:
+                    self._commit(artifact, key_id)
+                    self._show(Path(temporary), path)
+        finally:
             Path(temporary).unlink(missing_ok=True)
-            raise
+        return known or artifact
+
+    def _show(self, temporary: Path, path: Path) -> None:
+        """The bytes become visible, durably; their row is already there."""
+        if not path.parent.exists():
+            path.parent.mkdir()
+            sync_folder(path.parent.parent)
+        os.replace(temporary, path)
         sync_folder(path.parent)
 
     def _commit(self, artifact: Artifact, key_id: str) -> None:
+        """The label and lineage row; one that a kill left without bytes is overwritten, its key may have been another."""
         table = state.ARTIFACTS
         row = {
-            "id": artifact.id,
             "kind": artifact.label.kind,
             "name": artifact.name,
             "label": artifact.label.as_record(),
@@ -426,12 +473,10 @@ class Center:
             "key_id": key_id,
         }
         with self.db.begin() as connection:
-            following = connection.execute(
-                sa.select(sa.func.coalesce(sa.func.max(table.c.sequence), 0) + 1)
-            ).scalar_one()
-            held = connection.execute(insert(table).values({**row, "sequence": following}).on_conflict_do_nothing())
-            if held.rowcount:
-                _add_edges(connection, artifact)
+            last = connection.execute(sa.select(sa.func.coalesce(sa.func.max(table.c.sequence), 0))).scalar_one()
+            kept = insert(table).values({**row, "id": artifact.id, "sequence": last + 1})
+            connection.execute(kept.on_conflict_do_update(index_elements=[table.c.id], set_=row))
+            _add_edges(connection, artifact)
 
     def _plaintext(self, artifact_id: str, key_id: str) -> bytes:
         data_key = self._data_key(key_id, make=False)
@@ -451,7 +496,7 @@ class Center:
                     connection.execute(sa.insert(table).values(id=key_id, wrapped=wrapped))
         with self._reader.connect() as connection:
             wrapped_key = connection.execute(asked).scalar_one_or_none()
-        if wrapped_key is None:
+        if not wrapped_key:
             raise NotFoundError(f"data key {key_id}", "it was destroyed; what it sealed cannot be read again.")
         self._data_keys[key_id] = self.keys.unwrap(key_id, wrapped_key)
         return self._data_keys[key_id]

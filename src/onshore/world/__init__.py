@@ -5,6 +5,18 @@ Rule: everything that loads the traffic engine or the camera runs in child proce
 
 from onshore.world.fleet import record_fleet
 from onshore.world.jobs import PolicySpec, RolloutJob, suite, training_jobs
+from onshore.world.pictures import birdseye, birdseye_pictures, camera_pictures
 from onshore.world.running import collect_takeovers, run_jobs
 
-__all__ = ["PolicySpec", "RolloutJob", "collect_takeovers", "record_fleet", "run_jobs", "suite", "training_jobs"]
+__all__ = [
+    "PolicySpec",
+    "RolloutJob",
+    "birdseye",
+    "birdseye_pictures",
+    "camera_pictures",
+    "collect_takeovers",
+    "record_fleet",
+    "run_jobs",
+    "suite",
+    "training_jobs",
+]

@@ -69,7 +69,7 @@ def town_camera(camera: Camera, ground: Ground, furniture: Furniture, sky: tuple
     return made
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
 def _render(eyes, fixed, vehicles, own, lens, sky, pixels, starts, sizes, origin, frames):  # type: ignore[no-untyped-def]
     height, width = frames.shape[1], frames.shape[2]
     depth = np.empty((height, width), np.float32)
@@ -92,7 +92,7 @@ def _render(eyes, fixed, vehicles, own, lens, sky, pixels, starts, sizes, origin
         _draw_ground(x, y, cos, sin, lens, sky, depth, pixels, starts, sizes, origin, frames[index])
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(fastmath=True, error_model="numpy", cache=True)
 def _visible(fixed, vehicles, own, x, y, cos, sin, order, near):  # type: ignore[no-untyped-def]
     """Indices of the nearest boxes in front of the eye, near ones first (insertion sort: lists are short)."""
     count = 0
@@ -117,7 +117,7 @@ def _visible(fixed, vehicles, own, x, y, cos, sin, order, near):  # type: ignore
     return count
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(fastmath=True, error_model="numpy", cache=True)
 def _screen_box(row, x, y, cos, sin, lens, width, height):  # type: ignore[no-untyped-def]
     """(first column, last, first row, last, nearest depth) a box may cover; last < first when it covers nothing."""
     cb, sb = math.cos(row[6]), math.sin(row[6])
@@ -144,7 +144,7 @@ def _screen_box(row, x, y, cos, sin, lens, width, height):  # type: ignore[no-un
     return int(u0), int(u1) if u1 >= u0 else -1, int(v0), int(v1) if v1 >= v0 else -1, nearest
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(fastmath=True, error_model="numpy", cache=True)
 def _draw_box(row, x, y, cos, sin, lens, depth, columns, frame):  # type: ignore[no-untyped-def]
     """Slab test per pixel, separated: a column's entry into the two upright slabs, a row's into the flat one."""
     height, width = depth.shape
@@ -180,7 +180,7 @@ def _draw_box(row, x, y, cos, sin, lens, depth, columns, frame):  # type: ignore
                 _shade(row, face, oz + enter * up, oy + enter * columns[2, u], enter, frame[v, u])
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(fastmath=True, error_model="numpy", cache=True)
 def _shade(row, face, up, across, enter, pixel):  # type: ignore[no-untyped-def]
     """face: 1 rear, -1 front, 0 side, 2 top; `up`, `across`: the hit point from the box's centre."""
     mode = row[10]
@@ -203,7 +203,7 @@ def _shade(row, face, up, across, enter, pixel):  # type: ignore[no-untyped-def]
     pixel[0], pixel[1], pixel[2] = np.uint8(min(red, 255.0)), np.uint8(min(green, 255.0)), np.uint8(min(blue, 255.0))
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(fastmath=True, error_model="numpy", cache=True)
 def _draw_ground(x, y, cos, sin, lens, sky, depth, pixels, starts, sizes, origin, frame):  # type: ignore[no-untyped-def]
     """Ground and sky where no box was drawn: bilinear in the level whose cells match the pixel's footprint."""
     height, width = depth.shape

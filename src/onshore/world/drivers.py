@@ -86,7 +86,8 @@ def wanted_speeds(roads: Roads, speed_mps: float, accel_mps2: float) -> NDArray[
     """Target speeds of a driver who goes on accelerating as the engine asked, within its limits."""
     low, high = roads.expert["accel_mps2"]
     top = roads.town["speed_limit_mps"] * roads.expert["speed_over_limit"]
-    return np.clip(speed_mps + min(max(accel_mps2, low), high) * np.array(SPEED_TIMES_S), 0.0, top)
+    wanted = speed_mps + min(max(accel_mps2, low), high) * np.array(SPEED_TIMES_S)
+    return np.asarray(np.clip(wanted, 0.0, top), np.float64)
 
 
 def make_driver(spec: PolicySpec, world: TownWorld, camera: Camera) -> Driver:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,7 +160,7 @@ def _guide(traffic, town, name: str) -> tuple[float, float, float]:  # type: ign
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path) -> dict[str, NDArray[np.generic]]:
+def _load(path: Path) -> dict[str, NDArray[Any]]:
     with np.load(path) as log:
         return {name: log[name] for name in log.files}
 

@@ -98,7 +98,7 @@ def _hang_light(town: Town, head: Head, rows: list[tuple[float, ...]]) -> list[t
     rows.append(_box(place, style.height_m, (0.15, wide, high), yaw, style.housing))
     rows.append(_box(pole, top / 2, (0.12, 0.12, top / 2), yaw, style.pole))
     rows.append(_box((pole + place) / 2, top, (0.1, float(np.hypot(*(pole - place))) / 2, 0.1), yaw, style.pole))
-    lamps = []
+    lamps: list[tuple[float, ...]] = []
     for position, colour in zip((1, 0, -1), LAMP_COLOURS, strict=True):
         step = position * style.lamp_step_m
         sideways, upwards = (0.0, step) if style.stack == "vertical" else (step, 0.0)

@@ -6,6 +6,7 @@ Rule: both rasters are drawn from the same lanes in one pass order: verge, aspha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -77,7 +78,8 @@ def _mips(picture: Bytes) -> tuple[Bytes, NDArray[np.int64], NDArray[np.int64]]:
     levels = [picture]
     for _ in range(LEVELS - 1):
         last = levels[-1]
-        levels.append(cv2.resize(last, (last.shape[1] // 2, last.shape[0] // 2), interpolation=cv2.INTER_AREA))
+        half = (last.shape[1] // 2, last.shape[0] // 2)
+        levels.append(np.asarray(cv2.resize(last, half, interpolation=cv2.INTER_AREA), np.uint8))
     sizes = np.array([level.shape[0] for level in levels], np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes**2)[:-1]]).astype(np.int64)
     return np.concatenate([level.reshape(-1, 3) for level in levels]), starts, sizes
@@ -92,7 +94,8 @@ class _Canvas:
         noise = rng.integers(-18, 18, (size // 32, size // 32), dtype=np.int16).astype(np.float32)
         grass = noise[..., None] + np.array(town.roads.looks["grass"], np.float32)
         coarse = cv2.resize(np.clip(grass, 0, 255).astype(np.uint8), (size // 4, size // 4))
-        self.picture: Bytes = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_NEAREST)
+        enlarged = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_NEAREST)
+        self.picture: Bytes = np.asarray(enlarged, np.uint8)
         cells = int(size * CELL_M / MEANING_CELL_M)
         self.kind: Bytes = np.zeros((cells, cells), np.uint8)
         self.direction: Bytes = np.full((cells, cells), NO_DIRECTION, np.uint8)
@@ -155,7 +158,7 @@ class _Canvas:
 def _quads(xy: Floats, width_m: float) -> list[tuple[Floats, float]]:
     """The line's segments as rectangles that overlap a little, with their directions in degrees."""
     quads = []
-    for a, b in zip(xy[:-1], xy[1:], strict=True):
+    for a, b in pairwise(xy):
         length = float(np.hypot(*(b - a)))
         if length < 0.05:
             continue

@@ -52,7 +52,9 @@ class Navigation:
         self._index = self._at[town.roads.car_lanes[-1]]
         self._start_m = self._along(self._reference, self._index, front_xy)
         self._all = [self.lines.get(lane) or route_line(town, edges, lane) for lane in range(len(town.roads.lanes))]
-        self._all_at = [int(np.argmin(np.hypot(*(line.xy_N2[: line.streets[0][1] + 1] - front_xy).T))) for line in self._all]
+        self._all_at = [
+            int(np.argmin(np.hypot(*(line.xy_N2[: line.streets[0][1] + 1] - front_xy).T))) for line in self._all
+        ]
         self.passed: list[int] = []
         self.off_m = 0.0
 

@@ -157,7 +157,7 @@ class Workers:
 
     def _start(self) -> _Child:
         mine, theirs = socket.socketpair()
-        complaints = tempfile.TemporaryFile()
+        complaints = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         numba_cache = self.cache_dir / "numba"
         numba_cache.mkdir(parents=True, exist_ok=True)
         source = str(Path(onshore.__file__).parent.parent)

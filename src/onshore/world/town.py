@@ -100,7 +100,7 @@ class Town:
     @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
         points = np.concatenate([lane.xy_N2 for edge in self.edges.values() for lane in edge.lanes])
-        return (*points.min(0), *points.max(0))  # type: ignore[return-value]
+        return (*points.min(0), *points.max(0))
 
     def _heads(self) -> list[Head]:
         heads = []
