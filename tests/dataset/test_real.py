@@ -31,6 +31,8 @@ def test_recorded_drives_become_windows(tmp_path: Path) -> None:
     assert view.focal_px > 100  # the recordings' camera is much narrower than the network's own view
     row = freeze(center, "recorded", view=view)
     assert (row.drives, row.train_drives, row.held_out_drives, row.synthetic) == (2, 1, 1, False)
+    sources = manifest.show(center, row.id)["proxies"][0]["sources"]
+    assert sources["pose"] == "integrated" and sources["camera"] == "assumed"
     for split in ("train", "held_out"):
         windows = load_windows(center, row.id, WindowSpec(view=view), split)
         assert len(windows) > 10

@@ -13,10 +13,12 @@ from typing import Any
 
 from onshore.bundle.inputs import View
 from onshore.clip import find
+from onshore.clip.motion import motion
 from onshore.core.digest import canonical_json, check_id, record_digest
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, UsageError
 from onshore.core.label import Artifact
 from onshore.core.progress import Progress, silent
+from onshore.core.recording import ClipRef
 from onshore.dataset.proxy import CRF, GOP_FRAMES, PROXY_VERSION, RATE_HZ, Proxy, build_proxy, fitting_view, front_video
 from onshore.dataset.split import HELD_OUT, TRAIN, split_drives
 from onshore.dataset.windows import Windows, WindowSpec, build_windows, read_takeovers
@@ -257,7 +259,7 @@ def _freeze(
         "drives": [{"id": d, "place": places[d], "split": splits[d]} for d in sorted(splits)],
         "proxies": [
             {"id": proxies[s].id, "segment": s, "drive": wanted[s]}
-            | {name: proxies[s].meta[name] for name in ("frames", "shown_share")}
+            | {name: proxies[s].meta[name] for name in ("frames", "shown_share", "sources")}
             for s in sorted(proxies)
         ],
         "takeovers": [{"id": artifact.id, "bytes": artifact.size_bytes} for artifact in extra],
@@ -347,7 +349,13 @@ def _proxy(center: Center, segment: Mapping[str, Any], view: View) -> Artifact:
             derive([source.label], kind="proxy"),
             name=f"proxy-{segment['id']}",
             parents=[source.id],
-            meta={"frames": len(proxy.video.packets), "shown_share": proxy.shown_share, "segment": segment["id"]},
+            meta={
+                "segment": segment["id"],
+                "frames": len(proxy.video.packets),
+                "shown_share": proxy.shown_share,
+                # what the labels rest on: measured poses, or poses integrated from speed and yaw rate
+                "sources": motion(proxy.signals, proxy.vehicle).sources | {"camera": proxy.camera_source},
+            },
             key=segment["drive"],
         )
         return {"artifact": artifact.id}
@@ -435,6 +443,11 @@ def _contradictions(manifest: Mapping[str, Any]) -> list[str]:
         f"clip {clip['id']}: its split is not that of its drive."
         for clip in manifest["clips"]
         if splits.get(clip["drive"]) != clip["split"]
+    ]
+    problems += [
+        f"clip {clip['id']}: it is not the digest of its segment and times."
+        for clip in manifest["clips"]
+        if ClipRef(segment_id=clip["segment"], start_ns=clip["start_ns"], end_ns=clip["end_ns"]).id != clip["id"]
     ]
     problems += [f"clip {c['id']}: its segment has no proxy." for c in manifest["clips"] if c["segment"] not in known]
     if manifest["counts"] != _counts(manifest):
