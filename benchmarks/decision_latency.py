@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import cedarpy
@@ -116,7 +117,7 @@ def main() -> None:
         "met": ours["median_us"] <= TARGET_US,
         "allowed_share": round(allowed / len(asked), 3),
         "peer": {
-            "name": f"cedarpy {cedarpy.__version__ if hasattr(cedarpy, '__version__') else ''} from text",
+            "name": f"cedarpy {version('cedarpy')} from text",
             **theirs,
         },
         "peer_over_ours": round(theirs["median_us"] / ours["median_us"], 2),
