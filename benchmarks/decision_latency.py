@@ -62,6 +62,7 @@ def questions(count: int) -> list[Request]:
                 recipient_region="us" if action == "export" else None,
                 purpose="adaptation",
                 permit=permit if action == "export" else None,
+                now_s=1_800_000_000,
             )
         )
     return made

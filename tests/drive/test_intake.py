@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +161,24 @@ def test_each_bad_file_has_one_reason_and_the_rest_arrives(center: Center, fleet
     assert len(drive.add(center, fleet.root).quarantined) == len(center.quarantine_list()) == 11
 
 
+def test_a_mended_file_leaves_quarantine(center: Center, fleet: Fleet) -> None:
+    path = fleet.mcap("a/0.mcap")
+    whole = path.read_bytes()
+    damaged(path, 0.5)
+    assert codes(drive.add(center, fleet.root)) == {"0.mcap": "corrupt"}
+    path.write_bytes(whole)
+    assert drive.add(center, fleet.root).segments == 1
+    assert center.quarantine_list() == []
+
+
+def test_a_rig_that_does_not_fit_its_pictures(center: Center, fleet: Fleet) -> None:
+    source = fleet.recording()
+    wrong = replace(source.rig.cameras[0], width_px=640)
+    fleet.mcap("a.mcap", rig=replace(source.rig, cameras=(wrong,)))
+    fleet.mcap("b.mcap", rig=replace(source.rig, cameras=()), drive_key="tuesday")
+    assert codes(drive.add(center, fleet.root)) == {"a.mcap": "bad_config", "b.mcap": "bad_config"}
+
+
 def test_a_flipped_byte_in_a_video_is_no_frame_lost_in_silence(center: Center, fleet: Fleet) -> None:
     """Either every frame arrives or the file is told damaged; never fewer frames."""
     video = fleet.table("a/x", frames=20).with_suffix(".mp4")
@@ -303,6 +323,61 @@ def test_two_processes_give_the_same_digests(center: Center, fleet: Fleet, tmp_p
     two = drive.add(other := new_center(tmp_path, "other", seed=1), fleet.root, workers=2)
     assert identities(other) == identities(center) and len(identities(center)) == 3
     assert codes(one) == codes(two) == {"9.mcap": "corrupt"}
+
+
+def test_a_worker_that_dies_takes_nothing_with_it(center: Center, fleet: Fleet, tmp_path: Path) -> None:
+    for index in range(4):
+        fleet.mcap(f"{index}.mcap", segment_index=index, start_s=50.0 + 10 * index)
+    drive.add(center, fleet.root)
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        while not multiprocessing.active_children():
+            time.sleep(0.01)
+        victim = multiprocessing.active_children()[0]
+        time.sleep(0.3)
+        victim.kill()
+        killed.append(victim.pid or 0)
+
+    reaper = threading.Thread(target=kill_one)
+    reaper.start()
+    other = new_center(tmp_path, "other", seed=1)
+    report = drive.add(other, fleet.root, workers=2)
+    reaper.join()
+    assert killed and report.quarantined == []
+    assert identities(other) == identities(center)
+
+
+def test_workers_do_not_outlive_a_killed_parent(fleet: Fleet, tmp_path: Path) -> None:
+    for index in range(6):
+        fleet.mcap(f"{index}.mcap", segment_index=index, start_s=50.0 + 10 * index, frames=60)
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED.replace("Path(sys.argv[3])", "Path(sys.argv[3]), workers=2"))
+    arguments = [sys.executable, str(script), str(tmp_path / "k"), str(tmp_path / "k-keys"), str(fleet.root)]
+    child = subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": str(Path(onshore.__file__).parents[1])})
+    while child.poll() is None and _blobs(tmp_path / "k") < 1:
+        time.sleep(0.01)
+    workers = _children(child.pid)
+    child.kill()
+    child.wait()
+    assert workers
+    deadline = time.monotonic() + 20
+    while any(_alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_alive(pid) for pid in workers)
+
+
+def _children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in found.read_text().split()] if found.exists() else []
+
+
+def _alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 KILLED = """

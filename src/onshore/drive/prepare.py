@@ -129,7 +129,10 @@ def check(recording: Recording, subject: str) -> None:
             )
     if not any(video.packets for video in recording.videos):
         raise InputError("damaged_video", subject, "it carries no picture of a camera.")
+    described = {camera.name for camera in recording.rig.cameras}
     for video in recording.videos:
+        if video.packets and video.camera not in described:
+            raise InputError("bad_config", f"{subject} camera {video.camera!r}", "the file's rig does not describe it.")
         times = video.t_ns
         if len(times) and (times[0] < 0 or bool((np.diff(times) <= 0).any())):
             raise InputError(
@@ -225,7 +228,10 @@ def _short_text(value: Any) -> bool:
 
 def _anonymised(recording: Recording, anonymiser: Anonymiser) -> tuple[tuple[Video, ...], list[Proof]]:
     proofs: list[Proof] = []
-    videos = tuple(encode(video.camera, _redacted(video, anonymiser, proofs)) for video in recording.videos)
+    videos = tuple(
+        encode(video.camera, _redacted(video, recording.rig.camera(video.camera), anonymiser, proofs))
+        for video in recording.videos
+    )
     for before, after in zip(recording.videos, videos, strict=True):
         if len(before.packets) != len(after.packets):
             raise InputError(
@@ -234,9 +240,16 @@ def _anonymised(recording: Recording, anonymiser: Anonymiser) -> tuple[tuple[Vid
     return videos, proofs
 
 
-def _redacted(video: Video, anonymiser: Anonymiser, proofs: list[Proof]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _redacted(
+    video: Video, camera: Camera, anonymiser: Anonymiser, proofs: list[Proof]
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Anonymised frames in order of time, cut to even sides."""
+    expected = (camera.height_px // 2 * 2, camera.width_px // 2 * 2)
     for portion in _portions(video):
+        height, width = portion[0][1].shape[:2]
+        if (height, width) != expected:
+            advice = f"the rig says {camera.width_px}x{camera.height_px}, the pictures are {width}x{height}."
+            raise InputError("bad_config", f"camera {camera.name!r}", advice)
         clean, proof = anonymiser.redact(np.stack([frame for _, frame in portion]))
         proofs.append(proof)
         yield from ((t_ns, frame) for (t_ns, _), frame in zip(portion, clean, strict=True))

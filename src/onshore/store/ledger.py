@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,8 +134,11 @@ class Ledger:
         """The acknowledged state. Errors: CorruptError `ledger_broken` when its signature does not verify."""
         return Checkpoint.parse(self._read(CHECKPOINT), self._origin, self._signer.public_key())
 
-    def verify(self) -> LedgerReport:
-        """Recompute everything from the bytes in the folder; every problem is named."""
+    def verify(self, witness: Path | None = None) -> LedgerReport:
+        """Recompute everything from the bytes in the folder; every problem is named.
+
+        witness: a copy of `checkpoint` that somebody outside kept; the log must still begin with what it signed.
+        """
         with locked(self._lock):
             try:
                 head = self.head()
@@ -142,7 +146,21 @@ class Ledger:
                 return LedgerReport(ok=False, size=0, root="", problems=[str(fault)])
             problems = self._strangers() + self._tail_problems(head)
             problems += [] if problems else self._entry_problems(head)
+            problems += self._witness_problems(head, witness) if witness else []
         return LedgerReport(ok=not problems, size=head.size, root=head.root().hex(), problems=problems)
+
+    def _witness_problems(self, head: Checkpoint, path: Path) -> list[str]:
+        try:
+            kept = Checkpoint.parse(path.read_bytes(), self._origin, self._signer.public_key())
+        except OSError as fault:
+            raise NotFoundError(path, "name a file with the checkpoint that the witness kept.") from fault
+        except CorruptError:
+            return [f"{path.name}: not a checkpoint that this center signed"]
+        if kept.size > head.size:
+            return [f"the witness saw {kept.size} entries, the log has {head.size}: it was cut back"]
+        if frontier_of(islice(self._leaves(head), kept.size))[0] != kept.frontier:
+            return [f"the first {kept.size} entries are not those that the witness saw: history was rewritten"]
+        return []
 
     def inclusion(self, index: int) -> tuple[list[str], Checkpoint]:
         """The proof (hex, nearest first) that entry `index` is in the log of the checkpoint returned with it."""
