@@ -133,10 +133,18 @@ def test_batches_follow_from_seed_and_number_alone(windows: Windows) -> None:
     arguments: dict[str, Any] = {"batch": 16, "seed": 3, "perturb": Perturb()}
     whole = list(batches(windows, steps=4, **arguments))
     parts = [b for first in (0, 2) for b in batches(windows, steps=2, first_step=first, **arguments)]
+    unhurried = list(batches(windows, steps=4, prefetch=0, **arguments))
+    assert all(np.array_equal(a.frames_BTCHW, b.frames_BTCHW) for a, b in zip(whole, unhurried, strict=True))
     other = next(batches(windows, batch=16, steps=1, seed=4, perturb=Perturb()))
     for one, two in zip(whole, parts, strict=True):
         assert all(np.array_equal(getattr(one, name), getattr(two, name)) for name in vars(one))
     assert not np.array_equal(whole[0].frames_BTCHW, other.frames_BTCHW)
+
+
+def test_an_error_in_the_thread_reaches_the_caller(windows: Windows) -> None:
+    broken = replace(windows, mount_M2=windows.mount_M2[:0])
+    with pytest.raises(IndexError):
+        list(batches(broken, batch=4, steps=3, seed=0, takeover_share=0.0))
 
 
 def test_threads_change_nothing(pair: list[Proxy], windows: Windows) -> None:

@@ -8,7 +8,9 @@ Letters: B batch, T frames or speed times, C colours, H rows, W columns, K path 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,23 +43,43 @@ def batches(
     perturb: Perturb | None = None,
     takeover_share: float | None = None,
     first_step: int = 0,
+    prefetch: int = 2,
 ) -> Iterator[Batch]:
     """Batches `first_step` to `first_step + steps` of a seed, drawn with replacement by weight.
 
     takeover_share: the share of draws that takes an on-policy sample where there are any; None draws from windows and
-    takeovers together by their weights. Raises InputError `empty_input` when there is nothing to draw.
+    takeovers together by their weights. prefetch: batches made ahead in a thread while the caller computes; it changes
+    nothing but the time. Raises InputError `empty_input` when there is nothing to draw.
     """
     if batch < 1 or (takeover_share is not None and not 0 <= takeover_share <= 1):
         raise InputError("bad_config", "batches", "a batch holds at least one sample; a share lies in 0..1.")
     if len(windows) + len(windows.takeovers) == 0:
         raise InputError("empty_input", "windows", "this split has no window with a label; add drives or clips.")
     likelihood = np.cumsum(_likelihood(windows, takeover_share))
-    for step in range(first_step, first_step + steps):
+
+    def make(step: int) -> Batch:
         random = np.random.default_rng([seed, step])
         drawn = np.searchsorted(likelihood, random.random(batch) * likelihood[-1], side="right")
         drawn = np.minimum(drawn, len(likelihood) - 1)
         lateral, yaw = (perturb or Perturb(share=0.0)).draw(random, batch)
-        yield take(windows, drawn, lateral_B=lateral, yaw_B=yaw)
+        return take(windows, drawn, lateral_B=lateral, yaw_B=yaw)
+
+    yield from _ahead(make, range(first_step, first_step + steps), prefetch)
+
+
+def _ahead(make: Callable[[int], Batch], steps: range, prefetch: int) -> Iterator[Batch]:
+    """The batches of `steps` in order, up to `prefetch` of them made before they are asked for."""
+    if prefetch < 1:
+        yield from map(make, steps)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        waiting: deque[Future[Batch]] = deque()
+        for step in steps:
+            waiting.append(pool.submit(make, step))
+            if len(waiting) > prefetch:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def in_order(windows: Windows, batch: int = 256) -> Iterator[Batch]:
