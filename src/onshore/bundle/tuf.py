@@ -44,6 +44,14 @@ CLAUSES = {"root": "5.3", "timestamp": "5.4", "snapshot": "5.5", "targets": "5.6
 #: A root this close to its end is renewed with the next publication.
 RENEW_ROOT_BEFORE = timedelta(days=30)
 OWN_CLAUSE = "onshore release rules"
+RULES = {
+    "expired": "a signature counts for its time",
+    "rollback": "offers only get newer",
+    "tampered": "bytes are those that were signed",
+    "bad_signature": "only trusted keys sign",
+    "not_found": "an offer is whole",
+    "wrong_region": "a release drives only in its region",
+}
 _BASE = "repository:/"
 
 
@@ -511,39 +519,41 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _refusal_for(problem: Exception, asked: str, repo: Path, trust: Trust) -> Refusal:
-    """Name what python-tuf found."""
+    """Name what python-tuf found; its own words stand in the remedy."""
     from tuf.api import exceptions
 
     role = next((role for role in ROLES if asked.endswith(f"{role}.json")), "target")
     match problem:
         case exceptions.ExpiredMetadataError():
-            return _refuse("expired", asked, str(problem), role, "its time has passed; fetch a fresh release.")
+            code, advice = "expired", "its time has passed; fetch a fresh release."
         case exceptions.BadVersionNumberError():
-            return _refuse("rollback", asked, str(problem), role, "an older offer than one already seen is not taken.")
+            code, advice = "rollback", "something newer was seen already; fetch the latest release."
         case exceptions.UnsignedMetadataError():
-            return _refusal_for_signature(problem, asked, role, repo, trust)
+            code, advice = _bad_signature(asked, role, repo, trust)
         case exceptions.DownloadHTTPError():
-            return _refuse("not_found", asked, str(problem), role, "the repository is not whole; fetch it again.")
-    return _refuse("tampered", asked, str(problem), role, "it does not match its signed description; fetch it again.")
+            code, advice = "not_found", "the repository is not whole; fetch it again."
+        case _:
+            code, advice = "tampered", "it does not match its signed description; fetch it again."
+    return _refuse(code, asked, RULES[code], role, f"{problem}: {advice}")
 
 
-def _refusal_for_signature(problem: Exception, asked: str, role: str, repo: Path, trust: Trust) -> Refusal:
+def _bad_signature(asked: str, role: str, repo: Path, trust: Trust) -> tuple[str, str]:
     """A signature by a known key that fails means damaged bytes; none by a known key means another signer."""
     from tuf.api.metadata import Root
 
-    with contextlib.suppress(OSError, OnshoreError, KeyError):
+    with contextlib.suppress(OSError, OnshoreError, KeyError, ValueError):
         history = sorted((trust.metadata_dir / "root_history").glob("*.root.json"), key=_version_of)
         root: Root = _metadata(history[-1].read_bytes(), Root.type, asked).signed
         signatures = json.loads((repo / asked).read_bytes())["signatures"]
         if {entry["keyid"] for entry in signatures} & set(root.roles[role].keyids):
-            return _refuse(
-                "tampered", asked, str(problem), role, "its bytes are not those that were signed; fetch it again."
-            )
+            return "tampered", "its bytes are not those that were signed; fetch it again."
     claimed = (offered_index(repo) or {}).get("region")
     if claimed not in (None, trust.region):
-        advice = f"it says it is for {claimed!r} and {trust.region!r} did not sign it; get this region's release."
-        return _refuse("wrong_region", asked, str(problem), role, advice)
-    return _refuse("bad_signature", asked, str(problem), role, "no key that this car trusts signed it.")
+        return (
+            "wrong_region",
+            f"it says it is for {claimed!r}, this car is in {trust.region!r}; get that region's release.",
+        )
+    return "bad_signature", "no key that this car trusts signed it; get the release from the car's own center."
 
 
 def _refuse(code: str, subject: object, rule: str, role: str, remedy: str) -> Refusal:
