@@ -213,3 +213,29 @@ def test_nothing_leaves_while_the_ledger_does_not_verify(shore: Shore) -> None:
     with pytest.raises(CorruptError) as caught:
         border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
     assert caught.value.code == "ledger_broken" and not shore.outside.exists()
+
+
+def _race(root: str, permit: str, out: str) -> str:
+    from onshore.core.errors import RefusedError as Refused
+    from onshore.store import Center
+
+    center = Center.open(root)
+    center.pack.law["export"] = {"budget": {"exports": 1}}
+    try:
+        border.export(center, border.permitting.verified(center, permit).permit.artifact, permit=permit, out_dir=out)
+        return "left"
+    except Refused as refused:
+        return refused.code
+    finally:
+        center.close()
+
+
+def test_two_exports_at_once_do_not_share_one_budget(shore: Shore) -> None:
+    import multiprocessing
+
+    first, second = shore.permit(), shore.permit(shore.metrics)
+    shore.center.close()
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        root = str(shore.center.root)
+        answers = pool.starmap(_race, [(root, first, str(shore.outside)), (root, second, str(shore.outside))])
+    assert sorted(answers) == ["left", "limit_exceeded"]
