@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from border.conftest import Shore, build, network, safetensors
 from onshore import border
 from onshore.border import canonical
 from onshore.core.digest import blob_id, sha256_hex
 from onshore.core.errors import CorruptError, NotFoundError, RefusedError
+from onshore.core.label import Label
+from onshore.residency import derive
 
 
 def refused(call, code: str) -> str:  # type: ignore[no-untyped-def]
@@ -239,3 +242,17 @@ def test_two_exports_at_once_do_not_share_one_budget(shore: Shore) -> None:
         root = str(shore.center.root)
         answers = pool.starmap(_race, [(root, first, str(shore.outside)), (root, second, str(shore.outside))])
     assert sorted(answers) == ["left", "limit_exceeded"]
+
+
+def test_a_dataset_of_many_parts_is_judged_whole(shore: Shore) -> None:
+    center = shore.center
+    parts = [center.put(f"{i}".encode(), Label(region="us", kind="proxy"), name="part").id for i in range(150)]
+    dataset = center.put(b"[1]", derive([shore.dataset.label], kind="dataset"), parents=[*parts, shore.dataset.id])
+    label = derive([dataset.label], kind="weights", retention="model")
+    weights = center.put(safetensors(network(9)), label, name="wide", parents=[dataset.id], meta=shore.weights.meta)
+    assert border.check(center, "wide", "cn", permit=shore.permit(weights)).refusal is None
+    with center.db.begin() as connection:
+        row = {"l": json.dumps(Label(region="us", kind="segment").as_record()), "i": shore.segment.id}
+        connection.execute(sa.text("update artifacts set label=:l where id=:i"), row)
+    refusal = border.check(center, "wide", "cn").refusal
+    assert refusal is not None and refusal.rule == "lineage"
