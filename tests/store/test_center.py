@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onshore.core.digest import blob_id
-from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, RefusedError, UsageError
+from onshore.core.digest import blob_id, sha256_hex
+from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, Refusal, RefusedError, UsageError
 from onshore.core.label import Label
 from onshore.residency import Attestation, Rules, derive
 from onshore.store import Center, cipher, files, state
@@ -288,6 +288,14 @@ def test_refusals_are_in_the_ledger(center: Center) -> None:
     last = list(center.ledger.entries())[-1]
     assert last.kind == "refusal" and last.body["code"] == "out_of_region" == caught.value.refusal.code
     assert "operator" not in str(last.body), "the ledger names people by salted ids only"
+
+
+def test_the_ledger_holds_no_names_and_no_paths(center: Center) -> None:
+    told = Refusal(code="unlabelled", subject="export /home/alice/drive 7.mp4", rule="labelled", clause="c", remedy="r")
+    with pytest.raises(RefusedError, match="alice"):
+        center.refuse(told)
+    text = (center.root / "ledger/entries.jsonl").read_text(encoding="utf8")
+    assert "alice" not in text and "operator" not in text and sha256_hex(told.subject.encode()) in text
 
 
 def test_raw_lies_in_the_sealed_zone_only(center: Center) -> None:

@@ -11,6 +11,7 @@ import io
 import json
 import mmap
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -281,7 +282,7 @@ class Center:
     def refuse(self, refusal: Refusal) -> None:
         """Write a refusal to the ledger and raise it."""
         actor = salted_id(self.keys.salt, "person", self.actor)
-        record = {"code": refusal.code, "rule": refusal.rule, "subject": refusal.subject[:200], "actor": actor}
+        record = {"code": refusal.code, "rule": refusal.rule, "subject": _impersonal(refusal.subject), "actor": actor}
         self.ledger.append("refusal", record)
         raise RefusedError(refusal)
 
@@ -577,6 +578,11 @@ class SealedZone:
         self._center.check("read", _artifact(row).label, purpose="anonymise", artifact=artifact_id)
         self._center.ledger.append("unseal", {"artifact": artifact_id, "purpose": "anonymise"})
         return self._center._plaintext(artifact_id, row.key_id)
+
+
+def _impersonal(subject: str) -> str:
+    """A subject made of ids and plain words as it is; anything else (a path, a name) by its digest: the ledger is forever."""
+    return subject if re.fullmatch(r"[a-z0-9 ,_-]{0,400}", subject) else f"sha256-{sha256_hex(subject.encode())}"
 
 
 def _settled_id(scratch: Path, seeded: bytes | None) -> str:

@@ -145,8 +145,9 @@ class Ledger:
             except CorruptError as fault:
                 return LedgerReport(ok=False, size=0, root="", problems=[str(fault)])
             problems = self._strangers() + self._tail_problems(head)
-            problems += [] if problems else self._entry_problems(head)
-            problems += self._witness_problems(head, witness) if witness else []
+        # What was signed does not change any more: it is read without holding up those who append.
+        problems += [] if problems else self._entry_problems(head)
+        problems += self._witness_problems(head, witness) if witness else []
         return LedgerReport(ok=not problems, size=head.size, root=head.root().hex(), problems=problems)
 
     def _witness_problems(self, head: Checkpoint, path: Path) -> list[str]:
