@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from border.conftest import Shore, build, network, safetensors
 from onshore import border
 from onshore.border import canonical
 from onshore.core.digest import blob_id, sha256_hex
 from onshore.core.errors import CorruptError, NotFoundError, RefusedError
+from onshore.core.label import Label
+from onshore.residency import derive
 
 
 def refused(call, code: str) -> str:  # type: ignore[no-untyped-def]
@@ -213,3 +216,43 @@ def test_nothing_leaves_while_the_ledger_does_not_verify(shore: Shore) -> None:
     with pytest.raises(CorruptError) as caught:
         border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
     assert caught.value.code == "ledger_broken" and not shore.outside.exists()
+
+
+def _race(root: str, permit: str, out: str) -> str:
+    from onshore.core.errors import RefusedError as Refused
+    from onshore.store import Center
+
+    center = Center.open(root)
+    center.pack.law["export"] = {"budget": {"exports": 1}}
+    try:
+        border.export(center, border.permitting.verified(center, permit).permit.artifact, permit=permit, out_dir=out)
+        return "left"
+    except Refused as refused:
+        return refused.code
+    finally:
+        center.close()
+
+
+def test_two_exports_at_once_do_not_share_one_budget(shore: Shore) -> None:
+    import multiprocessing
+
+    first, second = shore.permit(), shore.permit(shore.metrics)
+    shore.center.close()
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        root = str(shore.center.root)
+        answers = pool.starmap(_race, [(root, first, str(shore.outside)), (root, second, str(shore.outside))])
+    assert sorted(answers) == ["left", "limit_exceeded"]
+
+
+def test_a_dataset_of_many_parts_is_judged_whole(shore: Shore) -> None:
+    center = shore.center
+    parts = [center.put(f"{i}".encode(), Label(region="us", kind="proxy"), name="part").id for i in range(150)]
+    dataset = center.put(b"[1]", derive([shore.dataset.label], kind="dataset"), parents=[*parts, shore.dataset.id])
+    label = derive([dataset.label], kind="weights", retention="model")
+    weights = center.put(safetensors(network(9)), label, name="wide", parents=[dataset.id], meta=shore.weights.meta)
+    assert border.check(center, "wide", "cn", permit=shore.permit(weights)).refusal is None
+    with center.db.begin() as connection:
+        row = {"l": json.dumps(Label(region="us", kind="segment").as_record()), "i": shore.segment.id}
+        connection.execute(sa.text("update artifacts set label=:l where id=:i"), row)
+    refusal = border.check(center, "wide", "cn").refusal
+    assert refusal is not None and refusal.rule == "lineage"

@@ -115,31 +115,41 @@ def explain(refusal: Refusal | Mapping[str, Any] | str, pack: RegionPack | None 
 
     pack: adds the names of that region's policy. Errors: UsageError when nobody knows the name.
     """
-    record = refusal.as_record() if isinstance(refusal, Refusal) else refusal
-    if isinstance(record, Mapping):
-        name, code = str(record.get("rule", "")), str(record.get("code", ""))
-        known = {} if name in RULES and not record.get("clause") else record
+    known: Mapping[str, Any] = {}
+    if isinstance(refusal, str):
+        name, code = _RULE_OF.get(refusal, refusal), refusal if refusal in ERROR_CODES else ""
     else:
-        name, code, known = record, record, {}
-    text = _texts(pack).get(name) or _of_code(code, pack)
-    if text is None and not known.get("clause"):
-        raise UsageError(f"refusal {name or code!r}", f"known rules are {', '.join(sorted(_texts(pack)))}.")
-    answer = {"rule": str(known.get("rule") or name), "code": code or name}
-    answer["clause"] = str(known.get("clause") or (text.clause if text else ""))
-    answer["remedy"] = str(known.get("remedy") or (text.remedy if text else ""))
-    return {**answer, "meaning": ERROR_CODES.get(code, ""), "note": NOT_ADVICE}
-
-
-def _of_code(code: str, pack: RegionPack | None) -> _Text | None:
-    rules = {
-        "raw_ban": "raw-ban",
-        "unlabelled": "labelled",
-        "permit_invalid": "permit-needed",
-        "no_decision": "default-deny",
+        known = refusal.as_record() if isinstance(refusal, Refusal) else refusal
+        name, code = str(known.get("rule", "")), str(known.get("code", ""))
+    texts = _texts(pack)
+    text = texts.get(name) or texts.get(_RULE_OF.get(code, ""))
+    if text is None and code:
+        text = _Text(clause=ERROR_CODES.get(code, code), remedy="The refusal itself names its rule and what to do.")
+    if text is None:
+        raise UsageError(f"refusal {name!r}", f"known rules are {', '.join(sorted(texts))}.")
+    return {
+        "rule": name,
+        "code": code,
+        "clause": str(known.get("clause") or text.clause),
+        "remedy": str(known.get("remedy") or text.remedy),
+        "meaning": ERROR_CODES.get(code, ""),
+        "note": NOT_ADVICE,
     }
-    rules |= {"not_in_region": "one-exit", "import_refused": "import-gate", "limit_exceeded": "yearly-budget"}
-    rules |= {"not_cleared": "kinds-that-leave", "out_of_region": "in-region", "not_allowed": "asked-from-abroad"}
-    return _texts(pack).get(rules.get(code, ""))
+
+
+#: The rule that usually stands behind a code that somebody types.
+_RULE_OF = {
+    "raw_ban": "raw-ban",
+    "unlabelled": "labelled",
+    "permit_invalid": "permit-needed",
+    "no_decision": "default-deny",
+    "not_in_region": "one-exit",
+    "import_refused": "import-gate",
+    "limit_exceeded": "yearly-budget",
+    "not_cleared": "kinds-that-leave",
+    "out_of_region": "in-region",
+    "not_allowed": "asked-from-abroad",
+}
 
 
 def _texts(pack: RegionPack | None) -> dict[str, _Text]:
