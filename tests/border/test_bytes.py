@@ -232,7 +232,7 @@ def test_a_number_is_never_taken_for_a_vehicle(value: float, whole: int) -> None
 
 def test_plates_and_positions() -> None:
     for text in ("京A·T0000", "沪BD00000", "粤B T0000"):
-        assert [finding.kind for finding in scan.personal(text.encode())] == ["plate"]
+        assert [finding.kind for finding in scan.scan(text.encode())] == ["plate"]
     for text in (
         "39.90420, 116.40740",
         "[116.40740,39.90420]",
@@ -242,9 +242,9 @@ def test_plates_and_positions() -> None:
         "+39.9042+116.4074/",
         "39°54'15\"",
     ):
-        assert {finding.kind for finding in scan.personal(text.encode())} == {"position"}, text
+        assert {finding.kind for finding in scan.scan(text.encode())} == {"position"}, text
     for text in ("score 61.2, low 55.1", "[0.123456, 0.654321]", "plate", '{"latency": 3.14159, "salon": 4.12345}'):
-        assert list(scan.personal(text.encode())) == [], text
+        assert list(scan.scan(text.encode())) == [], text
 
 
 # -- figures ----------------------------------------------------------------------------------------------------------

@@ -90,6 +90,9 @@ def test_the_ledger_line_comes_before_the_file(shore: Shore, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
     assert seen == [1] and not shore.outside.exists()
+    monkeypatch.undo()
+    shore.center.pack.law["export"] = {"budget": {"exports": 1}}  # going on is the same export, not a second one
+    assert border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside).exists()
 
 
 def test_exporting_again_writes_the_same_bytes(shore: Shore) -> None:

@@ -105,12 +105,13 @@ def test_asking_through_the_center(shore: Shore) -> None:
     asked = {"recipient": "Example Cars Inc", "to_region": "cn", "purpose": "base model"}
     row = border.request_permit(center, "model-1", requester="alice", **asked)
     assert row.state == "waiting" and row.tensors == 3 and row.tensors_source == "declared"
-    with pytest.raises(InputError, match="another person"):
-        border.enroll_approver(center, "alice")
+    border.enroll_approver(center, "alice")
+    with pytest.raises(RefusedError, match="does not approve it"):
         border.approve(center, row.id, "alice")
     assert border.approve(center, row.id, "bea").state == "waiting"
-    with pytest.raises(InputError, match="already"):
+    with pytest.raises(RefusedError, match="already"):
         border.approve(center, row.id, "bea")
+    assert [line["rule"] for line in shore.lines("border.refused")] == ["permit-approvers"] * 2
     with pytest.raises(RefusedError):
         border.export(center, "model-1", permit=row.id, out_dir=shore.outside)
     assert border.approve(center, row.id, "chen").approvers == ("bea", "chen")
@@ -204,7 +205,8 @@ def test_editing_the_table_gains_nothing(shore: Shore) -> None:
     other = shore.permit(shore.metrics)
     stolen = permitting.envelope_of(shore.center, other)
     tables_envelope(shore, permit, lambda record: stolen)
-    with pytest.raises(InputError, match="changed"):
+    assert {row["id"]: row["state"] for row in border.permits(shore.center)}[permit] == "tampered"
+    with pytest.raises(RefusedError, match="changed"):
         border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
 
 

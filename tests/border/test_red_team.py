@@ -121,9 +121,9 @@ def test_32_approval_replayed_for_another_recipient(shore: Shore) -> None:
     forged = approval.open_envelope(record)
     forged.payload = forged.payload.replace(b"Example Cars Inc", b"Another Car Firm")
     _store_envelope(shore, permit, forged.to_dict())
-    with pytest.raises(InputError) as caught:
-        export(shore, permit)
-    assert caught.value.code == "permit_invalid"
+    assert refusal(lambda: export(shore, permit)) == ("permit_invalid", "permit-statement")
+    tampered = border.check(shore.center, "model-1", "cn").refusal
+    assert tampered is not None and tampered.rule == "permit-statement"
 
 
 def test_32_approval_replayed_after_expiry(shore: Shore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,7 +338,7 @@ def _without_role(shore: Shore, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _without_scanners(shore: Shore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "scan", lambda data, text=True: [])
+    monkeypatch.setattr(gate, "scan", lambda data: [])
     monkeypatch.setattr(gate, "weight_findings", lambda data: [])
 
 
@@ -390,9 +390,9 @@ def test_an_artifact_whose_label_was_torn_off_does_not_leave(shore: Shore) -> No
     permit = shore.permit()
     with shore.center.db.begin() as connection:
         connection.execute(sa.text("update artifacts set label='{}' where id=:i"), {"i": shore.weights.id})
-    with pytest.raises(InputError) as caught:
-        export(shore, permit)
-    assert caught.value.code == "unlabelled"
+    assert refusal(lambda: export(shore, permit, shore.weights.id)) == ("unlabelled", "labelled")
+    torn = border.check(shore.center, shore.weights.id, "cn")
+    assert torn.refusal is not None and torn.refusal.code == "unlabelled" and torn.entry.body["code"] == "unlabelled"
 
 
 def test_marker_bytes_of_an_original_never_appear_outside(shore: Shore) -> None:

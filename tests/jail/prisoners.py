@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from onshore.core.errors import InputError
+from onshore.core.errors import InputError, Refusal, RefusedError
 
 
 def double(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -90,6 +90,10 @@ def raise_value_error(text: str) -> None:
 
 def raise_input_error(_: Any) -> None:
     raise InputError("damaged_video", "clip.mp4", "it cannot be decoded")
+
+
+def raise_refusal(_: Any) -> None:
+    raise RefusedError(Refusal(code="raw_ban", subject="s", rule="r", clause="c", remedy="m"))
 
 
 def exit_hard(status: int) -> None:

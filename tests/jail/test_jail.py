@@ -120,7 +120,9 @@ def test_limits_bite() -> None:
 def test_what_it_raises_is_raised() -> None:
     with pytest.raises(OnshoreError, match=r"ValueError.*odd"):
         run("raise_value_error", "odd")
-    with pytest.raises(OnshoreError, match="damaged_video") as caught:
+    with pytest.raises(RefusedError, match="raw_ban"):
+        run("raise_refusal")
+    with pytest.raises(InputError, match="damaged_video") as caught:
         run("raise_input_error")
     assert caught.value.as_record() == {
         "code": "damaged_video",

@@ -20,7 +20,7 @@ from onshore.core.digest import blob_id
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, RefusedError, UsageError
 from onshore.core.label import Label
 from onshore.residency import Attestation, Rules, derive
-from onshore.store import Center, cipher, state
+from onshore.store import Center, cipher, files, state
 
 SEGMENT = Label(region="cn", kind="segment")
 RAW = Label(region="cn", kind="raw_drive", sensitivity=frozenset(["face", "plate"]), retention="raw")
@@ -56,6 +56,38 @@ def test_init_again_opens_and_never_changes_region(center: Center) -> None:
     assert again.id == center.id and again.ledger.verify().size == 1
     with pytest.raises(UsageError, match="region cn"):
         Center.init(center.root, "us")
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("step", ["Keys.create", "Ledger.create", "Ledger.append", "write_durably"])
+def test_an_init_that_was_cut_short_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, seed: int | None
+) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(*args: object, **options: object) -> None:
+        if step != "write_durably" or args[0] == tmp_path / "center/center.toml":
+            raise Cut
+        files.write_durably(*args, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"onshore.store.center.{step}", cut)
+        with pytest.raises(Cut):
+            Center.init(tmp_path / "center", "cn", keys_dir=tmp_path / "keys", seed=seed)
+    with pytest.raises(NotFoundError):
+        Center.open(tmp_path / "center")
+    center = Center.init(tmp_path / "center", "cn", keys_dir=tmp_path / "keys", seed=seed)
+    assert center.ledger.verify().ok and center.ledger.verify().size == 1
+    assert center.read(center.put(b"bytes", SEGMENT).id) == b"bytes"
+
+
+def test_inits_at_once_make_one_center(tmp_path: Path) -> None:
+    def init(_: int) -> str:
+        return Center.init(tmp_path / "center", "cn", keys_dir=tmp_path / "keys").id
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(init, range(4)))) == 1
 
 
 def test_no_center_here(tmp_path: Path) -> None:

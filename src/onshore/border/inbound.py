@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from onshore.border import approval
 from onshore.border.canonical import Tensors, manifest_from_record, manifest_of, manifest_record, rewrite_weights
 from onshore.border.figures import check_table
-from onshore.border.people import person, pseudonym
+from onshore.border.lines import acting
 from onshore.border.permitting import NETWORK_LIMITS
 from onshore.border.scan import is_pickle, scan, weight_findings
 from onshore.core.digest import record_digest, sha256_hex
@@ -94,7 +94,7 @@ def _stored(center: Center, data: bytes, kind: str, origin: Origin, file: Path) 
         "trust": origin.trust,
         "permit": origin.permit,
         "tensors": record_digest(meta["tensors"]),
-        "by": pseudonym(center, "person", person(center.actor)),
+        "by": acting(center),
     }
     center.ledger.append("border.import", body)
     return center.put(data, label, name=_name(file), meta=meta)
@@ -211,6 +211,6 @@ def _refused(center: Center, file: Path, data: bytes, why: str, code: str = "imp
 
 def _recorded(center: Center, refusal: Refusal, data: bytes) -> RefusedError:
     body = {"code": refusal.code, "rule": refusal.rule, "sha256": sha256_hex(data), "bytes": len(data)}
-    body["by"] = pseudonym(center, "person", person(center.actor))
+    body["by"] = acting(center)
     center.ledger.append("border.import.refused", body)
     return RefusedError(refusal)

@@ -67,6 +67,10 @@ RULES: dict[str, _Text] = {
     "permit-recipient": _Text(
         clause="A permit covers one recipient in one region.", remedy="Request a permit that names this recipient."
     ),
+    "permit-statement": _Text(
+        clause="A permit is exactly the statement that was signed; a changed letter makes it another one.",
+        remedy="Find out who changed it; request a new one and have it approved.",
+    ),
     "permit-expired": _Text(
         clause="A permit ends; setting the clock back does not revive it, the ledger's time counts.",
         remedy="Request a new permit and have it approved again.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -17,10 +17,11 @@ from onshore.border import approval
 from onshore.border.approval import Approved, Permit
 from onshore.border.canonical import PARAMETER_TYPES, Tensors, manifest_from_record, manifest_of
 from onshore.border.figures import FigureLimits, check_table
+from onshore.border.lines import refuse
 from onshore.border.people import approver_key, approver_keys, person, pseudonym
-from onshore.border.scan import personal
+from onshore.border.scan import scan
 from onshore.core.digest import record_digest
-from onshore.core.errors import InputError, NotFoundError
+from onshore.core.errors import InputError, NotFoundError, Refusal
 from onshore.core.label import Artifact
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def request_permit(
         raise InputError("permit_invalid", f"expires_days {expires_days}", f"give up to {longest} days.")
     if threshold is not None and threshold < least:
         raise InputError("permit_invalid", f"threshold {threshold}", f"this region needs {least} approvers at least.")
-    if next(personal(f"{recipient}\n{purpose}".encode()), None) is not None:
+    if scan(f"{recipient}\n{purpose}".encode()):
         raise InputError("permit_invalid", "recipient or purpose", "they may not name a car, a plate or a position.")
     issued_ns = now_ns(center)
     tensors, source = _tensors(center, asked)
@@ -111,15 +112,28 @@ def request_permit(
 
 
 def approve(center: Center, permit_id: str, approver_key_name: str) -> PermitRow:
-    """Add one enrolled person's signature. Errors: InputError `permit_invalid` for the requester or a second time."""
+    """Add one enrolled person's signature. Errors: RefusedError `permit_invalid` for the requester or a second time."""
     record = envelope_of(center, permit_id)
     name = person(approver_key_name)
     permit = approval.verify(record, approver_keys(center)).permit
     if name == permit.requester:
-        raise InputError(
-            "permit_invalid", permit_id, "who requests a permit does not approve it; another person has to."
-        )
-    return _keep(center, permit, approval.sign(record, approver_key(center, name)), name)
+        refuse(center, _not_by(permit_id, "who requests a permit does not approve it"), [permit_id])
+    key = approver_key(center, name)
+    try:
+        signed = approval.sign(record, key)
+    except InputError as problem:
+        refuse(center, _not_by(permit_id, problem.advice), [permit_id])
+    return _keep(center, permit, signed, name)
+
+
+def _not_by(permit_id: str, why: str) -> Refusal:
+    return Refusal(
+        code="permit_invalid",
+        subject=permit_id,
+        rule="permit-approvers",
+        clause=f"distinct people with distinct keys approve, and not the one who asked; {why}",
+        remedy="Have another enrolled person approve.",
+    )
 
 
 def attach(center: Center, permit_id: str, signed: dict[str, Any]) -> PermitRow:
@@ -141,8 +155,15 @@ def attach(center: Center, permit_id: str, signed: dict[str, Any]) -> PermitRow:
 
 
 def permits(center: Center) -> list[dict[str, Any]]:
-    """Every permit of the center as a record, oldest id first."""
-    return [vars(_row(center, verified(center, permit_id))) for permit_id in _ids(center)]
+    """Every permit of the center as a record, by id; one whose row was changed is listed with state 'tampered'."""
+    rows: list[dict[str, Any]] = []
+    for permit_id in _ids(center):
+        try:
+            rows.append(vars(_row(center, verified(center, permit_id))))
+        except InputError:
+            blank: dict[str, Any] = {one.name: "" for one in fields(PermitRow)}
+            rows.append({**blank, "id": permit_id, "state": "tampered"})
+    return rows
 
 
 def verified(center: Center, permit_id: str) -> Approved:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onshore.core.errors import ERROR_CODES, InputError, OnshoreError, Refusal, RefusedError
+from onshore.core.errors import ERROR_CODES, CorruptError, InputError, OnshoreError, Refusal, RefusedError
 from onshore.jail import child
 
 GIB = 1 << 30
@@ -180,7 +180,10 @@ def _unavailable(attestation: dict[str, Any]) -> Refusal:
 
 
 def _raised(error: dict[str, str], target: str) -> OnshoreError:
-    code = error.get("code", "")
-    if code in ERROR_CODES:
-        return OnshoreError(code, error.get("subject", target), error.get("advice", error.get("remedy", error["text"])))
-    return OnshoreError("corrupt", target, f"it raised {error['type']} in the jail: {error['text'][:500]}")
+    """The error that the function raised, of its own class, so that a batch goes on as it would without a jail."""
+    if error.get("code") not in ERROR_CODES:
+        return OnshoreError("corrupt", target, f"it raised {error['type']} in the jail: {error['text'][:500]}")
+    if "rule" in error:
+        return RefusedError(Refusal(**{name: error[name] for name in ("code", "subject", "rule", "clause", "remedy")}))
+    known = {"InputError": InputError, "CorruptError": CorruptError}.get(error["type"], OnshoreError)
+    return known(error["code"], error["subject"], error["advice"])

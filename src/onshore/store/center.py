@@ -47,6 +47,7 @@ from onshore.store.tables import Table, query
 
 FOLDERS = ("blobs", "tables", "ledger", "scratch", "locks")
 CENTER_KEY = "center"
+KEYS_HOME, INIT_FILE = ".config/onshore/keys", "init"
 MANY = 500
 SQL_ADDRESS_SPACE_BYTES = 64 << 30
 ONE_ARTIFACT = sa.select(state.ARTIFACTS).where(state.ARTIFACTS.c.id == sa.bindparam("identity"))
@@ -111,13 +112,25 @@ class Center:
         if (root / CONFIG_FILE).exists():
             return cls._again(root, region, actor=actor, role=role)
         load_pack(region)
-        seeded = hashlib.sha256(f"onshore-demo|{region}|{seed}".encode()).digest() if seed is not None else None
-        center_id = f"center-{(seeded or secrets.token_bytes(16)).hex()[:24]}"
-        folder = Path(keys_dir).resolve() if keys_dir else Path.home() / ".config/onshore/keys" / center_id
-        if folder.is_relative_to(root):
-            raise UsageError(f"keys_dir {folder}", "choose a folder outside the center; a copied center must not open.")
+        home = Path(keys_dir or Path.home() / KEYS_HOME).resolve()
+        if home.is_relative_to(root):
+            raise UsageError(f"keys_dir {home}", "choose a folder outside the center; a copied center must not open.")
         for name in FOLDERS:
             (root / name).mkdir(parents=True, exist_ok=True)
+        with locked(root / "locks" / "init.lock"):
+            if not (root / CONFIG_FILE).exists():
+                folders = tuple(Path(folder).resolve() for folder in in_region_dirs)
+                cls._begin(root, region, keys_dir=keys_dir, seed=seed, in_region_dirs=folders)
+        return cls._again(root, region, actor=actor, role=role)
+
+    @classmethod
+    def _begin(
+        cls, root: Path, region: str, *, keys_dir: str | Path | None, seed: int | None, in_region_dirs: tuple[Path, ...]
+    ) -> None:
+        """Keys, ledger, first entry, and last the config that makes the folder a center. A killed one is gone on with."""
+        seeded = hashlib.sha256(f"onshore-demo|{region}|{seed}".encode()).digest() if seed is not None else None
+        center_id = _settled_id(root / "scratch", seeded)
+        folder = Path(keys_dir).resolve() if keys_dir else Path.home() / KEYS_HOME / center_id
         salt = hashlib.sha256(b"salt|" + seeded).digest() if seeded else None
         keys = Keys.create(folder, region=region, center_id=center_id, salt=salt)
         config = CenterConfig(
@@ -125,14 +138,15 @@ class Center:
             region=region,
             keys_dir=folder,
             ledger_key=keys.ledger_signer.public_key().public_bytes_raw().hex(),
-            in_region_dirs=tuple(Path(folder).resolve() for folder in in_region_dirs),
+            in_region_dirs=in_region_dirs,
         )
-        center = cls(root, config, keys, actor=actor, role=role)
+        center = cls(root, config, keys, actor="operator", role="engineer")
         center.ledger.create()
         if center.ledger.head().size == 0:
             center.ledger.append("center", {"id": center_id, "region": region, "pack": center.pack.digest})
+        center.close()
         write_durably(root / CONFIG_FILE, config.to_toml().encode(), scratch=root / "scratch")
-        return center
+        (root / "scratch" / INIT_FILE).unlink()
 
     @classmethod
     def _again(cls, root: Path, region: str, *, actor: str, role: str) -> Center:
@@ -563,6 +577,18 @@ class SealedZone:
         self._center.check("read", _artifact(row).label, purpose="anonymise", artifact=artifact_id)
         self._center.ledger.append("unseal", {"artifact": artifact_id, "purpose": "anonymise"})
         return self._center._plaintext(artifact_id, row.key_id)
+
+
+def _settled_id(scratch: Path, seeded: bytes | None) -> str:
+    """The id of a center that is being made, written down first: a killed `init` goes on under the same id."""
+    begun = scratch / INIT_FILE
+    fresh = f"center-{(seeded or secrets.token_bytes(16)).hex()[:24]}"
+    if not begun.exists():
+        write_durably(begun, fresh.encode(), scratch=scratch)
+    settled = begun.read_text(encoding="ascii")
+    if seeded is not None and settled != fresh:
+        raise UsageError(scratch.parent, "a center was begun here with another seed; use that one, or an empty folder.")
+    return settled
 
 
 @contextmanager
