@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onshore.core.errors import InputError, OnshoreError
-from onshore.privacy import Anonymiser, default_anonymiser, detectors, measure
+from onshore.privacy import Anonymiser, default_anonymiser, measure
 from onshore.privacy.canary import drawn_face
 from onshore.privacy.centerface import CenterFace, weights_path
 from onshore.privacy.detector import Boxes, Frames, dilated, overlap, suppress
@@ -188,7 +188,7 @@ def labelled(folder: Path) -> Path:
 
 def test_measured_recall_per_width(tmp_path: Path, anonymiser: Anonymiser) -> None:
     found = measure(tmp_path, labelled(tmp_path), anonymiser=anonymiser)
-    by = {(row["target"], row["least_width_px"]): row for row in found}
+    by = {(row.target, row.least_width_px): row.as_record() for row in found}
     wide, narrow, plate = by["face", 32], by["face", 8], by["plate", 16]
     assert (wide["labelled"], wide["covered"], wide["recall"], wide["low"]) == (2, 2, 1.0, wilson_low(2, 2))
     assert (narrow["labelled"], narrow["covered"], narrow["recall"]) == (1, 0, 0.0)
@@ -215,7 +215,7 @@ def test_bad_labels(tmp_path: Path, anonymiser: Anonymiser) -> None:
 
 
 def test_what_has_no_detector_says_so() -> None:
-    face, plate = detectors()
+    face, plate = default_anonymiser().describe()
     assert (face["target"], face["detector"]) == ("face", "centerface")
     assert plate["detector"] == "" and "not measurable" in plate["status"]
 

@@ -232,7 +232,7 @@ class _Here:
         if taken is not None:
             advice = "other bytes are here under the same ids; the first stay, this copy does not come in."
             raise InputError("conflict", f"{subject} as segment {taken['index']} of {taken['drive']}", advice)
-        twin = self._by_video.get(prepared.video)
+        twin = None if recording.synthetic else self._by_video.get(prepared.video)  # drawn pictures may well repeat
         if twin is not None:
             raise InputError(
                 "conflict", f"{subject} and {twin['id']}", "the same pictures came before with other signals."

@@ -129,10 +129,7 @@ def check(recording: Recording, subject: str) -> None:
             )
     if not any(video.packets for video in recording.videos):
         raise InputError("damaged_video", subject, "it carries no picture of a camera.")
-    described = {camera.name for camera in recording.rig.cameras}
     for video in recording.videos:
-        if video.packets and video.camera not in described:
-            raise InputError("bad_config", f"{subject} camera {video.camera!r}", "the file's rig does not describe it.")
         times = video.t_ns
         if len(times) and (times[0] < 0 or bool((np.diff(times) <= 0).any())):
             raise InputError(
@@ -152,6 +149,9 @@ def _judged(recording: Recording, law: Mapping[str, Any]) -> Recording:
     if not videos:
         raise InputError("damaged_video", "cameras", "no camera that the region keeps carries a picture.")
     names = [video.camera for video in videos]
+    undescribed = set(names) - {camera.name for camera in recording.rig.cameras}
+    if undescribed:
+        raise InputError("bad_config", f"cameras {sorted(undescribed)}", "the file's rig does not describe them.")
     renamed = {name: name if NAME.fullmatch(name) else f"camera-{position}" for position, name in enumerate(names)}
     cameras = tuple(
         replace(camera, name=renamed[camera.name]) for camera in recording.rig.cameras if camera.name in renamed

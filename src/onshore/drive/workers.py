@@ -6,6 +6,7 @@ itself; if it does so again it is that source's fault, and the others go on.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -20,6 +21,8 @@ from onshore.core.errors import CorruptError, InputError, OnshoreError
 from onshore.drive.grouping import Placed
 from onshore.drive.prepare import Prepared, prepare
 from onshore.privacy import Anonymiser, default_anonymiser
+
+LOG = logging.getLogger(__name__)
 
 Answer = Prepared | dict[str, str]
 Outcome = Prepared | InputError
@@ -47,6 +50,10 @@ def _in_processes(placed: list[Placed], law: Mapping[str, Any], workers: int) ->
     """At most two sources per worker in flight, so that memory does not grow with the fleet."""
     waiting, pending = deque(placed), deque[tuple[Placed, Future[Answer]]]()
     pool = _pool(workers)
+    if not _starts(pool):
+        LOG.warning("child processes cannot start from here (a script without a main guard?); working in this one")
+        yield from _here(placed, law)
+        return
     try:
         while waiting or pending:
             _fill(pool, waiting, pending, 2 * workers, law)
@@ -64,6 +71,14 @@ def _in_processes(placed: list[Placed], law: Mapping[str, Any], workers: int) ->
             yield one, answer
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _starts(pool: ProcessPoolExecutor) -> bool:
+    """Whether a child can start at all: no source may be blamed for a script that cannot be imported again."""
+    try:
+        return pool.submit(os.getpid).result() > 0
+    except BrokenProcessPool:
+        return False
 
 
 def _fill(

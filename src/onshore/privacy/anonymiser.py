@@ -60,6 +60,16 @@ class Anonymiser:
             {"detectors": [[d.name, d.target, d.digest] for d in self.detectors], "dilation": DILATION, "fill": 0}
         )
 
+    def describe(self) -> list[dict[str, str]]:
+        """What looks for what: target, detector, digest, status; a target without a detector says so."""
+        rows = []
+        for target in TARGETS:
+            found = [detector for detector in self.detectors if detector.target == target]
+            status = "in use; recall by `privacy measure`" if found else "no detector: recall not measurable"
+            names, digests = (",".join(getattr(d, name) for d in found) for name in ("name", "digest"))
+            rows.append({"target": target, "detector": names, "digest": digests, "status": status})
+        return rows
+
     def redact(self, frames_NHWC: Frames) -> tuple[Frames, Proof]:
         """Frames (N, H, W, 3) uint8 RGB with every found box filled, and the proof.
 
@@ -110,21 +120,3 @@ def default_anonymiser() -> Anonymiser:
     from onshore.privacy.centerface import CenterFace, weights_path
 
     return Anonymiser([CenterFace(weights_path().read_bytes())])
-
-
-def detectors() -> list[dict[str, Any]]:
-    """What looks for what: target, name, digest, status; a target without a detector says so."""
-    by_target = {detector.target: detector for detector in default_anonymiser().detectors}
-    rows = []
-    for target in TARGETS:
-        found = by_target.get(target)  # type: ignore[call-overload]
-        status = "in use; recall by `privacy measure`" if found else "no detector: recall not measurable"
-        rows.append(
-            {
-                "target": target,
-                "detector": found.name if found else "",
-                "digest": found.digest if found else "",
-                "status": status,
-            }
-        )
-    return rows

@@ -24,7 +24,7 @@ HEADER = ("file", "class", "x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Bucket:
+class Measurement:
     """One width bucket of one target. recall and low (Wilson, 95 %, lower) are None where not measurable."""
 
     target: str
@@ -52,12 +52,10 @@ def wilson_low(successes: int, trials: int, z: float = 1.959964) -> float:
 
 def measure(
     folder: Path | str, boxes: Path | str, *, anonymiser: Anonymiser | None = None, progress: Progress = silent
-) -> list[dict[str, Any]]:
-    """Recall per target and width bucket on the labelled pictures of a folder, one record each.
+) -> list[Measurement]:
+    """Recall per target and width bucket on the labelled pictures of a folder.
 
-    `boxes` is a CSV with the header file, class, x0, y0, x1, y1 (class face or plate, pixels). A record has target,
-    least_width_px, below_width_px, labelled, covered, recall, low (Wilson, 95 %), status; recall and low are None where
-    not measurable. Raises InputError `unknown_format`, `missing_column`, `empty_input`, `unsafe_path`, `damaged_video`.
+    `boxes` is a CSV with the header file, class, x0, y0, x1, y1 (class face or plate, pixels). Raises InputError `unknown_format`, `missing_column`, `empty_input`, `unsafe_path`, `damaged_video`.
     """
     anonymiser = anonymiser or default_anonymiser()
     labels = _read_labels(Path(boxes))
@@ -69,7 +67,7 @@ def measure(
         progress("measure", index + 1, len(labels))
     looked_for = {detector.target for detector in anonymiser.detectors}
     return [
-        _bucket(target, index, tallies.get((target, index), []), target in looked_for).as_record()
+        _bucket(target, index, tallies.get((target, index), []), target in looked_for)
         for target in TARGETS
         for index in range(len(WIDTHS_PX))
     ]
@@ -93,10 +91,10 @@ def _tally(
         tallies.setdefault((target, index), []).append(bool(area.size) and float(area.mean()) >= COVERED)
 
 
-def _bucket(target: str, index: int, hits: list[bool], looked_for: bool) -> _Bucket:
+def _bucket(target: str, index: int, hits: list[bool], looked_for: bool) -> Measurement:
     measurable = looked_for and bool(hits)
     status = "measured" if measurable else "not measurable: " + ("no detector" if not looked_for else "no labelled box")
-    return _Bucket(
+    return Measurement(
         target=target,
         least_width_px=WIDTHS_PX[index],
         below_width_px=WIDTHS_PX[index + 1] if index + 1 < len(WIDTHS_PX) else None,
