@@ -22,6 +22,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from onshore.bundle.inputs import View, view_maps, warp
@@ -109,6 +110,7 @@ def peer(made: list[Proxy], seconds: float) -> float:
         ),
         view,
     )  # fmt: skip
+    to_rgb = VideoReformatter()
     random, count, started = np.random.default_rng(0), 0, time.process_time()
     while time.process_time() - started < seconds:
         container = files[int(random.integers(len(files)))]
@@ -119,7 +121,7 @@ def peer(made: list[Proxy], seconds: float) -> float:
         for frame in container.decode(stream):
             index = round(float(frame.pts * stream.time_base) * HZ)
             if index in wanted:
-                shown.append(warp(frame.to_ndarray(format="rgb24"), maps))
+                shown.append(warp(to_rgb.reformat(frame, format="rgb24").to_ndarray(), maps))
             if index >= now:
                 break
         if len(shown) != 2:

@@ -102,14 +102,18 @@ def build(root: Path, region: str = "us") -> Shore:
     raw_label = Label.from_record({**RAW.as_record(), "region": region})
     raw = center.raw.seal(rng.bytes(4000), key="drive-1", label=raw_label, name="drive-1")
     cleared = derive([raw.label], kind="segment", retention="clip", declassified=ANONYMISED)
-    facts = {"attestation": ANONYMISED.as_record()}
-    segment = center.put(rng.bytes(3000), cleared, name="segment-1", parents=[raw.id], meta=facts, key="drive-1")
+    segment = center.put(
+        rng.bytes(3000), cleared, name="segment-1", parents=[raw.id], key="drive-1", declassified=ANONYMISED
+    )
     center.table("segments").append([{"id": "segment-1", "drive": "drive-1", "blob": segment.id}])
     center.table("drives").append([{"id": "drive-1", "vehicle": "vehicle-7"}])
     center.table("clips").append([{"id": "clip-1", "segment": "segment-1"}])
     dataset = center.put(b'{"clips":[]}', derive([cleared], kind="dataset"), name="dataset-1", parents=[segment.id])
     weights_label = derive([dataset.label], kind="weights", retention="model")
-    meta = {"tensors": {name: ["F32", shape] for name, shape in SHAPES.items()}}
+    meta = {
+        "manifest": {name: {"dtype": "float32", "shape": shape} for name, shape in SHAPES.items()},
+        "trainable": {"name": "nano", "channels": [16, 8], "view": {"width_px": 128, "focal_px": 64.0}},
+    }
     weights = center.put(safetensors(network()), weights_label, name="model-1", parents=[dataset.id], meta=meta)
     figures = json.dumps({"score": 61.23456789012345, "routes": 32, "suite": "cn-core"}).encode()
     metrics = center.put(figures, derive([weights.label], kind="metrics"), name="metrics-1", parents=[weights.id])

@@ -13,10 +13,10 @@ import zlib
 
 import numpy as np
 import pytest
-from border.conftest import SHAPES, network, safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from border.conftest import SHAPES, network, safetensors
 from onshore.border import canonical, scan
 from onshore.border.figures import FigureLimits, rewrite_figures
 from onshore.core.errors import InputError
@@ -85,7 +85,11 @@ def test_a_header_that_readers_understand_differently_is_refused() -> None:
     assert "no tensor, or to two" in refused(file_of(f'{{"a":{entry},"b":{entry}}}'), one)
     gap = '{"dtype":"F32","shape":[1],"data_offsets":[4,8]}'
     assert "no tensor" in refused(file_of(f'{{"a":{gap}}}', b"\0" * 8), one)
-    for broken in ('{"a":{"dtype":"F32","shape":[1]}}', '{"a":[]}', '{"a":{"dtype":"F32","shape":[true],"data_offsets":[0,4]}}'):
+    for broken in (
+        '{"a":{"dtype":"F32","shape":[1]}}',
+        '{"a":[]}',
+        '{"a":{"dtype":"F32","shape":[true],"data_offsets":[0,4]}}',
+    ):
         refused(file_of(broken), one)
     negative = '{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}'
     refused(file_of(f'{{"a":{negative}}}'), one)
@@ -162,7 +166,12 @@ def test_a_payload_is_found_wherever_it_lies(payload, what: str, place: str) -> 
 
 
 def test_text_wrapping_does_not_hide_a_picture() -> None:
-    for wrapped in (base64.b64encode(jpeg()), jpeg().hex().encode(), base64.urlsafe_b64encode(png()), base64.encodebytes(jpeg())):
+    for wrapped in (
+        base64.b64encode(jpeg()),
+        jpeg().hex().encode(),
+        base64.urlsafe_b64encode(png()),
+        base64.encodebytes(jpeg()),
+    ):
         found = scan.scan(b'{"note":"' + wrapped + b'"}')
         assert any(finding.kind == "media" for finding in found)
     assert scan.scan(b'<img src="data:image/webp;base64,AAAA">')
@@ -223,7 +232,7 @@ def test_a_number_is_never_taken_for_a_vehicle(value: float, whole: int) -> None
 
 def test_plates_and_positions() -> None:
     for text in ("京A·T0000", "沪BD00000", "粤B T0000"):
-        assert [finding.kind for finding in scan.personal(text.encode())] == ["plate"]
+        assert [finding.kind for finding in scan.scan(text.encode())] == ["plate"]
     for text in (
         "39.90420, 116.40740",
         "[116.40740,39.90420]",
@@ -233,9 +242,9 @@ def test_plates_and_positions() -> None:
         "+39.9042+116.4074/",
         "39°54'15\"",
     ):
-        assert {finding.kind for finding in scan.personal(text.encode())} == {"position"}, text
+        assert {finding.kind for finding in scan.scan(text.encode())} == {"position"}, text
     for text in ("score 61.2, low 55.1", "[0.123456, 0.654321]", "plate", '{"latency": 3.14159, "salon": 4.12345}'):
-        assert list(scan.personal(text.encode())) == [], text
+        assert list(scan.scan(text.encode())) == [], text
 
 
 # -- figures ----------------------------------------------------------------------------------------------------------
@@ -246,8 +255,22 @@ def leave(record: object, **limits: int) -> object:
 
 
 def test_figures_are_rounded_and_keep_their_sense() -> None:
-    record = {"score": 61.23456789, "p": 0.00012345678, "routes": 123456, "passed": True, "none": None, "rows": [{"m": "base"}]}
-    assert leave(record) == {"score": 61.23, "p": 0.0001235, "routes": 123500, "passed": True, "none": None, "rows": [{"m": "base"}]}
+    record = {
+        "score": 61.23456789,
+        "p": 0.00012345678,
+        "routes": 123456,
+        "passed": True,
+        "none": None,
+        "rows": [{"m": "base"}],
+    }
+    assert leave(record) == {
+        "score": 61.23,
+        "p": 0.0001235,
+        "routes": 123500,
+        "passed": True,
+        "none": None,
+        "rows": [{"m": "base"}],
+    }
 
 
 @settings(max_examples=300, deadline=None)

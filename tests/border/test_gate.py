@@ -11,7 +11,7 @@ from border.conftest import Shore, build, network, safetensors
 from onshore import border
 from onshore.border import canonical
 from onshore.core.digest import blob_id, sha256_hex
-from onshore.core.errors import NotFoundError, RefusedError
+from onshore.core.errors import CorruptError, NotFoundError, RefusedError
 
 
 def refused(call, code: str) -> str:  # type: ignore[no-untyped-def]
@@ -90,6 +90,9 @@ def test_the_ledger_line_comes_before_the_file(shore: Shore, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
     assert seen == [1] and not shore.outside.exists()
+    monkeypatch.undo()
+    shore.center.pack.law["export"] = {"budget": {"exports": 1}}  # going on is the same export, not a second one
+    assert border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside).exists()
 
 
 def test_exporting_again_writes_the_same_bytes(shore: Shore) -> None:
@@ -180,6 +183,7 @@ def test_weights_travel_from_one_center_to_another(shore: Shore, other_center) -
     assert artifact.label.region == "cn" and artifact.label.kind == "inbound_model"
     assert artifact.meta["origin_region"] == "us" and artifact.meta["origin_trust"] == "claimed"
     assert there.read(artifact.id) == path.read_bytes()
+    assert artifact.meta["trainable"] == shore.weights.meta["trainable"]
     assert border.import_file(there, path).id == artifact.id
     keys = {
         path.stem: bytes.fromhex(path.read_text()) for path in (shore.center.keys.folder / "approvers").glob("*.pub")
@@ -200,3 +204,12 @@ def test_us_does_not_take_software_from_a_named_country(shore: Shore, tmp_path: 
     path = border.export(made.center, "model-1", permit=made.permit(to_region="us"), out_dir=made.outside)
     assert refused(lambda: border.import_file(shore.center, path), "import_refused") == "connected-vehicle-software"
     made.center.db.dispose()
+
+
+def test_nothing_leaves_while_the_ledger_does_not_verify(shore: Shore) -> None:
+    permit = shore.permit(approvers=("bea",))
+    entries = shore.center.root / "ledger" / "entries.jsonl"
+    entries.write_bytes(entries.read_bytes().replace(b'"border.permit.request"', b'"border.permit.requesT"'))
+    with pytest.raises(CorruptError) as caught:
+        border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
+    assert caught.value.code == "ledger_broken" and not shore.outside.exists()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onshore.bundle.inputs import FAR_JUNCTION_M, SIDE_INPUTS, View, side_inputs, view_maps, warp
+from onshore.bundle.inputs import FAR_JUNCTION_M, SIDE_INPUTS, View, front_video, side_inputs, view_maps, warp
 from onshore.core.errors import InputError
 from onshore.core.policy import RouteCommand
-from onshore.core.recording import Camera
+from onshore.core.recording import Camera, Clock, Packet, Recording, Rig, Signals, Video
 
 Pose = tuple[float, float, float, float, float, float]
 
@@ -149,3 +150,17 @@ def test_side_inputs_of_arrays_equal_those_one_by_one() -> None:
     many = side_inputs(speed, command, distance, inside)
     one = [side_inputs(*row) for row in zip(speed, command, distance, inside, strict=True)]
     assert np.array_equal(many, np.stack(one))
+
+
+def test_the_front_camera_is_the_one_that_looks_ahead() -> None:
+    def mounted(name: str, yaw_rad: float) -> Camera:
+        return replace(camera(64, 32, 32.0, (1.0, 0.0, 1.4, 0.0, 0.0, yaw_rad)), name=name)
+
+    t_ns = np.array([0, 1], np.int64)
+    packet = Packet(t_ns=0, data=b"x", keyframe=True)
+    rig = Rig(cameras=(mounted("rear", math.pi), mounted("wide", 6.2), mounted("front", 0.1)))
+    videos = tuple(Video(camera=name, codec="jpeg", packets=(packet,)) for name in ("rear", "front", "wide"))
+    made = Recording(vehicle="v", clock=Clock(kind="boot"), rig=rig, signals=Signals.build(t_ns), videos=videos)
+    assert front_video(made)[0].name == "wide"  # 6.2 rad is 0.08 rad to the right
+    with pytest.raises(InputError, match="no frames of any"):
+        front_video(replace(made, videos=()))

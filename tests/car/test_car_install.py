@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from bundle.fleet import EXPIRED, Shop, flip, payload
 from bundle.killing import survive
-from onshore.bundle.format import MODEL
+from onshore.bundle.format import METADATA, MODEL, Payload
 from onshore.bundle.tuf import Lifetimes, ReleaseKeys, rotate
 from onshore.car import UpdateResult, provision, status, update
 from onshore.car.install import load_running
+from onshore.core.digest import canonical_json
 from onshore.core.errors import CorruptError, InputError, NotFoundError
 
 
@@ -47,7 +48,9 @@ def drives_on(car: Path, release_id: str) -> None:
 def test_a_verified_release_is_installed_and_the_one_before_is_kept(shop: Shop, car: Path) -> None:
     first = payload(1).release_id
     drives_on(car, first)
+    written = (car / "state.json").stat().st_mtime_ns
     assert update(shop.repo, car).outcome == "current"
+    assert (car / "state.json").stat().st_mtime_ns == written  # asking does not wear the disk
     second = shop.release(payload(2))
     assert update(shop.repo, car) == UpdateResult(
         outcome="installed", running=second, offered=second, road_use="not for the road"
@@ -178,6 +181,69 @@ def test_a_release_without_a_passing_verdict_is_refused(shop: Shop, car: Path) -
     shop.release(payload(4), counter=7)
     refused(update(shop.repo, car), "tampered")
     drives_on(car, payload(1).release_id)
+
+
+def test_a_release_for_another_controller_or_a_newer_program_is_refused(shop: Shop, car: Path) -> None:
+    shop.release(payload(2, controller="pursuit-99"))
+    result = update(shop.repo, car)
+    refused(result, "not_allowed")
+    assert "pursuit-99" in str(result.refusal)
+    made = payload(3)
+    newer = canonical_json({**made.metadata.as_record(), "schema_version": 2})
+    changed = Payload(files={**made.files, METADATA: newer}, metadata=made.metadata)
+    shop.release(changed)
+    refused(update(shop.repo, car), "bad_config")
+    drives_on(car, payload(1).release_id)
+
+
+def test_a_file_that_never_ends_is_not_read_to_its_end(shop: Shop, car: Path) -> None:
+    shop.release(payload(2))
+    for path in (shop.repo / "metadata" / "timestamp.json", next((shop.repo / "targets").glob("*.onnx"))):
+        good = path.read_bytes()
+        with path.open("r+b") as file:
+            file.truncate(8 << 30)  # a hole: eight gigabytes that take no room on disk
+        refused(update(shop.repo, car), "tampered", "limit_exceeded")
+        path.unlink()
+        path.write_bytes(good)
+    assert update(shop.repo, car).installed
+
+
+faults = st.sampled_from(["none", "flip", "expired", "another signer", "no verdict", "replay"])
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(1, 6), faults, st.integers(0, 10**6)), min_size=3, max_size=6))
+def test_whatever_is_offered_a_car_never_goes_back_and_always_runs_something_whole(
+    tmp_path_factory: pytest.TempPathFactory, offers: list[tuple[int, str, int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("story")
+    shop, thief, car = Shop(folder / "shop"), Shop(folder / "thief"), folder / "car"
+    shop.release(payload(1))
+    replays = [shop.copy("replay-0")]
+    provision(car, name="car-0007", region="cn", root=shop.root())
+    assert update(shop.repo, car).installed
+    for step, (counter, fault, chance) in enumerate(offers, 1):
+        before, repo = status(car), shop.repo
+        if fault == "another signer":
+            thief.release(payload(counter))
+            repo = thief.repo
+        elif fault == "replay":
+            repo = replays[chance % len(replays)]
+        else:
+            knobs = {"passed": False} if fault == "no verdict" else {}
+            shop.release(payload(counter), lifetimes=EXPIRED if fault == "expired" else None, **knobs)
+            if fault == "flip":
+                files = shop.files()
+                flip(files[chance % len(files)], chance)
+        result = update(repo, car)
+        after = status(car)
+        assert after.counter >= before.counter
+        assert load_running(car).release_id == after.running == result.running
+        good = fault == "none" and counter >= before.counter
+        assert result.installed == (good and payload(counter).release_id != before.running) or fault == "replay"
+        if fault == "flip":
+            shop.release(payload(counter))
+        replays.append(shop.copy(f"replay-{step}"))
 
 
 def test_links_and_folders_in_place_of_files_are_not_followed(shop: Shop, car: Path, tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def test_a_dataset_counts_what_is_in_it(center: Center) -> None:
     assert row.clips == len(clip.find(center, limit=None)) == row.train_clips + row.held_out_clips
     assert row.seconds == pytest.approx(3 * 12.9, abs=0.3)  # overlapping clips count once
     assert row.synthetic and shown["label"]["synthetic"] and shown["label"]["kind"] == "dataset"
+    assert shown["proxies"][0]["sources"]["pose"] == "measured"
+    assert {proxy["shown_share"] for proxy in shown["proxies"]} == {1.0} and manifest.fit_view(center) == View()
     subjects = {row["vehicle"] for row in clip.find(center, limit=None)}
     assert set(shown["label"]["subjects"]) == subjects
     assert shown["label"] == center.artifact(row.artifact).label.as_record()
@@ -154,6 +156,17 @@ def test_verify_reads_everything_and_sees_a_flipped_byte(tmp_path: Path) -> None
     assert not broken["ok"] and any(proxy in problem for problem in broken["problems"])
     with pytest.raises(CorruptError):
         load_windows(center, row.id, split=next(d["split"] for d in shown["drives"] if d["id"] == owner))
+
+
+def test_verify_names_contradictions(center: Center, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = freeze(center, "odd")
+    told = manifest.show(center, row.id)
+    told["clips"][0]["split"] = "held_out" if told["clips"][0]["split"] == "train" else "train"
+    told["clips"][1]["end_ns"] += 1
+    told["proxies"].pop()
+    monkeypatch.setattr(manifest, "_manifest", lambda data, row: told)
+    problems = " ".join(manifest.verify(center, row.id)["problems"])
+    assert all(word in problems for word in ("its split", "segment and times", "no proxy", "counts"))
 
 
 def test_bad_requests_are_told(center: Center) -> None:

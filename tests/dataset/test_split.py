@@ -1,4 +1,4 @@
-"""The split as a function of names and a seed: nothing leaks, and growth never turns training data into a test."""
+"""The split as a function of names, a seed and what was settled before: nothing leaks, also while the fleet grows."""
 
 from __future__ import annotations
 
@@ -28,13 +28,23 @@ def test_both_splits_exist_and_no_place_is_cut(places: dict[str, str], share: fl
             assert len({splits[drive] for drive in places if places[drive] == place}) == 1
 
 
-@given(places=FLEET, more=FLEET, seed=st.integers(0, 5))
-def test_what_was_trained_on_is_never_held_out_later(places: dict[str, str], more: dict[str, str], seed: int) -> None:
-    before, after = (split_drives(fleet, held_out=0.2, seed=seed, by="drive") for fleet in (places, {**more, **places}))
-    trained = {drive for drive, split in before.items() if split == TRAIN}
-    # with one training drive it may only have been kept back so that there is one at all
-    assume(len(trained) > 1)
-    assert all(after[drive] == TRAIN for drive in trained)
+@given(places=FLEET, more=FLEET, seed=st.integers(0, 5), by=st.sampled_from(["place", "drive"]))
+def test_a_drive_keeps_its_split_however_the_fleet_grows(
+    places: dict[str, str], more: dict[str, str], seed: int, by: str
+) -> None:
+    before = split_drives(places, held_out=0.2, seed=seed, by=by)
+    after = split_drives({**more, **places}, held_out=0.2, seed=seed, by=by, settled=before)
+    assert {drive: after[drive] for drive in places} == before
+
+
+@given(places=FLEET, more=FLEET, share=st.floats(0.05, 0.6))
+def test_the_share_is_kept_as_the_fleet_grows(places: dict[str, str], more: dict[str, str], share: float) -> None:
+    grown = {**more, **places}
+    assume(len(places) > 1)
+    before = split_drives(places, held_out=share, seed=0, by="drive")
+    after = split_drives(grown, held_out=share, seed=0, by="drive", settled=before)
+    held = sum(split == HELD_OUT for split in after.values())
+    assert held == max(round(share * len(grown)), 1) or held == sum(split == HELD_OUT for split in before.values())
 
 
 def test_the_split_is_the_same_every_time_and_moves_with_the_seed() -> None:
@@ -42,7 +52,7 @@ def test_the_split_is_the_same_every_time_and_moves_with_the_seed() -> None:
     first = split_drives(places, held_out=0.2, seed=0)
     assert first == split_drives(dict(reversed(places.items())), held_out=0.2, seed=0)
     assert first != split_drives(places, held_out=0.2, seed=1)
-    assert 0.12 < sum(split == HELD_OUT for split in first.values()) / 200 < 0.28
+    assert sum(split == HELD_OUT for split in first.values()) == 40
 
 
 def test_nothing_is_held_out_when_nothing_is_asked() -> None:

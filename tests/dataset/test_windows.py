@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset.recordings import CAMERA, START_NS, ground_picture, recording, shifted, signals, view_of
-from onshore.bundle.inputs import View
+from onshore.bundle.inputs import View, view_maps
 from onshore.core.errors import CorruptError, InputError
-from onshore.core.recording import Packet
+from onshore.core.recording import Packet, Rig
 from onshore.dataset import Perturb, Windows, WindowSpec, batches, in_order
-from onshore.dataset.proxy import Proxy, build_proxy, nearest_to_grid
+from onshore.dataset.proxy import Proxy, build_proxy, fill_frames, fitting_view, nearest_to_grid
 from onshore.dataset.windows import anchors, build_windows
+from onshore.wire import decode
 
 EVERYTHING = [(0, 2**62)]
 SPEC = WindowSpec()
@@ -59,6 +60,28 @@ def test_a_proxy_is_the_same_bytes_every_time_and_reads_back(pair: list[Proxy]) 
     assert again.to_bytes() == pair[0].to_bytes()
     back = Proxy.from_bytes(again.to_bytes())
     assert back.to_bytes() == again.to_bytes() and back.view == View() and back.mount_xy_m == (1.5, 0.0)
+
+
+def test_a_stream_that_already_is_the_wide_view_is_kept_as_it_is() -> None:
+    source = recording(moves=signals(2), segment_id="segment-a", drive_id="drive-a", anonymised=True)
+    assert build_proxy(source, View()).video == source.videos[0]
+    late = replace(CAMERA, time_offset_ns=7_000_000)
+    delayed = build_proxy(replace(source, rig=Rig(cameras=(late,))), View())
+    assert (delayed.t_ns - source.videos[0].t_ns == 7_000_000).all()
+    smaller = build_proxy(source, View(margin=0.125))
+    frames = np.empty((1, 80, 160, 3), np.uint8)
+    fill_frames(smaller, np.array([5]), frames)
+    truth = next(rgb for index, (_, rgb) in enumerate(decode(source.videos[0])) if index == 5)
+    assert np.abs(frames[0].astype(float) - truth[8:88, 16:176]).mean() < 4
+
+
+def test_a_narrow_camera_gets_a_view_that_it_fills() -> None:
+    narrow = replace(CAMERA, width_px=526, height_px=330, focal_px=722.0, centre_x_px=263.0, centre_y_px=165.0)
+    fitted = fitting_view([CAMERA, narrow])
+    assert view_maps(narrow, fitted).inside.mean() > 0.97 and 150 < fitted.focal_px < 200
+    assert fitting_view([CAMERA]) == View()
+    with pytest.raises(InputError, match="look ahead"):
+        fitting_view([replace(CAMERA, pose_camera_in_rig=(0.0, 0.0, 1.4, 0.0, 0.0, 3.1))])
 
 
 def test_windows_show_the_frames_of_their_own_time(windows: Windows) -> None:

@@ -33,6 +33,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Center, str]:
     return learned(tmp_path_factory.mktemp("first"))
 
 
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> tuple[Center, str]:
+    """A second center with the same drives."""
+    return learned(tmp_path_factory.mktemp("second"))
+
+
 def test_a_model_is_trained_once_and_says_what_it_is_made_of(place: tuple[Center, str]) -> None:
     center, dataset = place
     row = train(center, dataset, QUICK)
@@ -46,15 +52,16 @@ def test_a_model_is_trained_once_and_says_what_it_is_made_of(place: tuple[Center
     assert trainable_of(artifact) == SMALL
 
 
-def test_two_centers_train_the_same_bits(place: tuple[Center, str], tmp_path: Path) -> None:
-    center, dataset = place
-    other, same = learned(tmp_path)
+def test_two_centers_train_the_same_bits(place: tuple[Center, str], elsewhere: tuple[Center, str]) -> None:
+    (center, dataset), (other, same) = place, elsewhere
     assert same == dataset
     assert train(other, same, QUICK).id == train(center, dataset, QUICK).id
 
 
-def test_a_killed_training_starts_again_and_ends_the_same(place: tuple[Center, str], tmp_path: Path) -> None:
-    center, dataset = place
+def test_a_killed_training_starts_again_and_ends_the_same(
+    place: tuple[Center, str], elsewhere: tuple[Center, str]
+) -> None:
+    (center, dataset), (other, same) = place, elsewhere
     recipe = dataclasses.replace(QUICK, steps=52)
 
     def killed(what: str, done: int, total: int) -> None:
@@ -66,7 +73,6 @@ def test_a_killed_training_starts_again_and_ends_the_same(place: tuple[Center, s
         train(center, dataset, recipe, progress=killed)
     assert len(center.artifacts(kind="weights")) == before
     row = train(center, dataset, recipe)
-    other, same = learned(tmp_path)
     assert row.fresh and train(other, same, recipe).id == row.id
 
 

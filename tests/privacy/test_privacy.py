@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onshore.core.errors import InputError, OnshoreError
-from onshore.privacy import Anonymiser, default_anonymiser, measure
+from onshore.privacy import Anonymiser, default_anonymiser, detectors, measure
 from onshore.privacy.canary import drawn_face
 from onshore.privacy.centerface import CenterFace, weights_path
 from onshore.privacy.detector import Boxes, Frames, dilated, overlap, suppress
@@ -69,7 +68,7 @@ def test_a_drawn_face_is_found_and_filled(anonymiser: Anonymiser, size: tuple[in
 
 
 def test_redacting_leaves_the_input_and_the_rest_of_the_frame_alone(anonymiser: Anonymiser) -> None:
-    picture, expected = drawn_face(128, 256)
+    picture, _ = drawn_face(128, 256)
     before = picture.copy()
     clean, _ = anonymiser.redact(picture)
     np.testing.assert_array_equal(picture, before)
@@ -174,48 +173,51 @@ def test_wilson_bound() -> None:
 def labelled(folder: Path) -> Path:
     import av
 
-    labels = {}
+    rows = ["file, class, x0, y0, x1, y1"]
     for name, size in {"a.png": (128, 256), "b.png": (200, 200)}.items():
         picture, box = drawn_face(*size)
         context = av.CodecContext.create("png", "w")
         context.width, context.height, context.pix_fmt = size[1], size[0], "rgb24"
         frame = av.VideoFrame.from_ndarray(picture[0], format="rgb24")
         (folder / name).write_bytes(b"".join(bytes(p) for f in (frame, None) for p in context.encode(f)))
-        labels[name] = {"face": [box[0, :4].tolist()], "plate": [[1, 1, 20, 9]]}
-    labels["b.png"]["face"].append([2, 2, 12, 14])  # a label on nothing: missed, and counted
-    (folder / "boxes.json").write_text(json.dumps(labels))
-    return folder / "boxes.json"
+        rows += [f"{name},face,{','.join(str(v) for v in box[0, :4])}", f"{name},plate,1,1,20,9"]
+    rows.append("b.png,face,2,2,12,14")  # a label on nothing: missed, and counted
+    (folder / "boxes.csv").write_text("\n".join(rows))
+    return folder / "boxes.csv"
 
 
 def test_measured_recall_per_width(tmp_path: Path, anonymiser: Anonymiser) -> None:
     found = measure(tmp_path, labelled(tmp_path), anonymiser=anonymiser)
-    by = {(m.target, m.least_width_px): m for m in found}
+    by = {(row["target"], row["least_width_px"]): row for row in found}
     wide, narrow, plate = by["face", 32], by["face", 8], by["plate", 16]
-    assert (wide.labelled, wide.covered, wide.recall, wide.low) == (2, 2, 1.0, wilson_low(2, 2))
-    assert (narrow.labelled, narrow.covered, narrow.recall) == (1, 0, 0.0)
-    assert (plate.labelled, plate.recall, plate.low) == (2, None, None)
-    assert plate.status == "not measurable: no detector"
-    assert by["face", 128].status == "not measurable: no labelled box"
+    assert (wide["labelled"], wide["covered"], wide["recall"], wide["low"]) == (2, 2, 1.0, wilson_low(2, 2))
+    assert (narrow["labelled"], narrow["covered"], narrow["recall"]) == (1, 0, 0.0)
+    assert (plate["labelled"], plate["recall"], plate["low"]) == (2, None, None)
+    assert plate["status"] == "not measurable: no detector"
+    assert by["face", 128]["status"] == "not measurable: no labelled box"
 
 
 def test_bad_labels(tmp_path: Path, anonymiser: Anonymiser) -> None:
+    header = "file,class,x0,y0,x1,y1\n"
     cases = {
-        "unknown_format": [
-            "[]x",
-            '{"a": {"face": [[3, 3, 1, 5]]}}',
-            '{"a": {"nose": []}}',
-            '{"a": {"face": [[1, 2]]}}',
-        ],
-        "empty_input": ["{}"],
-        "unsafe_path": ['{"../a.png": {"face": []}}'],
-        "damaged_video": ['{"gone.png": {"face": []}}'],
+        "unknown_format": [header + "a,face,3,3,1,5", header + "a,nose,1,1,2,2", header + "a,face,1,2", "\xff\xfe"],
+        "missing_column": ["file,x0\na,1"],
+        "empty_input": [header],
+        "unsafe_path": [header + "../a.png,face,1,1,2,2"],
+        "damaged_video": [header + "gone.png,face,1,1,2,2"],
     }
     for code, texts in cases.items():
         for text in texts:
-            (tmp_path / "boxes.json").write_text(text)
+            (tmp_path / "boxes.csv").write_text(text, encoding="latin1")
             with pytest.raises(InputError) as caught:
-                measure(tmp_path, tmp_path / "boxes.json", anonymiser=anonymiser)
+                measure(tmp_path, tmp_path / "boxes.csv", anonymiser=anonymiser)
             assert caught.value.code == code, text
+
+
+def test_what_has_no_detector_says_so() -> None:
+    face, plate = detectors()
+    assert (face["target"], face["detector"]) == ("face", "centerface")
+    assert plate["detector"] == "" and "not measurable" in plate["status"]
 
 
 @pytest.mark.data

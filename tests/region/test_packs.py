@@ -13,6 +13,8 @@ from onshore.core.label import KINDS, RETENTIONS
 from onshore.region import RegionPack, load_pack, regions
 from onshore.region.packs import PACKS
 
+DOCS = Path(__file__).parents[2] / "docs/region.md"
+
 
 @pytest.fixture
 def packs(tmp_path: Path) -> Path:
@@ -100,3 +102,11 @@ def test_a_duty_without_control_or_with_an_unknown_status_is_named(packs: Path) 
     duties.write_text(re.sub("control = .*", 'control = ""', text, count=1), encoding="utf8")
     with pytest.raises(InputError, match="control"):
         load_pack("us", packs)
+
+
+@pytest.mark.parametrize("status", ["enforced", "attested", "operator"])
+def test_the_docs_count_duties_as_the_packs_do(status: str) -> None:
+    row = re.search(rf"^\| {status} \|.*\| (\d+) \| (\d+) \|$", DOCS.read_text(encoding="utf8"), re.MULTILINE)
+    assert row is not None
+    counts = [sum(duty["status"] == status for duty in load_pack(region).duties) for region in ("cn", "us")]
+    assert [int(row[1]), int(row[2])] == counts

@@ -21,7 +21,7 @@ from onshore.bundle.inputs import View
 from onshore.car import provision, status, update
 from onshore.core.errors import CorruptError, NotFoundError, Refusal, RefusedError
 from onshore.core.label import Label
-from onshore.release import CheckResult, Verdict, candidate, gate, releases, revoke, show, sign, verify
+from onshore.release import CheckResult, Verdict, candidate, gate, releases, revoke, root, show, sign, verify
 from onshore.release.gates import judge, load_gate
 from onshore.store import Center
 
@@ -70,7 +70,7 @@ def test_from_gate_to_car(center: Center, repo: Path, tmp_path: Path) -> None:
     row = sign(center, payload, verdict, repo)
     assert (row.status, row.road_use, row.synthetic) == ("signed", "not for the road", True)
     assert isinstance(verify(center, repo), tuf.VerifiedBundle)
-    provision(tmp_path / "car", name="car-0007", region="cn", root=tuf.trusted_root(repo))
+    provision(tmp_path / "car", name="car-0007", region="cn", root=root(center))
     assert update(repo, tmp_path / "car").running == row.id
     assert [entry["id"] for entry in releases(center)] == [row.id]
     assert {check["status"] for check in show(center, row.model)[0]["verdict"]["checks"]} == {"pass", "not asked"}
@@ -211,7 +211,7 @@ def test_a_center_signs_for_its_own_region_only(center: Center, repo: Path) -> N
 def test_counters_rise_and_a_recalled_release_stays_recalled(center: Center, repo: Path, tmp_path: Path) -> None:
     first, second = offer(center), offer(center, counter=2)
     one = sign(center, first, gate(center, first, evidence()), repo)
-    provision(tmp_path / "car", name="car-0007", region="cn", root=tuf.trusted_root(repo))
+    provision(tmp_path / "car", name="car-0007", region="cn", root=root(center))
     update(repo, tmp_path / "car")
     two = sign(center, second, gate(center, second, evidence()), repo)
     assert update(repo, tmp_path / "car").running == two.id

@@ -123,7 +123,7 @@ def test_the_policy_alone_also_keeps_raw_in(region: str) -> None:
     assert code(RULES[region]._ask(leaving, raw)) == "raw_ban"
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     carried=st.frozensets(st.sampled_from(sorted(SENSITIVITIES)), max_size=3),
@@ -174,6 +174,12 @@ def test_a_permit_covers_exactly_what_it_names(changes: dict[str, Any]) -> None:
     assert refusal.code == "permit_invalid" and refusal.rule == "permit-needed"
 
 
+def test_without_a_time_no_permit_is_in_time() -> None:
+    label = Label(region="cn", kind="weights")
+    assert export(label, permit(expires_s=(1 << 62))) is None
+    assert code(export(label, permit(expires_s=(1 << 62)), now_s=None)) == "permit_invalid"
+
+
 def test_what_is_left_unmeasured_must_be_accepted_by_name() -> None:
     label = Label(region="cn", kind="weights", sensitivity=frozenset(["unmeasured_plates"]))
     refusal = export(label, permit())
@@ -196,6 +202,7 @@ def test_refusals_are_complete() -> None:
         assert refusal.code in ERROR_CODES and all(refusal.as_record().values()), refusal
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_names_of_any_shape_are_answered(actor: str, artifact: str) -> None:
     assert ask("read", Label(region="cn", kind="clip"), actor=actor, artifact=artifact, purpose=artifact) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onshore.core.errors import InputError, RefusedError, UsageError
@@ -38,6 +38,7 @@ def test_retention_order_names_every_retention() -> None:
     assert set(RETENTION_ORDER) == RETENTIONS
 
 
+@settings(deadline=None)
 @given(parents, st.sampled_from(sorted(KINDS)))
 def test_union_of_parents(labels: list[Label], kind: str) -> None:
     made = derive(labels, kind=kind)
@@ -49,6 +50,7 @@ def test_union_of_parents(labels: list[Label], kind: str) -> None:
     assert not lost(made, labels)
 
 
+@settings(deadline=None)
 @given(parents, sensitivities, sensitivities)
 def test_only_what_is_named_is_removed(labels: list[Label], removes: frozenset[str], adds: frozenset[str]) -> None:
     whole = derive(labels, kind="segment")
@@ -59,18 +61,21 @@ def test_only_what_is_named_is_removed(labels: list[Label], removes: frozenset[s
     assert not lost(made, labels, attestation(removes, adds))
 
 
+@settings(deadline=None)
 @given(parents, st.permutations(range(4)))
 def test_order_of_parents_does_not_matter(labels: list[Label], order: list[int]) -> None:
     shuffled = [labels[index] for index in order if index < len(labels)]
     assert derive(shuffled, kind="dataset") == derive(labels, kind="dataset")
 
 
+@settings(deadline=None)
 @given(parents, parents)
 def test_deriving_in_steps_loses_nothing(first: list[Label], second: list[Label]) -> None:
     stepped = derive([derive(first, kind="clip"), derive(second, kind="clip")], kind="dataset")
     assert stepped == derive([*first, *second], kind="dataset")
 
 
+@settings(deadline=None)
 @given(parents, st.sampled_from(["us", "eu"]))
 def test_region_is_never_removed_nor_mixed(labels: list[Label], other: str) -> None:
     assert derive(labels, kind="clip").region == "cn"

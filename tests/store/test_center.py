@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import sqlalchemy as sa
@@ -18,7 +20,7 @@ from onshore.core.digest import blob_id
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, RefusedError, UsageError
 from onshore.core.label import Label
 from onshore.residency import Attestation, Rules, derive
-from onshore.store import Center, cipher, state
+from onshore.store import Center, cipher, files, state
 
 SEGMENT = Label(region="cn", kind="segment")
 RAW = Label(region="cn", kind="raw_drive", sensitivity=frozenset(["face", "plate"]), retention="raw")
@@ -54,6 +56,38 @@ def test_init_again_opens_and_never_changes_region(center: Center) -> None:
     assert again.id == center.id and again.ledger.verify().size == 1
     with pytest.raises(UsageError, match="region cn"):
         Center.init(center.root, "us")
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("step", ["Keys.create", "Ledger.create", "Ledger.append", "write_durably"])
+def test_an_init_that_was_cut_short_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, seed: int | None
+) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(*args: object, **options: object) -> None:
+        if step != "write_durably" or args[0] == tmp_path / "center/center.toml":
+            raise Cut
+        files.write_durably(*args, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"onshore.store.center.{step}", cut)
+        with pytest.raises(Cut):
+            Center.init(tmp_path / "center", "cn", keys_dir=tmp_path / "keys", seed=seed)
+    with pytest.raises(NotFoundError):
+        Center.open(tmp_path / "center")
+    center = Center.init(tmp_path / "center", "cn", keys_dir=tmp_path / "keys", seed=seed)
+    assert center.ledger.verify().ok and center.ledger.verify().size == 1
+    assert center.read(center.put(b"bytes", SEGMENT).id) == b"bytes"
+
+
+def test_inits_at_once_make_one_center(tmp_path: Path) -> None:
+    def init(_: int) -> str:
+        return Center.init(tmp_path / "center", "cn", keys_dir=tmp_path / "keys").id
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(init, range(4)))) == 1
 
 
 def test_no_center_here(tmp_path: Path) -> None:
@@ -325,11 +359,26 @@ def test_data_keys_do_not_fit_elsewhere(center: Center) -> None:
 
 
 def test_a_destroyed_key_reads_nothing(center: Center) -> None:
-    artifact = center.put(b"bytes", SEGMENT, key="drive-1")
-    with center.db.begin() as connection:
-        connection.execute(sa.delete(state.DATA_KEYS).where(state.DATA_KEYS.c.id == "drive-1"))
+    artifact, other = center.put(b"bytes", SEGMENT, key="drive-1"), center.put(b"other", SEGMENT, key="drive-2")
+    with center.db.connect() as connection:
+        keys = state.DATA_KEYS
+        wrapped = connection.execute(sa.select(keys.c.wrapped).where(keys.c.id == "drive-1")).scalar_one()
+    center.destroy_key("drive-1")
+    for ask in (center, Center.open(center.root)):
+        with pytest.raises(NotFoundError, match="destroyed"):
+            ask.read(artifact.id)
+    assert center.read(other.id) == b"other"
+    center.close()
+    assert not any(wrapped in path.read_bytes() for path in center.root.glob("state.sqlite*"))
+    assert list(center.ledger.entries())[-1].body == {"key": "drive-1"}
     with pytest.raises(NotFoundError, match="destroyed"):
-        Center.open(center.root).read(artifact.id)
+        center.put(b"more of it", SEGMENT, key="drive-1")
+    for known in ("drive-1", "drive-9"):
+        with pytest.raises(NotFoundError):
+            center.destroy_key(known)
+    assert [entry.kind for entry in center.ledger.entries()].count("key_destroyed") == 1
+    with pytest.raises(UsageError):
+        center.destroy_key("center")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -370,6 +419,34 @@ def test_chunks_cannot_be_cut_moved_or_repeated(center: Center) -> None:
             center.read(artifact.id)
     path.write_bytes(original)
     assert len(center.read(artifact.id)) == 3 * MIB + 5
+
+
+def test_scrubbing_finds_what_is_damaged_or_gone(center: Center) -> None:
+    kept, damaged, gone = (center.put(name, SEGMENT) for name in (b"kept", b"damaged", b"gone"))
+    assert center.scrub() == []
+    files = {path.name: path for path in blob_files(center)}
+    files[damaged.id[10:]].write_bytes(files[kept.id[10:]].read_bytes())
+    files[gone.id[10:]].unlink()
+    seen: list[int] = []
+    found = {row["artifact"]: row["code"] for row in center.scrub(lambda what, done, total: seen.append(done))}
+    assert found == {damaged.id: "corrupt", gone.id: "not_found"} and seen == [0, 1, 2, 3]
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(center: Center, tmp_path: Path) -> None:
+    path = tmp_path / "growing"
+    path.write_bytes(b"first")
+    before = cipher.file_sha256
+
+    def growing(file: BinaryIO) -> tuple[str, int]:
+        found = before(file)
+        path.write_bytes(b"later")
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cipher, "file_sha256", growing)
+        with pytest.raises(InputError, match="changed"):
+            center.put(path, SEGMENT)
+    assert center.artifacts() == [] and not list((center.root / "scratch").iterdir())
 
 
 def test_files_do_not_open_under_another_name(center: Center) -> None:
@@ -442,6 +519,35 @@ def test_a_row_without_bytes_does_not_exist_and_heals(center: Center) -> None:
     with pytest.raises(NotFoundError):
         center.read(artifact.id)
     assert center.put(b"bytes", SEGMENT) == artifact and center.read(artifact.id) == b"bytes"
+
+
+def test_a_row_that_a_kill_left_behind_takes_the_new_key(center: Center) -> None:
+    artifact = center.put(b"bytes", SEGMENT, key="drive-1")
+    blob_files(center)[0].unlink()
+    assert center.put(b"bytes", SEGMENT, name="again", key="drive-2").id == artifact.id
+    assert Center.open(center.root).read(artifact.id) == b"bytes" and center.artifact(artifact.id).name == "again"
+
+
+def test_the_same_content_at_once_under_two_keys_stays_readable(center: Center) -> None:
+    data = [os.urandom(2 * MIB) for _ in range(4)]
+
+    def put(worker: int) -> None:
+        mine = Center.open(center.root)
+        for item in data:
+            mine.put(item, SEGMENT, key=f"drive-{worker}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(put, range(4)))
+    assert center.scrub() == [] and len(center.artifacts()) == 4
+
+
+def test_old_scratch_is_swept(center: Center) -> None:
+    old, young = center.root / "scratch/old", center.root / "scratch/young"
+    for path in (old, young):
+        path.write_bytes(b"left behind")
+    os.utime(old, (0, 0))
+    Center.open(center.root)
+    assert not old.exists() and young.exists()
 
 
 def test_a_forked_child_opens_its_own_connections(center: Center) -> None:

@@ -197,6 +197,26 @@ def test_an_older_checkpoint_is_the_beginning_of_a_newer_one(made: Made) -> None
         ledger.consistency(12)
 
 
+def test_a_witness_sees_a_log_that_was_cut_back_or_rewritten(made: Made, tmp_path: Path) -> None:
+    made.open().append("a", {"n": 1})
+    before = {path.name: path.read_bytes() for path in made.folder.iterdir()}
+    made.open().append("b", {"n": 2})
+    witness = tmp_path / "witness"
+    witness.write_bytes((made.folder / "checkpoint").read_bytes())
+    made.open().append("c", {"n": 3})
+    assert made.open().verify(witness).ok
+    for name, data in before.items():
+        (made.folder / name).write_bytes(data)
+    assert made.open().verify().ok, "alone, a log that went back with its own checkpoint looks whole"
+    assert "cut back" in made.open().verify(witness).problems[0]
+    made.open().append_many([("b", {"n": 4}), ("c", {"n": 5})])
+    assert "rewritten" in made.open().verify(witness).problems[0]
+    witness.write_bytes(b"anything")
+    assert "not a checkpoint" in made.open().verify(witness).problems[0]
+    with pytest.raises(NotFoundError):
+        made.open().verify(tmp_path / "missing")
+
+
 def test_what_is_not_json_or_too_long_is_not_written(made: Made) -> None:
     for body in ({"x": float("nan")}, {"x": b"bytes"}, {"x": "a" * 70_000}):
         with pytest.raises(InputError):

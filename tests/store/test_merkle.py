@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onshore.store import merkle
@@ -90,6 +90,7 @@ def test_every_consistency_proof(size: int) -> None:
             assert not verify_consistency(old, size, old_root, root, [])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200))
 def test_the_frontier_is_the_tree(size: int) -> None:
     leaves, frontier = leaves_of(size), ()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onshore.core.errors import InputError, NotFoundError
+from onshore.core.errors import InputError, NotFoundError, OnshoreError
 from onshore.store import Center, tables
 
 
@@ -156,3 +156,11 @@ def test_sql_reads_and_writes_nothing_else(center: Center, tmp_path: Path) -> No
         with pytest.raises((InputError, NotFoundError)):
             center.sql(text)
     assert not target.exists() and not (tmp_path / "dump").exists() and secret
+
+
+def test_sql_in_the_jail_answers_the_same(center: Center) -> None:
+    center.table("drives").append(rows(4))
+    text = "select id, sum(n) as total from drives group by id order by id"
+    assert center.sql(text, jailed=True) == [{"id": f"row-{number}", "total": number} for number in range(4)]
+    with pytest.raises(OnshoreError, match="usage"):
+        center.sql(f"select * from read_blob('{center.config.keys_dir}/region.key')", jailed=True)

@@ -29,6 +29,7 @@ from onshore.wire import Limits, decode, encode, read_mcap, write_mcap
 from onshore.wire.annexb import H264_IDR, H264_PPS, H264_SPS, h264_types, is_keyframe, without_sei
 
 STEP_NS = 100_000_000
+SOURCE = str(Path(onshore.__file__).parents[1])
 
 
 def picture(index: int, height: int = 48, width: int = 64) -> np.ndarray:
@@ -165,6 +166,31 @@ def test_frames_keep_their_times_and_look(codec: str) -> None:
     for (t_ns, rgb), (t_before, before) in zip(decode(video), given_frames, strict=True):
         assert t_ns == t_before
         assert np.abs(rgb.astype(int) - before).mean() < 6
+
+
+REPEATED = """
+import hashlib, numpy as np
+from onshore.wire import decode, encode
+y, x = np.mgrid[0:66, 0:130]
+frames = [(i, np.stack([(x + 3 * i) % 256, (y * x + i) % 200, 90 + 0 * x], -1).astype(np.uint8)) for i in range(24)]
+digest = hashlib.sha256()
+for codec in ("h264", "jpeg"):
+    video = encode("front", frames, codec=codec)
+    for packet, (_, rgb) in zip(video.packets, decode(video)):
+        digest.update(packet.data + rgb.tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_bytes_do_not_depend_on_what_memory_held_before() -> None:
+    """Encoders that read memory they never wrote give other bytes in every run; glibc can fill fresh memory on purpose."""
+    seen = set()
+    for fill in (0, 85, 170):
+        environment = {"PYTHONPATH": SOURCE, "GLIBC_TUNABLES": f"glibc.malloc.perturb={fill}"}
+        run = subprocess.run([sys.executable, "-c", REPEATED], capture_output=True, text=True, env=environment)
+        seen.add(run.stdout)
+        assert len(run.stdout) == 65, run.stderr
+    assert len(seen) == 1
 
 
 def test_reordered_frames_come_out_in_order() -> None:
@@ -342,6 +368,5 @@ def test_nal_units() -> None:
 
 def test_importing_wire_is_light() -> None:
     code = "import sys, onshore.wire; print([m for m in ('av', 'cv2', 'torch', 'onnxruntime') if m in sys.modules])"
-    source = str(Path(onshore.__file__).parents[1])
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": source})
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": SOURCE})
     assert run.stdout.strip() == "[]", run.stderr

@@ -4,11 +4,11 @@ Rule: the only code that writes outside the center. Every answer is a ledger lin
 gate cannot prove (root, a copied disk, a stick) docs/border.md says.
 """
 
-from onshore.border.duties import duties, explain
 from onshore.border.gate import Decision, check, export, open_folder, write_out
 from onshore.border.inbound import import_file
+from onshore.border.law import duties, explain
 from onshore.border.people import enroll_approver
-from onshore.border.permits import PermitRow, approve, permits, request_permit
+from onshore.border.permitting import PermitRow, approve, permits, request_permit
 
 __all__ = [
     "Decision",

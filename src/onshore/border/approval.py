@@ -32,6 +32,7 @@ class Permit:
 
     accepts: sensitivities that the artifact still carries and the approvers accept by name. tensors: the manifest that
     weights are rewritten to; tensors_source says who declared it ('declared' by the training, 'self-described' by file).
+    network: the network's own description, which travels with the weights so that they can be loaded elsewhere.
     """
 
     artifact: str
@@ -47,6 +48,7 @@ class Permit:
     accepts: tuple[str, ...] = ()
     tensors: Tensors | None = None
     tensors_source: str = ""
+    network: dict[str, Any] | None = None
     policy: str = ""
     synthetic: bool = False
 

@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from onshore.border.book import read_book
 from onshore.core.errors import InputError, Refusal
 
 if TYPE_CHECKING:
     from onshore.store import Center
-
-EXPORT = "border.export"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +35,11 @@ class Budget:
 
 def spent(center: Center, recipient: str, year: int) -> dict[tuple[str, str], int]:
     """What a recipient (salted id) got in a year: (artifact, sha256) -> bytes, repeats counted once."""
-    got: dict[tuple[str, str], int] = {}
-    for entry in center.ledger.entries():
-        if entry.kind == EXPORT and entry.body["recipient"] == recipient and year_of(entry.time_ns) == year:
-            got[(entry.body["artifact"], entry.body["sha256"])] = entry.body["bytes"]
-    return got
+    return {
+        (one.artifact, one.sha256): one.bytes
+        for one in read_book(center).exports
+        if one.recipient == recipient and year_of(one.time_ns) == year
+    }
 
 
 def objection(center: Center, recipient: str, fresh: tuple[str, str], size: int, time_ns: int) -> Refusal | None:

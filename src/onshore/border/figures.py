@@ -65,6 +65,13 @@ def rewrite_figures(data: bytes, limits: FigureLimits, subject: str = "metrics")
     return canonical_json(_Rewriter(limits, subject).table(record, ""))
 
 
+def check_table(record: Any, limits: FigureLimits, subject: str) -> None:
+    """Raise InputError `not_allowed` unless the record keeps the limits (rounding apart) and is a plain table."""
+    if not isinstance(record, dict):
+        raise _too_much(subject, "must be a table of named values")
+    _Rewriter(limits, subject).table(record, "")
+
+
 class _Rewriter:
     def __init__(self, limits: FigureLimits, subject: str) -> None:
         self._limits, self._subject, self._values = limits, subject, 0

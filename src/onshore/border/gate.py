@@ -11,19 +11,21 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from onshore.border import approval, budgets
 from onshore.border.approval import Approved
+from onshore.border.book import EXPORT, read_book, verified_book
 from onshore.border.canonical import rewrite_weights
 from onshore.border.figures import FigureLimits, rewrite_figures
 from onshore.border.lineage import faults
+from onshore.border.lines import acting, refuse, refuse_if
 from onshore.border.outside import check_name, place
-from onshore.border.people import person, pseudonym
-from onshore.border.permits import envelope_of, now_ns, permits_for, verified
+from onshore.border.people import pseudonym
+from onshore.border.permitting import envelope_of, now_ns, permits_for, verified
 from onshore.border.scan import Finding, scan, weight_findings
 from onshore.core.digest import BLOB_PATTERN, blob_id_of, canonical_json, record_digest, sha256_hex
-from onshore.core.errors import InputError, NotFoundError, OnshoreError, Refusal, RefusedError, UsageError
+from onshore.core.errors import InputError, NotFoundError, OnshoreError, Refusal, UsageError
 from onshore.core.label import Artifact, Label
 from onshore.residency import RAW_SENSITIVITIES, PermitFacts, Request
 
@@ -70,7 +72,11 @@ def check(center: Center, artifact: str, to: str, *, permit: str | None = None) 
     found, identity = resolve(center, artifact)
     refusal = _unlabelled(identity) if not found else None
     for one in found:
-        shown = [verified(center, permit)] if permit else permits_for(center, one.id)
+        try:
+            shown = [verified(center, permit)] if permit else permits_for(center, one.id)
+        except InputError as problem:
+            refusal = refusal or _permit_unreadable(problem)
+            continue
         refusal = refusal or _answer(center, one, to, shown)
     return _recorded(center, identity, to, refusal)
 
@@ -87,12 +93,14 @@ def export(
     """Write one artifact outside under a permit; returns the file. Its permit lies beside it as `<name>.permit.json`.
 
     recipient: if given, the permit must name it. certificates: leakage checks; without one the record says
-    'not measurable'. The same export again writes the same bytes. Errors: RefusedError, its line is in the ledger.
+    'not measurable'. The same export again writes the same bytes. Errors: RefusedError, its line is in the ledger;
+    CorruptError `ledger_broken` when the ledger does not verify.
     """
     from onshore.store.files import locked
 
+    verified_book(center)
     one = one_artifact(center, artifact)
-    shown = verified(center, permit)
+    shown = _shown(center, permit)
     outbound = Outbound(
         center=center,
         artifact=one,
@@ -104,7 +112,7 @@ def export(
     with locked(center.root / "locks" / "border.lock"):
         data, leakage = _cleared(outbound, tuple(certificates))
         record = _export_record(outbound, data, leakage)
-        entry = center.ledger.append(budgets.EXPORT, record)
+        entry = center.ledger.append(EXPORT, record)
         name = f"{one.label.kind}-{sha256_hex(data)[:32]}.{'safetensors' if one.label.kind in WEIGHTS else 'json'}"
         companion = {
             "envelope": envelope_of(center, permit),
@@ -136,12 +144,12 @@ def write_out(
         check_name(name)
     if not center.in_region(folder):
         if permit is None or named:
-            _refuse(
+            refuse(
                 center, _not_in_region(folder), [sha256_hex(data) for data in named.values()] or [a.id for a in stored]
             )
         return [export(center, one.id, permit=permit, out_dir=folder) for one in stored]
     for one in stored:
-        _refuse_if(center, _ask(center, one, "show", None), [one.id])
+        refuse_if(center, _ask(center, one, "show", None), [one.id])
     files = named | {_file_name(one): center.read(one.id, purpose="show") for one in stored}
     parents = [one.id for one in stored]
     _line_for_folder(center, kind, {name: sha256_hex(data) for name, data in files.items()}, parents)
@@ -156,9 +164,9 @@ def open_folder(center: Center, artifacts: Iterable[str], out_dir: str | Path, *
     folder = Path(out_dir).resolve()
     found = [one for item in artifacts for one in _known(center, item) if one.label.kind != "raw_drive"]
     if not center.in_region(folder):
-        _refuse(center, _not_in_region(folder), [one.id for one in found])
+        refuse(center, _not_in_region(folder), [one.id for one in found])
     for one in found:
-        _refuse_if(center, _ask(center, one, "show", None), [one.id])
+        refuse_if(center, _ask(center, one, "show", None), [one.id])
     _line_for_folder(center, kind, {}, [one.id for one in found])
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -168,6 +176,16 @@ def open_folder(center: Center, artifacts: Iterable[str], out_dir: str | Path, *
 
 
 def resolve(center: Center, name: str) -> tuple[list[Artifact], str]:
+    """As `_resolve`; an artifact whose label cannot be read counts as bytes without one."""
+    try:
+        return _resolve(center, name)
+    except InputError as problem:
+        if problem.code != "unlabelled":
+            raise
+        return [], name
+
+
+def _resolve(center: Center, name: str) -> tuple[list[Artifact], str]:
     """The stored artifacts behind a name (a drive's originals first), and the identity the ledger gets.
 
     A file whose bytes the center holds is that artifact, wherever it lies; other bytes have no label: ([], blob id).
@@ -191,7 +209,7 @@ def one_artifact(center: Center, name: str) -> Artifact:
     """The one artifact behind a name. Errors: NotFoundError, RefusedError `unlabelled`, UsageError for several."""
     found, identity = resolve(center, name)
     if not found:
-        _refuse(center, _unlabelled(identity), [identity])
+        refuse(center, _unlabelled(identity), [identity])
     if len(found) > 1:
         raw = [one for one in found if one.label.kind == "raw_drive"]
         if raw:
@@ -222,8 +240,21 @@ def _by_row(center: Center, name: str) -> list[Artifact]:
     if kind == "clip":
         rows = [s for r in rows for s in center.table("segments").rows(where=f"id = '{_quoted(str(r['segment']))}'")]
     ids = {value for row in rows for value in _blob_ids(row)}
-    held = [center.artifact(identity) for identity in sorted(ids)]
-    return [_as_clip(one) for one in held if one.label.kind == "segment"] if kind == "clip" else held
+    held = _still_here(center, ids)
+    if kind in {"segment", "clip"}:  # a drive's id means its originals too; a segment is what was made of them
+        held = [one for one in held if one.label.kind != "raw_drive"]
+    return [_as_clip(one) for one in held] if kind == "clip" else held
+
+
+def _still_here(center: Center, ids: Iterable[str]) -> list[Artifact]:
+    """The artifacts of these ids; what retention or erasure has taken is left out."""
+    found = []
+    for identity in sorted(ids):
+        try:
+            found.append(center.artifact(identity))
+        except NotFoundError:
+            continue
+    return found
 
 
 def _as_clip(one: Artifact) -> Artifact:
@@ -235,7 +266,7 @@ def _as_clip(one: Artifact) -> Artifact:
 
 def _blob_ids(value: Any) -> list[str]:
     if isinstance(value, str):
-        return [value] if BLOB_PATTERN.fullmatch(value) else []
+        return [match.group() for match in BLOB_PATTERN.finditer(value)]
     if isinstance(value, dict):
         return [found for item in value.values() for found in _blob_ids(item)]
     if isinstance(value, list | tuple):
@@ -250,7 +281,7 @@ def _quoted(name: str) -> str:
 def _known(center: Center, name: str) -> list[Artifact]:
     found, identity = resolve(center, name)
     if not found:
-        _refuse(center, _unlabelled(identity), [identity])
+        refuse(center, _unlabelled(identity), [identity])
     return found
 
 
@@ -312,8 +343,9 @@ def _lineage(outbound: Outbound) -> Refusal | None:
             known[identity] = outbound.center.artifact(identity)
         return known[identity]
 
+    seen = read_book(outbound.center).attested
     try:
-        found = faults(target, parent_of)
+        found = faults(target, parent_of, lambda artifact, digest: (artifact, digest) in seen)
     except OnshoreError as problem:
         return _lineage_refusal(target.id, f"an ancestor cannot be read ({problem.code})", raw=False)
     if not found:
@@ -358,6 +390,24 @@ def _ask(center: Center, one: Artifact, action: str, outbound: Outbound | None) 
     except Exception:  # a rule engine that breaks has not said yes
         return _no_decision(action, one.id)
     return refusal if refusal is None or isinstance(refusal, Refusal) else _no_decision(action, one.id)
+
+
+def _shown(center: Center, permit: str) -> Approved:
+    """The permit, verified now; one that was tampered with is a refusal with its line."""
+    try:
+        return verified(center, permit)
+    except InputError as problem:
+        refuse(center, _permit_unreadable(problem), [permit])
+
+
+def _permit_unreadable(problem: InputError) -> Refusal:
+    return Refusal(
+        code="permit_invalid",
+        subject=problem.subject,
+        rule="permit-statement",
+        clause=f"a permit is exactly the statement that was signed; {problem.advice}",
+        remedy="Find out who changed it; request a new one and have it approved.",
+    )
 
 
 def _facts(shown: Approved) -> PermitFacts:
@@ -411,25 +461,22 @@ def _cleared(outbound: Outbound, certificates: tuple[Certificate, ...]) -> tuple
     """The bytes that may leave, made anew, and what is known of leakage; RefusedError with its ledger line otherwise."""
     center, one = outbound.center, outbound.artifact
     ids = [one.id]
-    _refuse_if(center, _refusal(outbound), ids)
+    refuse_if(center, _refusal(outbound), ids)
     data = _made_anew(outbound)
     if isinstance(data, Refusal):
-        _refuse(center, data, ids)
-    found = scan(data, text=one.label.kind not in WEIGHTS or len(data) < _TEXT_SCAN_BYTES)
+        refuse(center, data, ids)
+    found = scan(data)
     found += weight_findings(data) if one.label.kind in WEIGHTS else []
     if found:
-        _refuse(center, _scanned(one.id, found), ids)
+        refuse(center, _scanned(one.id, found), ids)
     leakage: str = NOT_MEASURABLE
     for certificate in certificates:
         finding = certificate(outbound, data)
         if isinstance(finding, Refusal):
-            _refuse(center, finding, ids)
+            refuse(center, finding, ids)
         leakage = finding
-    _refuse_if(center, _over_budget(outbound, data), ids)
+    refuse_if(center, _over_budget(outbound, data), ids)
     return data, leakage
-
-
-_TEXT_SCAN_BYTES = 1 << 30
 
 
 def _over_budget(outbound: Outbound, data: bytes) -> Refusal | None:
@@ -504,7 +551,7 @@ def _recorded(center: Center, identity: str, to: str, refusal: Refusal | None) -
     body: dict[str, Any] = {
         "artifact": _public_identity(center, identity),
         "to": to,
-        "by": pseudonym(center, "person", person(center.actor)),
+        "by": acting(center),
     }
     body |= {"allowed": refusal is None, **({"code": refusal.code, "rule": refusal.rule} if refusal else {})}
     return Decision(artifact=identity, refusal=refusal, entry=center.ledger.append("border.check", body))
@@ -513,18 +560,6 @@ def _recorded(center: Center, identity: str, to: str, refusal: Refusal | None) -
 def _public_identity(center: Center, identity: str) -> str:
     """Ids are digests already; a name somebody chose is salted."""
     return identity if BLOB_PATTERN.fullmatch(identity) else pseudonym(center, "artifact", identity)
-
-
-def _refuse_if(center: Center, refusal: Refusal | None, artifacts: list[str]) -> None:
-    if refusal is not None:
-        _refuse(center, refusal, artifacts)
-
-
-def _refuse(center: Center, refusal: Refusal, artifacts: list[str]) -> NoReturn:
-    """Write the refusal down, then raise it."""
-    body = {"code": refusal.code, "rule": refusal.rule, "artifacts": artifacts[:64], "count": len(artifacts)}
-    center.ledger.append("border.refused", {**body, "by": pseudonym(center, "person", person(center.actor))})
-    raise RefusedError(refusal)
 
 
 def _recipient(outbound: Outbound) -> str:
@@ -551,14 +586,14 @@ def _export_record(outbound: Outbound, data: bytes, leakage: str) -> dict[str, A
         "leakage": leakage,
         "policy": center.pack.digest,
         "trust": "self-attested",
-        "by": pseudonym(center, "person", person(center.actor)),
+        "by": acting(center),
     }
 
 
 def _line_for_folder(center: Center, kind: str, digests: dict[str, str], artifacts: list[str]) -> None:
     body: dict[str, Any] = {"kind": kind, "files": len(digests), "artifacts": len(artifacts), "in_region": True}
     body |= {"digest": record_digest([sorted(digests.values()), sorted(artifacts)])}
-    body |= {"by": pseudonym(center, "person", person(center.actor))}
+    body |= {"by": acting(center)}
     center.ledger.append("border.in-region", body)
 
 

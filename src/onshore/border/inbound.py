@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from onshore.border import approval
 from onshore.border.canonical import Tensors, manifest_from_record, manifest_of, manifest_record, rewrite_weights
-from onshore.border.people import person, pseudonym
+from onshore.border.figures import check_table
+from onshore.border.lines import acting
+from onshore.border.permitting import NETWORK_LIMITS
 from onshore.border.scan import is_pickle, scan, weight_findings
 from onshore.core.digest import record_digest, sha256_hex
 from onshore.core.errors import InputError, NotFoundError, OnshoreError, Refusal, RefusedError
@@ -41,6 +43,7 @@ class Origin:
     synthetic: bool = False
     trust: str = "unsigned"
     tensors: Tensors | None = None
+    network: dict[str, Any] | None = None
 
 
 def import_file(
@@ -74,13 +77,15 @@ def import_file(
 
 def _stored(center: Center, data: bytes, kind: str, origin: Origin, file: Path) -> Artifact:
     label = Label(region=center.region, kind=kind, retention="model", synthetic=origin.synthetic)
-    meta = {
+    meta: dict[str, Any] = {
         "origin_region": origin.region,
         "origin_trust": origin.trust,
         "origin_permit": origin.permit,
         "origin_artifact": origin.artifact,
         "tensors": manifest_record(manifest_of(data)),
     }
+    if origin.network is not None:
+        meta["trainable"] = origin.network
     body = {
         "sha256": sha256_hex(data),
         "bytes": len(data),
@@ -89,7 +94,7 @@ def _stored(center: Center, data: bytes, kind: str, origin: Origin, file: Path) 
         "trust": origin.trust,
         "permit": origin.permit,
         "tensors": record_digest(meta["tensors"]),
-        "by": pseudonym(center, "person", person(center.actor)),
+        "by": acting(center),
     }
     center.ledger.append("border.import", body)
     return center.put(data, label, name=_name(file), meta=meta)
@@ -155,6 +160,8 @@ def _origin(file: Path, data: bytes, trusted: Mapping[str, bytes], region: str |
         raise InputError(
             "import_refused", file.name, f"its permit says it comes from {permit.from_region}, not {region}."
         )
+    if permit.network is not None:
+        check_table(permit.network, NETWORK_LIMITS, f"network of {file.name}")
     enough = len(approved.approvers) >= max(approval.LEAST_APPROVERS, permit.threshold)
     if trusted and not enough:
         raise InputError(
@@ -167,6 +174,7 @@ def _origin(file: Path, data: bytes, trusted: Mapping[str, bytes], region: str |
         synthetic=permit.synthetic,
         trust="verified" if enough else "claimed",
         tensors=permit.tensors,
+        network=permit.network,
     )
 
 
@@ -203,6 +211,6 @@ def _refused(center: Center, file: Path, data: bytes, why: str, code: str = "imp
 
 def _recorded(center: Center, refusal: Refusal, data: bytes) -> RefusedError:
     body = {"code": refusal.code, "rule": refusal.rule, "sha256": sha256_hex(data), "bytes": len(data)}
-    body["by"] = pseudonym(center, "person", person(center.actor))
+    body["by"] = acting(center)
     center.ledger.append("border.import.refused", body)
     return RefusedError(refusal)

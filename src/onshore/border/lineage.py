@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from onshore.core.digest import record_digest
 from onshore.core.errors import InputError
 from onshore.core.label import Artifact, Label
 from onshore.residency import RAW_SENSITIVITIES, Attestation
@@ -31,16 +32,31 @@ class Fault:
         return bool(self.missing & (RAW_SENSITIVITIES | {RAW}))
 
 
-def faults(target: Artifact, parent_of: Callable[[str], Artifact]) -> list[Fault]:
-    """Every fault among `target` and its ancestors. `parent_of` finds an artifact by id; what it raises goes through."""
+def faults(
+    target: Artifact,
+    parent_of: Callable[[str], Artifact],
+    attested: Callable[[str, str], bool] = lambda artifact, digest: True,
+) -> list[Fault]:
+    """Every fault among `target` and its ancestors. `parent_of` finds an artifact by id; what it raises goes through.
+
+    attested(artifact id, digest of the attestation's record): did the ledger see it when it was made? One that it did
+    not see removes nothing.
+    """
     order = _ancestors_first(target, parent_of)
     owed: dict[str, frozenset[str]] = {}
     found = []
     for artifact in order:
         parents = [parent_of(parent).label for parent in artifact.parents]
-        due = owed_by((owed[parent] for parent in artifact.parents), attestation_of(artifact))
+        attestation = attestation_of(artifact)
+        if attestation is not None and not attested(artifact.id, record_digest(attestation.as_record())):
+            attestation = None
+        due = owed_by((owed[parent] for parent in artifact.parents), attestation)
         owed[artifact.id] = due | artifact.label.sensitivity | ({RAW} if artifact.label.kind == "raw_drive" else set())
-        found += _faults_of(artifact, parents, due)
+        found += _faults_of(artifact, parents, due - {RAW})
+    if RAW in owed[target.id]:
+        found.append(
+            Fault(artifact=target.id, missing=frozenset([RAW]), what="no declassifier worked on the way from raw")
+        )
     return found
 
 
@@ -54,7 +70,7 @@ def owed_by(parents: Iterable[frozenset[str]], attestation: Attestation | None) 
 
 def attestation_of(artifact: Artifact) -> Attestation | None:
     """The attestation a declassifier left in the artifact's facts; an unreadable one removes nothing."""
-    record = artifact.meta.get("attestation")
+    record = artifact.meta.get("declassified", artifact.meta.get("attestation"))
     if not isinstance(record, dict):
         return None
     try:
@@ -72,7 +88,7 @@ def attestation_of(artifact: Artifact) -> Attestation | None:
 def _faults_of(artifact: Artifact, parents: list[Label], due: frozenset[str]) -> list[Fault]:
     label = artifact.label
     found = []
-    if due - label.sensitivity - ({RAW} if label.kind == "raw_drive" else set()):
+    if due - label.sensitivity:
         found.append(Fault(artifact=artifact.id, missing=due - label.sensitivity, what="no declassifier removed it"))
     if any(parent.region != label.region for parent in parents):
         found.append(Fault(artifact=artifact.id, missing=frozenset(), what="a parent is of another region"))

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onshore.border.book import DISMISSED, ENROLLED, read_book
 from onshore.core.digest import check_id, salted_id, sha256_hex
 from onshore.core.errors import InputError, NotFoundError, OnshoreError, UsageError
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from onshore.store import Center
-
-ENROLLED, DISMISSED = "border.approver", "border.approver.dismissed"
 
 
 def person(name: str) -> str:
@@ -68,12 +67,7 @@ def dismiss_approver(center: Center, name: str) -> None:
 
 def approver_keys(center: Center) -> dict[str, bytes]:
     """Enrolled names and their public keys: those whose file's digest the ledger enrolled and has not dismissed."""
-    valid: dict[str, str] = {}
-    for entry in center.ledger.entries():
-        if entry.kind == ENROLLED:
-            valid[entry.body["key"]] = entry.body["approver"]
-        elif entry.kind == DISMISSED:
-            valid.pop(entry.body["key"], None)
+    valid = read_book(center).enrolled
     found = {}
     for path in sorted(_folder(center).glob("*.pub")):
         public = _public(path)

@@ -32,29 +32,75 @@ class Finding:
         return {"kind": self.kind, "what": self.what, "offset": self.offset}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A literal, where the thing begins from there, and the check of what surrounds it."""
+
+    kind: str
+    what: str
+    literal: bytes
+    shift: int
+    check: Check
+
+
 Check = Callable[[bytes, int], bool]
+#: What it is called, the literal to look for, where the thing begins from there, and the check of what surrounds it.
+Table = tuple[tuple[str, bytes, int, Check], ...]
 
 
-def scan(data: bytes, *, text: bool = True) -> list[Finding]:
+def scan(data: bytes) -> list[Finding]:
     """Every finding in `data`, also inside base64 and hex runs (two layers deep)."""
-    found = set(media(data)) | set(archives(data)) | set(code(data))
-    if text:
-        found |= set(personal(data))
+    found = {*signatures(data), *personal(data)}
+    if is_pickle(data):
+        found.add(Finding(kind="code", what="pickle", offset=0))
     for layer in _unwrapped(data):
-        found |= {Finding(kind=f.kind, what=f"{f.what} (encoded as text)") for f in [*media(layer), *archives(layer)]}
-        if text:
-            found |= {Finding(kind=f.kind, what=f"{f.what} (encoded as text)") for f in personal(layer)}
+        inner = [*signatures(layer), *personal(layer)]
+        found |= {Finding(kind=f.kind, what=f"{f.what} (encoded as text)") for f in inner}
     return sorted(found)
 
 
+def signatures(data: bytes) -> Iterator[Finding]:
+    """Pictures, films, archives, code and plates by signature and structure; each told once."""
+    told: set[str] = set()
+    for at in _candidates(data):
+        for mark in _BY_START[data[at : at + 2]]:
+            begin = max(at + mark.shift, 0)
+            if mark.what not in told and data.startswith(mark.literal, at) and mark.check(data, begin):
+                told.add(mark.what)
+                yield Finding(kind=mark.kind, what=mark.what, offset=begin)
+
+
+def _candidates(data: bytes) -> Iterator[int]:
+    """Where two bytes stand that some literal begins with: one pass, whatever the number of literals."""
+    for start in range(0, len(data) - 1, _BLOCK):
+        piece = np.frombuffer(data, np.uint8, min(_BLOCK + 1, len(data) - start), start)
+        pairs = piece[:-1].astype(np.uint16) << 8
+        pairs |= piece[1:]
+        yield from (np.flatnonzero(_STARTS[pairs]) + start).tolist()
+
+
+def text_runs(data: bytes, least: int = 8) -> Iterator[tuple[int, bytes]]:
+    """Runs of printable ASCII of at least `least` bytes, with where they begin: the only places text can be in weights."""
+    for start in range(0, len(data), _BLOCK):
+        piece = np.frombuffer(data, np.uint8, min(_BLOCK + _OVERLAP, len(data) - start), start)
+        printable = np.zeros(len(piece) + 2, bool)
+        printable[1:-1] = ((piece >= 32) & (piece < 127)) | (piece == 10) | (piece == 13) | (piece == 9)
+        edges = np.flatnonzero(printable[1:] != printable[:-1])
+        for first, past in edges.reshape(-1, 2)[np.diff(edges)[::2] >= least].tolist():
+            yield start + first, data[start + first : start + past]
+
+
+_BLOCK, _OVERLAP = 64 << 20, 1 << 16
+
+
 def _unwrapped(data: bytes, depth: int = 2) -> Iterator[bytes]:
-    for run in _BASE64.finditer(data):
-        text = run.group()
-        for decode in (_from_hex, _from_base64):
-            if (layer := decode(text)) is not None:
-                yield layer
-                if depth > 1:
-                    yield from _unwrapped(layer, depth - 1)
+    for _, text in text_runs(data, 24):
+        for run in _BASE64.finditer(text):
+            for decode in (_from_hex, _from_base64):
+                if (layer := decode(run.group())) is not None:
+                    yield layer
+                    if depth > 1:
+                        yield from _unwrapped(layer, depth - 1)
 
 
 def _from_hex(text: bytes) -> bytes | None:
@@ -78,11 +124,6 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*={0,2}"
 # -- pictures and films -----------------------------------------------------------------------------------------------
 
 
-def media(data: bytes) -> Iterator[Finding]:
-    """Pictures and films inside the bytes, by signature and structure."""
-    yield from _by_signature(data, _MEDIA, "media")
-
-
 def _jpeg(data: bytes, at: int) -> bool:
     """Two marker segments in a row: chance of that in random bytes is about 2^-40 per position."""
     after = at + 2
@@ -102,13 +143,14 @@ def _iso_media(data: bytes, at: int) -> bool:
 def _annex_b(data: bytes, at: int) -> bool:
     """H.264: a sequence parameter set with a known profile, then a picture parameter set close by."""
     return (
-        data[at + 5 : at + 6] in _H264_PROFILES
+        data.startswith(b"\x00\x00\x01", at)
+        and data[at + 4 : at + 5] in _H264_PROFILES
         and re.search(rb"\x00\x00\x01[\x28\x48\x68]", data[at : at + 200]) is not None
     )
 
 
 def _annex_b_hevc(data: bytes, at: int) -> bool:
-    return re.search(rb"\x00\x00\x01\x42\x01", data[at : at + 200]) is not None
+    return data.startswith(b"\x00\x00\x01", at) and b"\x00\x00\x01\x42\x01" in data[at : at + 200]
 
 
 def _webm(data: bytes, at: int) -> bool:
@@ -122,37 +164,49 @@ def _bmp(data: bytes, at: int) -> bool:
     return reserved == 0 and header in (12, 40, 108, 124) and offset < size <= len(data) - at
 
 
+def _riff(data: bytes, at: int) -> bool:
+    return data[at : at + 4] == b"RIFF"
+
+
+def _moof(data: bytes, at: int) -> bool:
+    return data[at + 12 : at + 16] == b"mfhd"
+
+
+def _ogg(data: bytes, at: int) -> bool:
+    return data[at + 5 : at + 6] <= b"\x07"
+
+
 def _always(data: bytes, at: int) -> bool:
     return True
 
 
 _H264_PROFILES = {bytes([profile]) for profile in (66, 77, 88, 100, 110, 122, 244, 44)}
-_MEDIA: tuple[tuple[str, bytes, int, Check], ...] = (
-    ("JPEG", rb"\xff\xd8\xff", 0, _jpeg),
-    ("PNG", rb"\x89PNG\r\n\x1a\n", 0, _always),
-    ("GIF", rb"GIF8[79]a", 0, _always),
-    ("WebP", rb"RIFF....WEBP", 0, _always),
-    ("AVI", rb"RIFF....AVI ", 0, _always),
-    ("BMP", rb"BM....\x00\x00\x00\x00", 0, _bmp),
-    ("TIFF", rb"(?:II\x2a\x00\x08\x00\x00\x00|MM\x00\x2a\x00\x00\x00\x08)", 0, _always),
-    ("MP4 or HEIF", rb"ftyp", -4, _iso_media),
-    ("MP4 fragment", rb"moof\x00\x00\x00.mfhd", -4, _always),
-    ("H.264", rb"\x00\x00\x01[\x27\x47\x67]", -1, _annex_b),
-    ("H.265", rb"\x00\x00\x01\x40\x01", -1, _annex_b_hevc),
-    ("Matroska", rb"\x1a\x45\xdf\xa3", 0, _webm),
-    ("Ogg", rb"OggS\x00[\x00-\x07]", 0, _always),
-    ("MCAP recording", rb"\x89MCAP[0-9]\r\n", 0, _always),
-    ("ROS bag", rb"#ROSBAG V", 0, _always),
-    ("JPEG XL", rb"\x00\x00\x00\x0cJXL \r\n\x87\n", 0, _always),
-    ("picture in a page", rb"data:(?:image|video)/", 0, _always),
+_MEDIA: Table = (
+    ("JPEG", b"\xff\xd8\xff", 0, _jpeg),
+    ("PNG", b"\x89PNG\r\n\x1a\n", 0, _always),
+    ("GIF", b"GIF87a", 0, _always),
+    ("GIF", b"GIF89a", 0, _always),
+    ("WebP", b"WEBP", -8, _riff),
+    ("AVI", b"AVI ", -8, _riff),
+    ("BMP", b"BM", 0, _bmp),
+    ("TIFF", b"II\x2a\x00\x08\x00\x00\x00", 0, _always),
+    ("TIFF", b"MM\x00\x2a\x00\x00\x00\x08", 0, _always),
+    ("MP4 or HEIF", b"ftyp", -4, _iso_media),
+    ("MP4 fragment", b"moof\x00\x00\x00", -4, _moof),
+    ("H.264", b"\x01\x27", -2, _annex_b),
+    ("H.264", b"\x01\x47", -2, _annex_b),
+    ("H.264", b"\x01\x67", -2, _annex_b),
+    ("H.265", b"\x01\x40\x01", -2, _annex_b_hevc),
+    ("Matroska", b"\x1a\x45\xdf\xa3", 0, _webm),
+    ("Ogg", b"OggS\x00", 0, _ogg),
+    ("MCAP recording", b"\x89MCAP", 0, _always),
+    ("ROS bag", b"#ROSBAG V", 0, _always),
+    ("JPEG XL", b"JXL \r\n\x87\n", -4, _always),
+    ("picture in a page", b"data:image/", 0, _always),
+    ("picture in a page", b"data:video/", 0, _always),
 )
 
 # -- archives and code ------------------------------------------------------------------------------------------------
-
-
-def archives(data: bytes) -> Iterator[Finding]:
-    """Archives and compressed streams inside the bytes: a second file in one file."""
-    yield from _by_signature(data, _ARCHIVES, "archive")
 
 
 def _zip_member(data: bytes, at: int) -> bool:
@@ -166,6 +220,10 @@ def _zip_member(data: bytes, at: int) -> bool:
 def _zip_end(data: bytes, at: int) -> bool:
     """The end record's comment length must reach exactly the end of the bytes, as archive readers demand."""
     return at + 22 <= len(data) and at + 22 + struct.unpack_from("<H", data, at + 20)[0] == len(data)
+
+
+def _bzip2(data: bytes, at: int) -> bool:
+    return data[at : at + 3] == b"BZh"
 
 
 def _gzip(data: bytes, at: int) -> bool:
@@ -185,43 +243,55 @@ def _gzip(data: bytes, at: int) -> bool:
         return False
 
 
-def _zstd(data: bytes, at: int) -> bool:
-    return at == 0 or (at + 6 < len(data) and data[at + 4] & 0x08 == 0)
-
-
-_ARCHIVES: tuple[tuple[str, bytes, int, Check], ...] = (
-    ("zip", rb"PK\x03\x04", 0, _zip_member),
-    ("zip end record", rb"PK\x05\x06", 0, _zip_end),
-    ("gzip", rb"\x1f\x8b\x08", 0, _gzip),
-    ("7z", rb"7z\xbc\xaf\x27\x1c", 0, _always),
-    ("xz", rb"\xfd7zXZ\x00", 0, _always),
-    ("bzip2", rb"BZh[1-9]\x31\x41\x59\x26\x53\x59", 0, _always),
-    ("rar", rb"Rar!\x1a\x07[\x00\x01]", 0, _always),
-    ("tar", rb"ustar(?:\x0000|  \x00)", 0, _always),
-    ("HDF5", rb"\x89HDF\r\n\x1a\n", 0, _always),
-    ("SQLite", rb"SQLite format 3\x00", 0, _always),
-    ("Parquet", rb"PAR1.{0,8}\Z", 0, _always),
-    ("Lance or Arrow", rb"ARROW1\x00\x00", 0, _always),
-    ("NumPy", rb"\x93NUMPY[\x01-\x03]\x00", 0, _always),
+_ARCHIVES: Table = (
+    ("zip", b"PK\x03\x04", 0, _zip_member),
+    ("zip end record", b"PK\x05\x06", 0, _zip_end),
+    ("gzip", b"\x1f\x8b\x08", 0, _gzip),
+    ("7z", b"7z\xbc\xaf\x27\x1c", 0, _always),
+    ("xz", b"\xfd7zXZ\x00", 0, _always),
+    ("bzip2", b"\x31\x41\x59\x26\x53\x59", -4, _bzip2),
+    ("rar", b"Rar!\x1a\x07", 0, _always),
+    ("tar", b"ustar\x0000", 0, _always),
+    ("tar", b"ustar  \x00", 0, _always),
+    ("HDF5", b"\x89HDF\r\n\x1a\n", 0, _always),
+    ("SQLite", b"SQLite format 3\x00", 0, _always),
+    ("Arrow", b"ARROW1\x00\x00", 0, _always),
+    ("NumPy", b"\x93NUMPY", 0, _always),
 )
 
 
-def code(data: bytes) -> Iterator[Finding]:
-    """Pickles and programs: bytes that a careless reader would run."""
-    if is_pickle(data):
-        yield Finding(kind="code", what="pickle", offset=0)
-    yield from _by_signature(data, _CODE, "code")
+_PICKLED_MODULES = (
+    b"os",
+    b"posix",
+    b"nt",
+    b"subprocess",
+    b"builtins",
+    b"__builtin__",
+    b"torch._utils",
+    b"numpy",
+    b"sys",
+)
+
+
+def _pickle_name(data: bytes, at: int) -> bool:
+    """A protocol 0 import: module, newline, an identifier, newline."""
+    return re.match(rb"c[\w.]+\n[A-Za-z_]\w*\n", data[at : at + 200]) is not None
+
+
+def _elf(data: bytes, at: int) -> bool:
+    return data[at + 4 : at + 5] in (b"\x01", b"\x02") and data[at + 6 : at + 7] == b"\x01"
 
 
 def _pickle_frame(data: bytes, at: int) -> bool:
     return at + 11 <= len(data) and struct.unpack_from("<Q", data, at + 3)[0] <= len(data) - at - 11
 
 
-_CODE: tuple[tuple[str, bytes, int, Check], ...] = (
-    ("pickle", rb"\x80[\x04\x05]\x95", 0, _pickle_frame),
-    ("pickle import", rb"c(?:os|posix|nt|subprocess|builtins|__builtin__|torch[\w.]*|numpy[\w.]*)\n\w+\n", 0, _always),
-    ("ELF program", rb"\x7fELF[\x01\x02][\x01\x02]\x01", 0, _always),
-    ("PDF", rb"%PDF-[12]\.\d", 0, _always),
+_CODE: Table = (
+    ("pickle", b"\x80\x04\x95", 0, _pickle_frame),
+    ("pickle", b"\x80\x05\x95", 0, _pickle_frame),
+    *(("pickle import", b"c" + name + b"\n", 0, _pickle_name) for name in _PICKLED_MODULES),
+    ("ELF program", b"\x7fELF", 0, _elf),
+    ("PDF", b"%PDF-", 0, _always),
 )
 
 
@@ -240,34 +310,31 @@ def is_pickle(data: bytes) -> bool:
     return count > 1
 
 
-def _by_signature(data: bytes, table: tuple[tuple[str, bytes, int, Check], ...], kind: str) -> Iterator[Finding]:
-    for what, pattern, shift, check in table:
-        for match in re.finditer(pattern, data, re.DOTALL):
-            at = match.start() + shift
-            if at >= -1 and check(data, max(at, 0)):
-                yield Finding(kind=kind, what=what, offset=max(at, 0))
-                break  # one finding of a kind is enough to refuse
-
-
 # -- text about people and places -------------------------------------------------------------------------------------
 
 
 def personal(data: bytes) -> Iterator[Finding]:
-    """Vehicle numbers (ISO 3779 with check digit), Chinese plates (GA 36-2018), and precise positions."""
-    for match in _VIN.finditer(data):
+    """Vehicle numbers (ISO 3779 with check digit) and precise positions in text; each told once."""
+    told: set[str] = set()
+    for start, text in text_runs(data):
+        for finding in _in_text(start, text):
+            if finding.what not in told:
+                told.add(finding.what)
+                yield finding
+
+
+def _in_text(start: int, text: bytes) -> Iterator[Finding]:
+    for match in _VIN.finditer(text):
         if vin_is_valid(match.group(1).decode()):
-            yield Finding(kind="vin", what="vehicle identification number", offset=match.start(1))
+            yield Finding(kind="vin", what="vehicle identification number", offset=start + match.start(1))
             break
-    for match in _PLATE_CN.finditer(data):
-        yield Finding(kind="plate", what="Chinese licence plate", offset=match.start())
-        break
-    for match in _PAIR.finditer(data):
+    for match in _PAIR.finditer(text):
         if _is_position(float(match.group(1)), float(match.group(2))):
-            yield Finding(kind="position", what="coordinate pair", offset=match.start())
+            yield Finding(kind="position", what="coordinate pair", offset=start + match.start())
             break
     for what, pattern in _POSITION_FORMS:
-        if (match_form := pattern.search(data)) is not None:
-            yield Finding(kind="position", what=what, offset=match_form.start())
+        if (form := pattern.search(text)) is not None:
+            yield Finding(kind="position", what=what, offset=start + form.start())
 
 
 _VIN = re.compile(rb"(?<![A-Za-z0-9])([A-HJ-NPR-Za-hj-npr-z0-9]{17})(?![A-Za-z0-9])")
@@ -291,10 +358,39 @@ def vin_is_valid(text: str) -> bool:
 
 
 _PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
-_PLATE_CN = re.compile(
-    b"(?:" + b"|".join(re.escape(p.encode()) for p in _PROVINCES) + b")"
-    rb"[A-Z](?:\xc2\xb7|\xe2\x80\xa2|\xe3\x83\xbb|[ .-])?[A-HJ-NP-Z0-9]{4,5}(?:[A-HJ-NP-Z0-9]|\xe6\x8c\x82|\xe5\xad\xa6|\xe8\xad\xa6)"
+_PLATE_REST = re.compile(
+    rb"[A-Z](?:\xc2\xb7|\xe2\x80\xa2|\xe3\x83\xbb|[ .-])?[A-HJ-NP-Z0-9]{4,5}"
+    rb"(?:[A-HJ-NP-Z0-9]|\xe6\x8c\x82|\xe5\xad\xa6|\xe8\xad\xa6)"
 )
+
+
+def _plate(data: bytes, at: int) -> bool:
+    """A province, a letter, five or six places of which the last may be a word (hang, xue, jing)."""
+    return _PLATE_REST.match(data, at + 3) is not None
+
+
+def _degrees(data: bytes, at: int) -> bool:
+    return re.search(rb"\d{1,3}\xc2\xb0\s?\d{1,2}(?:\.\d+)?['\xe2]", data[max(at - 3, 0) : at + 16]) is not None
+
+
+_PLATES: Table = tuple(("Chinese licence plate", province.encode(), 0, _plate) for province in _PROVINCES)
+_DEGREES: Table = (("degrees and minutes", b"\xc2\xb0", 0, _degrees),)
+_MARKS = [
+    Mark(kind=kind, what=what, literal=literal, shift=shift, check=check)
+    for kind, table in (
+        ("media", _MEDIA),
+        ("archive", _ARCHIVES),
+        ("code", _CODE),
+        ("plate", _PLATES),
+        ("position", _DEGREES),
+    )
+    for what, literal, shift, check in table
+]
+_BY_START: dict[bytes, list[Mark]] = {}
+for _mark in _MARKS:
+    _BY_START.setdefault(_mark.literal[:2], []).append(_mark)
+_STARTS = np.zeros(1 << 16, bool)
+_STARTS[[int.from_bytes(start, "big") for start in _BY_START]] = True
 #: Two numbers side by side with four decimals or more: 0.0001 degree is 11 m, closer than a street is long.
 _PAIR = re.compile(rb"(?<![\d.])([-+]?\d{1,3}\.\d{4,})[\s,;/|]{1,3}([-+]?\d{1,3}\.\d{4,})(?![\d.])")
 _POSITION_FORMS = (
@@ -306,7 +402,6 @@ _POSITION_FORMS = (
             rb"(?i)(?<![a-z])(?:lat|latitude|lon|lng|longitude|gps_lat|gps_lon)[\"']?\s*[:=>]\s*[\"']?[-+]?\d{1,3}\.\d{3,}"
         ),
     ),
-    ("degrees and minutes", re.compile(rb"\d{1,3}\xc2\xb0\s?\d{1,2}(?:\.\d+)?['\xe2]")),
 )
 
 

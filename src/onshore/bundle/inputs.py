@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from onshore.core.errors import InputError
 from onshore.core.policy import RouteCommand
-from onshore.core.recording import Camera
+from onshore.core.recording import Camera, Recording, Video
 
 SIDE_INPUTS: tuple[str, ...] = (
     "speed_over_10",
@@ -100,6 +100,14 @@ class ViewMap:
     crop: tuple[int, int] | None
     taps_KP: NDArray[np.intp] = field(repr=False)
     weights_KP: NDArray[np.uint64] = field(repr=False)
+
+
+def front_video(recording: Recording) -> tuple[Camera, Video]:
+    """The camera with frames that looks most nearly straight ahead, and its video; the first one wins a tie."""
+    seen = [(recording.rig.camera(video.camera), video) for video in recording.videos if video.packets]
+    if not seen:
+        raise InputError("not_found", "camera", "the recording has no frames of any camera.")
+    return min(seen, key=lambda pair: abs(math.remainder(pair[0].pose_camera_in_rig[5], 2 * math.pi)))
 
 
 def view_maps(camera: Camera, view: View, *, wide: bool = False) -> ViewMap:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onshore.bundle.format import LIMITS_BYTES, METADATA, MODEL, NOTES, RELEASE, VERDICT, Payload, unpack
+from onshore.core.control import CONTROLLER_VERSION
 from onshore.core.digest import canonical_json, sha256_hex
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, Refusal
 
@@ -349,8 +350,8 @@ class Trust:
 def verify(repo: Path, trust: Trust) -> VerifiedBundle | Refusal:
     """Check everything a repository offers against `trust`. `trust.metadata_dir` is updated as TUF prescribes.
 
-    Refusal codes: tampered, bad_signature, expired, rollback, wrong_region, gate_failed, not_allowed (revoked),
-    not_found, limit_exceeded.
+    Refusal codes: tampered, bad_signature, expired, rollback, wrong_region, gate_failed, not_allowed (revoked, or made
+    for another controller), not_found, limit_exceeded, bad_config (made for a newer program).
     """
     from tuf.api.exceptions import DownloadError, RepositoryError
 
@@ -363,8 +364,8 @@ def verify(repo: Path, trust: Trust) -> VerifiedBundle | Refusal:
         return _refusal_for(problem, fetcher.asked, repo, trust)
     except CorruptError as problem:
         return _refuse(problem.code, problem.subject, "a release is what was signed", "target", problem.advice)
-    except InputError as problem:
-        return _refuse("tampered", problem.subject, "a release is readable", "target", problem.advice)
+    except InputError as problem:  # signed and whole, but not something this program knows how to drive
+        return _refuse(problem.code, problem.subject, "a release is one this car can read", "own rule", problem.advice)
 
 
 def _verify_offer(updater: Updater, repo: Path, trust: Trust) -> VerifiedBundle | Refusal:
@@ -431,6 +432,11 @@ def _consistent(files: dict[str, bytes], index: dict[str, Any], version: int) ->
         passed = verdict["passed"] is True and verdict["payload_digest"] == payload.digest
     except (ValueError, KeyError, TypeError):
         passed, verdict = False, {}
+    if payload.metadata.controller != CONTROLLER_VERSION:
+        advice = f"it was made for controller {payload.metadata.controller!r}, this car has {CONTROLLER_VERSION!r}."
+        return _refuse(
+            "not_allowed", payload.release_id, "plans meet the controller they were made for", "own rule", advice
+        )
     if not passed:
         return _refuse(
             "gate_failed", VERDICT, "no verdict, no release", "own rule", "no passing verdict names this payload."
@@ -492,9 +498,16 @@ def _folder_fetcher(repo: Path) -> Any:
             path = repo / self.asked
             if ".." in path.parts or path.is_symlink() or not path.is_file():
                 raise DownloadHTTPError(f"{self.asked} is not in the repository", 404)
-            return iter([path.read_bytes()])
+            return _chunks(path)
 
     return FolderFetcher()
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """A file in pieces, so that python-tuf stops reading at the length it expects."""
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 18):
+            yield chunk
 
 
 def _refusal_for(problem: Exception, asked: str, repo: Path, trust: Trust) -> Refusal:

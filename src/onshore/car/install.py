@@ -5,7 +5,7 @@
     CAR/slots/<release id>/                                              the running release and the one before
 
 Rule: everything new is written beside the old and made durable, then one rename of state.json switches; killed at any
-moment the car runs the old release or the new one, whole. What a refusal leaves behind is swept at the next update.
+moment the car runs the old release or the new one, whole. What a kill leaves behind is swept by the next update.
 """
 
 from __future__ import annotations
@@ -126,8 +126,11 @@ def update(repo_dir: Path | str, car_dir: Path | str, region: str | None = None)
         )
         outcome = verify(repo, seen)
         if isinstance(outcome, Refusal):
-            return _refused(folder, now, trust, outcome)
-        return _accepted(folder, now, trust, outcome)
+            result = _refused(folder, now, trust, outcome)
+        else:
+            result = _accepted(folder, now, trust, outcome)
+        _sweep(folder, status(folder))
+    return result
 
 
 def load_running(car_dir: Path | str) -> Payload:
@@ -180,11 +183,17 @@ def _accepted(folder: Path, now: CarStatus, trust: str, bundle: VerifiedBundle) 
             files={**kept, identity: digests},
         )
     after = _without(after, revoked_ids(bundle.index))
-    _commit(folder, after)
-    _sweep(folder, after)
+    if replace(after, trust=now.trust) != now or not _same_files(folder / trust, folder / now.trust):
+        _commit(folder, after)
     road_use = bundle.payload.metadata.road_use
     outcome = "installed" if fresh else "current"
     return UpdateResult(outcome=outcome, running=identity, offered=identity, road_use=road_use)
+
+
+def _same_files(one: Path, other: Path) -> bool:
+    """Whether two folders of metadata hold the same: a car that asks often should not write often."""
+    trees = [{path.relative_to(tree): path.read_bytes() for path in tree.rglob("*.json")} for tree in (one, other)]
+    return trees[0] == trees[1]
 
 
 def _intact(folder: Path, now: CarStatus, identity: str) -> bool:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from onshore.bundle.format import Payload
+from onshore.bundle.format import MODEL, Payload
+from onshore.bundle.inputs import front_video
 from onshore.bundle.runner import OnnxPolicy
 from onshore.car.install import load_running
 from onshore.core.errors import InputError
@@ -42,15 +43,14 @@ class PlannedDrive:
 def run(
     car_dir: Path | str, recording: Recording, *, camera: str | None = None, progress: Progress = silent
 ) -> PlannedDrive:
-    """Plans of the running release, every 0.2 s, over what the recording's camera shows (default: its first).
+    """Plans of the running release, every 0.2 s, over what a camera of it shows (default: the front one).
 
     Raises NotFoundError when the car runs no release, InputError when the recording has no such camera or no frames.
     """
     payload = load_running(car_dir)
-    seen = recording.rig.camera(camera) if camera else _first_camera(recording)
-    policy = OnnxPolicy(payload.files["model.onnx"], payload.metadata, seen)
+    seen, video = _named(recording, camera) if camera else front_video(recording)
+    policy = OnnxPolicy(payload.files[MODEL], payload.metadata, seen)
     times, plans, spent = [], [], []
-    video = _video(recording, seen.name)
     for observation in observations(recording, video, seen):
         began = time.perf_counter()
         plans.append(policy.act(observation))
@@ -77,7 +77,8 @@ def observations(recording: Recording, video: Video, camera: Camera) -> Iterator
 
     waiting: list[tuple[int, NDArray[np.uint8]]] = []
     due_ns = 0
-    for t_ns, frame in decode(video):
+    for stamp_ns, frame in decode(video):
+        t_ns = stamp_ns + camera.time_offset_ns
         waiting.append((t_ns, frame))
         if t_ns < due_ns:
             continue
@@ -115,15 +116,8 @@ def _latest(t_ns: NDArray[np.int64], column: NDArray[np.float64], at_ns: int) ->
     return float(column[index])
 
 
-def _first_camera(recording: Recording) -> Camera:
-    if not recording.rig.cameras:
-        raise InputError("not_found", "camera", "the recording's rig has no camera.")
-    names = [camera.name for camera in recording.rig.cameras]
-    return recording.rig.camera("front" if "front" in names else names[0])
-
-
-def _video(recording: Recording, camera: str) -> Video:
+def _named(recording: Recording, camera: str) -> tuple[Camera, Video]:
     for video in recording.videos:
         if video.camera == camera and video.packets:
-            return video
+            return recording.rig.camera(camera), video
     raise InputError("not_found", f"camera {camera!r}", "the recording has no frames of it.")

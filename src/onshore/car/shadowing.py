@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onshore.car.running import PlannedDrive, run
+from onshore.core.control import VehicleGeometry
 from onshore.core.frames import path_at_arcs, to_frame
 from onshore.core.plan import Plan
 from onshore.core.progress import Progress, silent
@@ -86,7 +87,8 @@ def shadow(
 
 def compare(planned: PlannedDrive, recording: Recording, trigger: Trigger = DISAGREEMENT) -> ShadowReport:
     """Differences between plans and what was driven, and the spans in which the trigger's condition held."""
-    track = driven_track(recording.signals)
+    track = driven_track(recording.signals, recording.rig.vehicle)
+    track[:, 2] = np.unwrap(np.nan_to_num(track[:, 2])) + np.where(np.isfinite(track[:, 2]), 0.0, np.nan)
     pairs = [_differences(plan, t_ns, track, recording.signals) for t_ns, plan in zip(planned.t_ns, planned.plans)]
     path_NK = np.array([path for path, _ in pairs]).reshape(len(pairs), -1)
     speed_NT = np.array([speed for _, speed in pairs]).reshape(len(pairs), -1)
@@ -107,31 +109,46 @@ def compare(planned: PlannedDrive, recording: Recording, trigger: Trigger = DISA
     )
 
 
-def driven_track(signals: Signals) -> Floats:
-    """(N, 3) poses x, y, yaw of the rear axle: as recorded, else dead reckoning from speed and yaw rate, else NaN."""
+def driven_track(signals: Signals, vehicle: VehicleGeometry) -> Floats:
+    """(N, 3) poses x, y, yaw of the rear axle: as recorded, else dead reckoning, NaN in rows where neither is known.
+
+    Dead reckoning takes speed and yaw rate, the yaw rate from steering (single-track model) where it is not recorded.
+    """
     recorded = np.stack([signals.x_m, signals.y_m, signals.yaw_rad], -1)
-    if np.isfinite(recorded).all():
+    if np.isfinite(recorded).any():
         return recorded
-    dt_s = np.diff(signals.t_ns, prepend=signals.t_ns[:1]) / 1e9
-    turned = signals.yaw_rate_radps * dt_s
-    yaw_rad = np.cumsum(turned)
-    along_m = signals.speed_mps * dt_s
-    middle = yaw_rad - turned / 2
-    return np.stack([np.cumsum(along_m * np.cos(middle)), np.cumsum(along_m * np.sin(middle)), yaw_rad], -1)
+    turning = signals.speed_mps * np.tan(signals.steering_rad) / vehicle.wheelbase_m
+    rate = np.where(np.isfinite(signals.yaw_rate_radps), signals.yaw_rate_radps, turning)
+    known = np.isfinite(signals.speed_mps) & np.isfinite(rate)
+    speed, rate = np.where(known, signals.speed_mps, 0.0), np.where(known, rate, 0.0)
+    dt_s = np.diff(signals.t_ns) / 1e9
+    turned = (rate[1:] + rate[:-1]) / 2 * dt_s
+    along_m = (speed[1:] + speed[:-1]) / 2 * dt_s
+    yaw_rad = np.concatenate([[0.0], np.cumsum(turned)])
+    middle = yaw_rad[:-1] + turned / 2
+    x, y = (np.concatenate([[0.0], np.cumsum(along_m * part)]) for part in (np.cos(middle), np.sin(middle)))
+    return np.where(known[:, None], np.stack([x, y, yaw_rad], -1), np.nan)
 
 
 def _differences(plan: Plan, t_ns: int, track: Floats, signals: Signals) -> tuple[Floats, Floats]:
     """Distances (K,) at the plan's arc lengths and speed differences (T,) at its times; NaN where nothing is known."""
     times_s = (signals.t_ns - t_ns) / 1e9
-    later = (times_s >= 0) & (times_s <= AHEAD_S)
     path = np.full(len(plan.arcs_m), np.nan)
-    here = [_at(times_s, track[:, axis]) for axis in range(2)] + [_at(times_s, np.unwrap(track[:, 2]))]
-    if np.isfinite(here).all() and later.any() and np.isfinite(track[later]).all():
-        driven = to_frame(np.vstack([here[:2], track[later, :2]]), here[0], here[1], here[2])
+    here = [_at(times_s, track[:, axis]) for axis in range(3)]
+    if np.isfinite(here).all():
+        ahead = _known_ahead(times_s, track)
+        driven = to_frame(np.vstack([here[:2], ahead[:, :2]]), here[0], here[1], here[2])
         points, reached = path_at_arcs(driven, plan.arcs_m)
         path = np.where(reached, np.hypot(*(plan.path_xy_m - points).T), np.nan)
     speed = np.array([_at(times_s, signals.speed_mps, after_s) for after_s in plan.times_s])
     return path, np.abs(plan.speed_mps - speed)
+
+
+def _known_ahead(times_s: Floats, track: Floats) -> Floats:
+    """The track from now on, up to the first row that is not known."""
+    later = track[(times_s > 0) & (times_s <= AHEAD_S)]
+    unknown = np.flatnonzero(~np.isfinite(later).all(1))
+    return later[: unknown[0]] if len(unknown) else later
 
 
 def _at(times_s: Floats, column: Floats, after_s: float = 0.0) -> float:

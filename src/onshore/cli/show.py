@@ -32,8 +32,8 @@ class Output:
     """Where the answer goes. `say` is for people only; `answer` is the document or its rendering."""
 
     as_json: bool = False
-    out: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
-    err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
+    out: Console = field(default_factory=lambda: _console())
+    err: Console = field(default_factory=lambda: _console(stderr=True))
 
     def say(self, text: str) -> None:
         (self.err if self.as_json else self.out).print(text, markup=False)
@@ -78,6 +78,12 @@ class Output:
                     bars.update(tasks[what], visible=False)
 
             yield report
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """As wide as the terminal; wide enough for ids and figures where there is none."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=None if stream.isatty() else 160)
 
 
 def _cell(value: Any) -> str:

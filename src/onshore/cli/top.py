@@ -10,6 +10,9 @@ import typer
 from onshore.cli import session
 
 
+COLUMNS = "suite model score low high routes worlds".split()
+
+
 def add_to(app: typer.Typer) -> None:
     app.command("demo")(demo)
     app.command("doctor")(doctor)
@@ -30,7 +33,7 @@ def demo(
     show = session.output()
     with show.progress() as progress:
         result = turn.run(out, rounds=rounds, seed=seed, tiny=tiny, progress=progress, say=show.say)
-    show.table("Driving score (synthetic town world, percent)", result["scores"])
+    show.table("Driving score (synthetic town world, percent)", result["scores"], COLUMNS)
     show.answer(result, *turn.summary(result))
 
 

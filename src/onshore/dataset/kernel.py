@@ -12,7 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-STEPS = 32
+SHIFT = 5
+STEPS, MASK, HALF = 1 << SHIFT, (1 << SHIFT) - 1, 1 << (2 * SHIFT - 1)
 
 
 @njit(cache=True, nogil=True)
@@ -88,12 +89,13 @@ def _gather(
     """Bilinear samples of three colours: weights of 1/32 by 1/32, rounded half up."""
     last_row, last_column = frame.shape[0] - 1, frame.shape[1] - 1
     for column in range(len(across)):
-        x, y = across[column] // STEPS, down[column] // STEPS
-        right, below = across[column] % STEPS, down[column] % STEPS
+        x, y = across[column] >> SHIFT, down[column] >> SHIFT
+        right, below = across[column] & MASK, down[column] & MASK
         x2, y2 = min(x + 1, last_column), min(y + 1, last_row)
-        a, b = (STEPS - right) * (STEPS - below), right * (STEPS - below)
-        c, d = (STEPS - right) * below, right * below
+        d = right * below
+        b, c = (right << SHIFT) - d, (below << SHIFT) - d
+        a = (1 << 2 * SHIFT) - b - c - d
         for colour in range(3):
             mixed = a * frame[y, x, colour] + b * frame[y, x2, colour]
             mixed += c * frame[y2, x, colour] + d * frame[y2, x2, colour]
-            out_3W[colour, column] = (mixed + STEPS * STEPS // 2) // (STEPS * STEPS)
+            out_3W[colour, column] = (mixed + HALF) >> (2 * SHIFT)

@@ -185,8 +185,9 @@ def _track(parts: list[tuple[Signals, Motion]]) -> Track:
         poses = integrate(seconds(t_ns), speed, rate)
         source = source if np.isfinite(poses).all() else "unknown"
     step_m = np.hypot(*np.diff(poses[:, :2], axis=0).T)
-    # a standing car's position noise is no distance driven
-    step_m = np.where(np.maximum(speed[1:], speed[:-1]) < STANDING_MPS, 0.0, step_m)
+    if source == "measured":
+        # a standing car's position noise is no distance driven
+        step_m = np.where(np.maximum(speed[1:], speed[:-1]) < STANDING_MPS, 0.0, step_m)
     return Track(
         t_ns=t_ns,
         poses_N3=poses,

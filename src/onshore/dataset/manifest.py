@@ -13,11 +13,13 @@ from typing import Any
 
 from onshore.bundle.inputs import View
 from onshore.clip import find
+from onshore.clip.motion import motion
 from onshore.core.digest import canonical_json, check_id, record_digest
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, UsageError
 from onshore.core.label import Artifact
 from onshore.core.progress import Progress, silent
-from onshore.dataset.proxy import CRF, GOP_FRAMES, PROXY_VERSION, RATE_HZ, Proxy, build_proxy
+from onshore.core.recording import ClipRef
+from onshore.dataset.proxy import CRF, GOP_FRAMES, PROXY_VERSION, RATE_HZ, Proxy, build_proxy, fitting_view, front_video
 from onshore.dataset.split import HELD_OUT, TRAIN, split_drives
 from onshore.dataset.windows import Windows, WindowSpec, build_windows, read_takeovers
 from onshore.drive import open_segment, segments
@@ -107,6 +109,18 @@ def drop(center: Center, dataset: str, *, where: str, progress: Progress = silen
     query = f"({manifest['where']}) - ({where})"
     takeovers = [entry["id"] for entry in manifest["takeovers"]]
     return _freeze(center, manifest["name"], _clip_rows(center, kept), takeovers, manifest["settings"], query, progress)
+
+
+def fit_view(center: Center, where: str | None = None, base: View | None = None) -> View:
+    """The view that the cameras of these clips fill: `base` where they do, else with a longer focal length.
+
+    `freeze` with a view that cameras do not fill repeats their border; `shown_share` of each proxy tells how much is real.
+    """
+    chosen = sorted({clip["segment"] for clip in find(center, where, limit=None)})
+    if not chosen:
+        raise InputError("empty_input", f"where {where!r}", "no clip was found; run `clip cut`, or widen the query.")
+    cameras = {front_video(open_segment(center, segment))[0] for segment in chosen}
+    return fitting_view(sorted(cameras, key=lambda camera: record_digest(camera.as_record())), base)
 
 
 def datasets(center: Center) -> list[dict[str, Any]]:
@@ -230,7 +244,7 @@ def _freeze(
 ) -> DatasetRow:
     view = View.from_record(settings["view"])
     places = {clip["drive"]: clip["place"] for clip in clips}
-    splits = split_drives(places, held_out=settings["held_out"], seed=settings["seed"], by=settings["split_by"])
+    splits = _splits(center, places, settings)
     wanted = {clip["segment"]: clip["drive"] for clip in clips}
     proxies = _proxies(center, wanted, view, progress)
     extra = _checked_takeovers(center, takeovers, WindowSpec(view=view))
@@ -244,7 +258,8 @@ def _freeze(
         "clips": _clip_entries(clips, splits),
         "drives": [{"id": d, "place": places[d], "split": splits[d]} for d in sorted(splits)],
         "proxies": [
-            {"id": proxies[s].id, "segment": s, "drive": wanted[s], "frames": proxies[s].meta["frames"]}
+            {"id": proxies[s].id, "segment": s, "drive": wanted[s]}
+            | {name: proxies[s].meta[name] for name in ("frames", "shown_share", "sources")}
             for s in sorted(proxies)
         ],
         "takeovers": [{"id": artifact.id, "bytes": artifact.size_bytes} for artifact in extra],
@@ -252,6 +267,23 @@ def _freeze(
     }
     manifest["counts"] = _counts(manifest)
     return _keep(center, manifest, [*proxies.values(), *extra])
+
+
+def _splits(center: Center, places: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, str]:
+    """The split of every drive: the one it was given before under the same settings, if any, and remembered from now on."""
+    table = center.table("splits")
+    rule = record_digest([settings["held_out"], settings["seed"], settings["split_by"]])
+    settled = {row["drive"]: row["split"] for row in table.rows(where=f"rule = '{rule}'")}
+    splits = split_drives(
+        places, held_out=settings["held_out"], seed=settings["seed"], by=settings["split_by"], settled=settled
+    )
+    fresh = [drive for drive in sorted(splits) if drive not in settled]
+    if len(settled) + len(fresh) > 1:
+        # a lone drive is not settled: it would never let itself be held out beside a second one
+        table.upsert(
+            [{"id": record_digest([rule, d]), "rule": rule, "drive": d, "split": splits[d]} for d in fresh], on="id"
+        )
+    return splits
 
 
 def _keep(center: Center, manifest: dict[str, Any], parents: list[Artifact]) -> DatasetRow:
@@ -317,7 +349,13 @@ def _proxy(center: Center, segment: Mapping[str, Any], view: View) -> Artifact:
             derive([source.label], kind="proxy"),
             name=f"proxy-{segment['id']}",
             parents=[source.id],
-            meta={"frames": len(proxy.video.packets), "shown_share": proxy.shown_share, "segment": segment["id"]},
+            meta={
+                "segment": segment["id"],
+                "frames": len(proxy.video.packets),
+                "shown_share": proxy.shown_share,
+                # what the labels rest on: measured poses, or poses integrated from speed and yaw rate
+                "sources": motion(proxy.signals, proxy.vehicle).sources | {"camera": proxy.camera_source},
+            },
             key=segment["drive"],
         )
         return {"artifact": artifact.id}
@@ -405,6 +443,11 @@ def _contradictions(manifest: Mapping[str, Any]) -> list[str]:
         f"clip {clip['id']}: its split is not that of its drive."
         for clip in manifest["clips"]
         if splits.get(clip["drive"]) != clip["split"]
+    ]
+    problems += [
+        f"clip {clip['id']}: it is not the digest of its segment and times."
+        for clip in manifest["clips"]
+        if ClipRef(segment_id=clip["segment"], start_ns=clip["start_ns"], end_ns=clip["end_ns"]).id != clip["id"]
     ]
     problems += [f"clip {c['id']}: its segment has no proxy." for c in manifest["clips"] if c["segment"] not in known]
     if manifest["counts"] != _counts(manifest):

@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onshore.bundle.inputs import View, view_maps, warp
+from onshore.bundle.inputs import View, ViewMap, view_maps, warp
 from onshore.core.control import VehicleGeometry
 from onshore.core.digest import canonical_json
 from onshore.core.errors import CorruptError, InputError
@@ -123,13 +123,7 @@ def build_proxy(recording: Recording, view: View) -> Proxy:
         )
     camera, video = front_video(recording)
     maps = view_maps(camera, view, wide=True)
-    chosen = set(nearest_to_grid(video.t_ns, RATE_HZ).tolist())
-
-    def frames() -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        for index, (t_ns, rgb) in enumerate(decode(video)):
-            if index in chosen:
-                yield t_ns + camera.time_offset_ns, warp(rgb, maps)
-
+    kept = nearest_to_grid(video.t_ns, RATE_HZ)
     return Proxy(
         segment=str(recording.segment_id),
         drive=str(recording.drive_id),
@@ -139,9 +133,33 @@ def build_proxy(recording: Recording, view: View) -> Proxy:
         camera_source=camera.source,
         vehicle=recording.rig.vehicle,
         signals=recording.signals,
-        video=encode(camera.name, frames(), gop=GOP_FRAMES, crf=CRF),
+        video=_as_it_is(camera, video) if _fits(video, maps, kept) else _rendered(camera, video, maps, kept),
         synthetic=recording.synthetic,
     )
+
+
+def _fits(video: Video, maps: ViewMap, kept: NDArray[np.intp]) -> bool:
+    """Whether the segment's own stream already is the proxy: the wide view pixel for pixel, every frame, H.264."""
+    whole = maps.crop == (0, 0) and maps.source_HW == maps.view_HW
+    return whole and video.codec == "h264" and len(kept) == len(video.packets)
+
+
+def _as_it_is(camera: Camera, video: Video) -> Video:
+    if camera.time_offset_ns == 0:
+        return video
+    packets = tuple(replace(packet, t_ns=packet.t_ns + camera.time_offset_ns) for packet in video.packets)
+    return replace(video, packets=packets)
+
+
+def _rendered(camera: Camera, video: Video, maps: ViewMap, kept: NDArray[np.intp]) -> Video:
+    chosen = set(kept.tolist())
+
+    def frames() -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        for index, (t_ns, rgb) in enumerate(decode(video)):
+            if index in chosen:
+                yield t_ns + camera.time_offset_ns, warp(rgb, maps)
+
+    return encode(camera.name, frames(), gop=GOP_FRAMES, crf=CRF)
 
 
 def fill_frames(proxy: Proxy, needed: NDArray[np.intp], target_NHW3: NDArray[np.uint8]) -> None:
@@ -173,6 +191,20 @@ def fill_frames(proxy: Proxy, needed: NDArray[np.intp], target_NHW3: NDArray[np.
         raise CorruptError("corrupt", subject, f"it cannot be decoded ({problem.strerror}).") from problem
     if found != len(needed):
         raise CorruptError("corrupt", subject, f"{len(needed)} frames are wanted and {found} are there.")
+
+
+def fitting_view(cameras: Iterable[Camera], base: View | None = None, share: float = 0.98) -> View:
+    """`base` with its focal length raised until every camera shows at least `share` of it; `base` itself if they do.
+
+    For cameras narrower than the network's own: a view they do not fill repeats their border. Raises InputError
+    `bad_config` when a camera looks elsewhere.
+    """
+    base, cameras = base or View(), list(cameras)
+    for scale in np.geomspace(1.0, 16.0, 97):
+        view = replace(base, focal_px=round(base.focal_px * float(scale)))
+        if all(float(view_maps(camera, view).inside.mean()) >= share for camera in cameras):
+            return view
+    raise InputError("bad_config", "cameras", "one of them does not look ahead; no view fits.")
 
 
 def front_video(recording: Recording) -> tuple[Camera, Video]:

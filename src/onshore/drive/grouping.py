@@ -85,7 +85,8 @@ def group(placed: list[Placed]) -> list[Placed]:
 def _split(folder: list[Placed]) -> list[list[Placed]]:
     """The drives of one folder: in a route folder, whatever does not overlap; elsewhere, whatever goes on."""
     drives: list[list[Placed]] = []
-    for one in sorted(folder, key=lambda item: (item.start_ns, item.source.path.name)):
+    # of two that begin at once the shorter name goes first: copies have longer ones
+    for one in sorted(folder, key=lambda item: (item.start_ns, len(item.source.path.name), item.source.path.name)):
         gap = one.start_ns - drives[-1][-1].end_ns if drives else 0
         if drives and gap >= 0 and (one.drive_key or gap <= CONTINUES_NS):
             drives[-1].append(one)

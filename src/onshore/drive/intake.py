@@ -6,19 +6,15 @@ at most sealed bytes without a row, and the next run finishes them under the sam
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onshore.core.digest import blob_id_of, record_digest, sha256_hex, short_id
-from onshore.core.errors import CorruptError, InputError, OnshoreError, UsageError
+from onshore.core.digest import blob_id_of, sha256_hex, short_id
+from onshore.core.errors import InputError, UsageError
 from onshore.core.label import Label
 from onshore.core.progress import Progress, silent
 from onshore.core.recording import Recording
@@ -27,8 +23,8 @@ from onshore.drive.columns import load_map, shipped_maps
 from onshore.drive.digests import file_digest, source_digest
 from onshore.drive.discover import Source, discover
 from onshore.drive.grouping import Placed, group, place
-from onshore.drive.prepare import PSEUDONYM, Prepared, prepare
-from onshore.privacy import Anonymiser, default_anonymiser
+from onshore.drive.prepare import PSEUDONYM, Prepared
+from onshore.drive.workers import prepared
 from onshore.residency import Attestation, derive
 from onshore.store import Center
 from onshore.wire.writing import to_bytes
@@ -78,11 +74,11 @@ def add(
     listed = [paths] if isinstance(paths, (str, Path)) else list(paths)
     maps = [load_map(column_map)] if column_map is not None else shipped_maps()
     found = discover(listed, maps, reader=reader)
-    if not found.sources and all(one.error.code == "empty_input" for one in found.unusable):
-        raise InputError("empty_input", ", ".join(str(path) for path in listed), "nothing below it is a drive.")
     intake = _Intake(center, public=public, progress=progress)
     for one in found.unusable:
         intake.quarantine([one.path] if one.path.is_file() else [], one.path, one.error)
+    if not found.sources and all(one.error.code == "empty_input" for one in found.unusable):
+        raise InputError("empty_input", ", ".join(str(path) for path in listed), "nothing below it is a drive.")
     intake.take(found.sources, workers)
     return intake.report(found.ignored)
 
@@ -97,6 +93,9 @@ class _Intake:
         self.touched: set[str] = set()
         self.known = 0
         self.quarantined: list[dict[str, Any]] = []
+        self.waiting: dict[str, list[str]] = {}
+        for held in center.quarantine_list():
+            self.waiting.setdefault(held["path"], []).append(held["id"])
 
     def take(self, sources: Sequence[Source], workers: int) -> None:
         digests: dict[Path, str] = {}
@@ -109,8 +108,11 @@ class _Intake:
                     digests[source.path] = digest
             except InputError as error:
                 self.quarantine(source.files, source.path, error)
+            except OSError as problem:
+                unreadable = InputError("unknown_format", source.path.name, f"it cannot be read ({problem.strerror}).")
+                self.quarantine([], source.path, unreadable)
         settled = group(placed)
-        for done, (one, outcome) in enumerate(_prepared(settled, self.center.pack.law, workers)):
+        for done, (one, outcome) in enumerate(prepared(settled, self.center.pack.law, workers)):
             self.progress("drive add", done, len(settled))
             try:
                 if isinstance(outcome, InputError):
@@ -146,10 +148,10 @@ class _Intake:
         return row is not None
 
     def _commit(self, placed: Placed, prepared: Prepared, digest: str) -> None:
-        """One segment: seal, put, ledger line, row. Each step is idempotent; the row makes it visible."""
+        """One segment: seal, put (which leaves the ledger line), row. Each step is idempotent; the row makes it visible."""
         recording = self._identified(prepared)
         drive_id, segment_id = str(recording.drive_id), str(recording.segment_id)
-        if self.here.holds(placed, prepared, recording):
+        if self.here.holds(placed, prepared, recording, digest):
             self.known += 1
             self.touched.add(drive_id)
             return
@@ -164,14 +166,14 @@ class _Intake:
             label,
             name=segment_id,
             parents=parents,
-            meta={"attestation": attestation.as_record(), "frames": prepared.proof["frames"], "drive": drive_id},
+            meta={"frames": prepared.proof["frames"], "drive": drive_id},
             key=drive_id,
             declassified=attestation,
         )
-        facts = {"segment": segment_id, "artifact": artifact.id, "attestation": record_digest(attestation.as_record())}
-        self.center.ledger.append("segment", facts)
         row = _row(recording, prepared, placed, artifact.id, parents, digest, self.public)
         add_segment(self.center, row)
+        for waiting in self.waiting.pop(str(placed.source.path), []):
+            self.center.quarantine_remove(waiting)
         self.here.add(row)
         self.fresh[segment_id] = row
         self.touched.add(drive_id)
@@ -215,11 +217,15 @@ class _Here:
         self._by_id[row["id"]] = self._by_place[row["drive"], row["index"]] = row
         self._by_content[row["signals_digest"], row["video_digest"]] = self._by_video[row["video_digest"]] = row
 
-    def holds(self, placed: Placed, prepared: Prepared, recording: Recording) -> bool:
+    def holds(self, placed: Placed, prepared: Prepared, recording: Recording, digest: str) -> bool:
         """True when this very segment is here; raises InputError `conflict` when its place is taken by other bytes."""
-        if (prepared.signals, prepared.video) in self._by_content:
-            return True
         subject = placed.source.path.name
+        same = self._by_content.get((prepared.signals, prepared.video))
+        if same is not None and (prepared.recording.segment_id is not None or same["source_digest"] == digest):
+            return True
+        if same is not None:  # a file without ids of its own: which of two copies is the original is not ours to guess
+            advice = "the same pictures and signals came before from other bytes; the first stay, this copy does not come in."
+            raise InputError("conflict", f"{subject} and {same['id']}", advice)
         taken = self._by_id.get(str(recording.segment_id)) or self._by_place.get(
             (str(recording.drive_id), recording.segment_index)
         )
@@ -298,7 +304,7 @@ def _row(
         "dropped_topics": list(recording.dropped_topics),
         "speed_min_mps": float(np.nanmin(speed)),
         "speed_max_mps": float(np.nanmax(speed)),
-        "place": str(recording.facts.get("place", recording.facts.get("town", ""))),
+        "place": str(recording.facts.get("place", "")),
         "synthetic": recording.synthetic,
         "public": public,
         "reader": placed.source.column_map.name if placed.source.column_map else placed.source.reader,
@@ -309,48 +315,3 @@ def _row(
         "video_digest": prepared.video,
         "anonymiser": prepared.proof["digest"],
     }
-
-
-Outcome = Prepared | InputError
-
-
-def _prepared(placed: list[Placed], law: Mapping[str, Any], workers: int) -> Iterator[tuple[Placed, Outcome]]:
-    """Every source with its recording or the reason why not, in order; at most two per worker in flight."""
-    if workers <= 1 or len(placed) <= 1:
-        anonymiser = default_anonymiser() if placed else None
-        for one in placed:
-            yield one, _settled(_attempt(one, law, anonymiser))
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        pending: deque[tuple[Placed, Future[Any]]] = deque()
-        for one in placed:
-            pending.append((one, pool.submit(_attempt, one, law, None)))
-            if len(pending) > 2 * workers:
-                first, future = pending.popleft()
-                yield first, _settled(future.result())
-        while pending:
-            first, future = pending.popleft()
-            yield first, _settled(future.result())
-
-
-@cache
-def _own_anonymiser() -> Anonymiser:
-    """One per worker process: opening the network costs more than many frames."""
-    return default_anonymiser()
-
-
-def _attempt(placed: Placed, law: Mapping[str, Any], anonymiser: Anonymiser | None) -> Prepared | dict[str, str]:
-    """Errors as records: they must travel between processes."""
-    try:
-        return prepare(placed, law, anonymiser or _own_anonymiser())
-    except OnshoreError as error:
-        return {**error.as_record(), "kind": type(error).__name__}
-
-
-def _settled(outcome: Prepared | dict[str, str]) -> Outcome:
-    """A prepared recording or an input's fault; whatever else went wrong stops the intake."""
-    if isinstance(outcome, Prepared):
-        return outcome
-    if outcome["kind"] in (InputError.__name__, CorruptError.__name__):
-        return InputError(outcome["code"], outcome["subject"], outcome["advice"])
-    raise OnshoreError(outcome["code"], outcome["subject"], outcome["advice"])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onshore.core.errors import InputError
-from onshore.core.recording import Camera, Recording, Rig, Video
+from onshore.core.recording import Camera, Recording, Rig, Signals, Video
 from onshore.drive.digests import signals_digest, video_digest
 from onshore.drive.grouping import Placed
 from onshore.drive.table import read_table
@@ -36,13 +35,21 @@ PLAUSIBLE: dict[str, tuple[float, float]] = {
 #: Frames are decoded and anonymised in portions of this many bytes.
 PORTION_BYTES = 48 << 20
 #: Facts that may stay in a segment; text only in the form of an id.
-FACTS = frozenset(
-    "place town town_seed traffic_seed seed scenario region car weather map assumed anonymiser label".split()
-)
-#: Without a word from the region pack: outward cameras and the ego state are kept, everything else is dropped.
-DEFAULT_VERDICTS = {"camera": "keep", "ego": "keep"}
-CABIN = re.compile("cabin|driver|interior|dms|occupant|inside", re.IGNORECASE)
-NAME = re.compile("[a-z0-9][a-z0-9-]{0,39}")
+FACTS = frozenset("place town_seed traffic_seed seed scenario weather map assumed anonymiser".split())
+#: What a topic of another maker holds, by its name; the first that fits.
+KINDS = {
+    "biometric": re.compile("biometric|fingerprint|heart|iris|pulse", re.IGNORECASE),
+    "cabin": re.compile("cabin|driver|interior|dms|occupant|inside", re.IGNORECASE),
+    "audio": re.compile("audio|microphone|voice|sound", re.IGNORECASE),
+    "lidar": re.compile("lidar|point_?cloud|velodyne|laser", re.IGNORECASE),
+    "radar": re.compile("radar", re.IGNORECASE),
+    "gnss": re.compile("gnss|gps|location|fix$", re.IGNORECASE),
+}
+#: Kinds that a recording of this project may itself name.
+SAID = frozenset([*KINDS, "camera", "ego_state", "ego_pose", "navigation", "other"])
+#: A camera's name: words and a small number, nothing that could number a vehicle.
+NAME = re.compile(r"(?=.{1,24}$)[a-z]+(-[a-z]+)*(-?[0-9]{1,2})?")
+NAVIGATION = ("command", "junction_distance_m", "in_junction")
 PSEUDONYM = re.compile("vehicle-[0-9a-f]{24}")
 
 
@@ -74,7 +81,7 @@ def prepare(placed: Placed, law: Mapping[str, Any], anonymiser: Anonymiser) -> P
         videos=videos,
         rig=replace(recording.rig, cameras=cameras),
         anonymised=True,
-        facts=_facts({**recording.facts, "anonymiser": anonymiser.digest}),
+        facts=_facts({**recording.facts, "anonymiser": anonymiser.digest}, recording.synthetic),
         private={"gnss": recording.private["gnss"]} if position else {},
     )
     return Prepared(
@@ -122,7 +129,10 @@ def check(recording: Recording, subject: str) -> None:
             )
     if not any(video.packets for video in recording.videos):
         raise InputError("damaged_video", subject, "it carries no picture of a camera.")
+    described = {camera.name for camera in recording.rig.cameras}
     for video in recording.videos:
+        if video.packets and video.camera not in described:
+            raise InputError("bad_config", f"{subject} camera {video.camera!r}", "the file's rig does not describe it.")
         times = video.t_ns
         if len(times) and (times[0] < 0 or bool((np.diff(times) <= 0).any())):
             raise InputError(
@@ -132,18 +142,13 @@ def check(recording: Recording, subject: str) -> None:
 
 def _judged(recording: Recording, law: Mapping[str, Any]) -> Recording:
     """Only what the region keeps, with every verdict written down; raises InputError `not_allowed` for a refused topic."""
-    verdicts = {
-        "ego": verdict(law, "ego"),
-        **{f"camera/{video.camera}": verdict(law, _camera_topic(video.camera)) for video in recording.videos},
-        **({"gnss": verdict(law, "gnss")} if "gnss" in recording.private else {}),
-        **dict.fromkeys((topic for topic in recording.dropped_topics if len(topic) <= 80), "drop"),
-    }
-    refused = sorted(topic for topic, answer in verdicts.items() if answer == "refuse")
+    verdicts = _verdicts(recording, law)
+    refused = sorted(kind for kind, answer in verdicts.items() if answer == "refuse")
     if refused:
-        raise InputError("not_allowed", ", ".join(refused), "the region refuses recordings that carry this topic.")
-    videos = tuple(
-        video for video in recording.videos if verdicts[f"camera/{video.camera}"] == "keep" and video.packets
-    )
+        raise InputError(
+            "not_allowed", ", ".join(refused), "the region refuses recordings that carry this kind of topic."
+        )
+    videos = tuple(video for video in recording.videos if verdicts[_camera_kind(video)] == "keep" and video.packets)
     if not videos:
         raise InputError("damaged_video", "cameras", "no camera that the region keeps carries a picture.")
     names = [video.camera for video in videos]
@@ -151,40 +156,70 @@ def _judged(recording: Recording, law: Mapping[str, Any]) -> Recording:
     cameras = tuple(
         replace(camera, name=renamed[camera.name]) for camera in recording.rig.cameras if camera.name in renamed
     )
-    kept_gnss = verdicts.get("gnss") == "keep"
-    topics = {topic: answer for topic, answer in sorted(verdicts.items()) if re.fullmatch(r"[\w/.-]{1,80}", topic)}
     return replace(
         recording,
         videos=tuple(replace(video, camera=renamed[video.camera]) for video in videos),
-        rig=Rig(cameras=cameras, vehicle=recording.rig.vehicle, topics=topics),
-        dropped_topics=tuple(topic for topic, answer in topics.items() if answer == "drop"),
-        private={"gnss": recording.private["gnss"]} if kept_gnss else {},
+        rig=Rig(cameras=cameras, vehicle=recording.rig.vehicle, topics=verdicts),
+        dropped_topics=tuple(kind for kind, answer in verdicts.items() if answer == "drop"),
+        signals=_kept_signals(recording.signals, verdicts),
+        private={"gnss": recording.private["gnss"]} if verdicts.get("gnss") == "keep" else {},
     )
 
 
-def verdict(law: Mapping[str, Any], topic: str) -> str:
-    """keep, drop or refuse: the pack's first matching pattern, else the default, else drop."""
-    for pattern, answer in law.get("topics", {}).items():
-        if isinstance(answer, str) and fnmatchcase(topic, pattern):
-            return answer
-    return DEFAULT_VERDICTS.get(topic, "drop")
+def _verdicts(recording: Recording, law: Mapping[str, Any]) -> dict[str, str]:
+    """The region's answer for every kind of topic in the recording; names of topics are the source's text and stay out."""
+    known = set(recording.signals.known())
+    present = {"ego_state", *(_camera_kind(video) for video in recording.videos)}
+    present |= {"ego_pose"} if known & {"x_m", "y_m", "yaw_rad"} else set()
+    present |= {"navigation"} if known & set(NAVIGATION) else set()
+    present |= {"gnss"} if "gnss" in recording.private else set()
+    answers = {kind: verdict(law, kind) for kind in present}
+    for kind in {kind_of(topic) for topic in recording.dropped_topics} - present:
+        # the reader left it out, so that it stays out; a refusal still counts
+        answers[kind] = "refuse" if verdict(law, kind) == "refuse" else "drop"
+    return dict(sorted(answers.items()))
 
 
-def _camera_topic(name: str) -> str:
-    return "cabin" if CABIN.search(name) else "camera"
+def _camera_kind(video: Video) -> str:
+    return kind_of(video.camera, otherwise="camera")
 
 
-def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _kept_signals(signals: Signals, verdicts: Mapping[str, str]) -> Signals:
+    unknown = np.full(len(signals.t_ns), np.nan)
+    blank: dict[str, NDArray[Any]] = {}
+    if verdicts.get("ego_pose", "keep") != "keep":
+        blank |= dict.fromkeys(("x_m", "y_m", "yaw_rad"), unknown)
+    if verdicts.get("navigation", "keep") != "keep":
+        blank |= {"command": np.zeros(len(unknown), np.int8), "junction_distance_m": unknown, "in_junction": unknown}
+    return replace(signals, **blank)
+
+
+def kind_of(topic: str, otherwise: str = "other") -> str:
+    """The kind of topic that a region pack has an answer for, told by the topic's name."""
+    if topic in SAID:
+        return topic
+    return next((kind for kind, names in KINDS.items() if names.search(topic)), otherwise)
+
+
+def verdict(law: Mapping[str, Any], kind: str) -> str:
+    """keep, drop or refuse: the pack's answer for this kind of topic, else its default, else drop."""
+    answers = law.get("topics", {})
+    return str(answers.get(kind, answers.get("default", "drop")))
+
+
+def _facts(facts: Mapping[str, Any], synthetic: bool) -> dict[str, Any]:
     kept = {name: value for name, value in facts.items() if name in FACTS}
-    return {name: value for name, value in sorted(kept.items()) if _harmless(name, value)}
+    return {name: value for name, value in sorted(kept.items()) if _harmless(name, value, synthetic)}
 
 
-def _harmless(name: str, value: Any) -> bool:
-    if name in ("assumed", "label"):  # written by this room alone; see `intake`
-        return name == "assumed" and isinstance(value, list) and all(_short_text(item) for item in value)
-    return isinstance(value, (bool, int, float)) or (
-        isinstance(value, str) and bool(re.fullmatch("[a-z0-9-]{1,80}", value))
-    )
+def _harmless(name: str, value: Any, synthetic: bool) -> bool:
+    """Numbers; ids where nothing real could hide behind them; the short texts that this room itself wrote."""
+    if name == "assumed":
+        return isinstance(value, list) and all(_short_text(item) for item in value)
+    if isinstance(value, (bool, int, float)):
+        return True
+    worded = synthetic or name in ("map", "anonymiser")
+    return worded and isinstance(value, str) and bool(re.fullmatch("[a-z0-9-]{1,80}", value))
 
 
 def _short_text(value: Any) -> bool:
@@ -193,7 +228,10 @@ def _short_text(value: Any) -> bool:
 
 def _anonymised(recording: Recording, anonymiser: Anonymiser) -> tuple[tuple[Video, ...], list[Proof]]:
     proofs: list[Proof] = []
-    videos = tuple(encode(video.camera, _redacted(video, anonymiser, proofs)) for video in recording.videos)
+    videos = tuple(
+        encode(video.camera, _redacted(video, recording.rig.camera(video.camera), anonymiser, proofs))
+        for video in recording.videos
+    )
     for before, after in zip(recording.videos, videos, strict=True):
         if len(before.packets) != len(after.packets):
             raise InputError(
@@ -202,9 +240,16 @@ def _anonymised(recording: Recording, anonymiser: Anonymiser) -> tuple[tuple[Vid
     return videos, proofs
 
 
-def _redacted(video: Video, anonymiser: Anonymiser, proofs: list[Proof]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _redacted(
+    video: Video, camera: Camera, anonymiser: Anonymiser, proofs: list[Proof]
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Anonymised frames in order of time, cut to even sides."""
+    expected = (camera.height_px // 2 * 2, camera.width_px // 2 * 2)
     for portion in _portions(video):
+        height, width = portion[0][1].shape[:2]
+        if (height, width) != expected:
+            advice = f"the rig says {camera.width_px}x{camera.height_px}, the pictures are {width}x{height}."
+            raise InputError("bad_config", f"camera {camera.name!r}", advice)
         clean, proof = anonymiser.redact(np.stack([frame for _, frame in portion]))
         proofs.append(proof)
         yield from ((t_ns, frame) for (t_ns, _), frame in zip(portion, clean, strict=True))

@@ -61,19 +61,21 @@ def read_table(table: Path, video: Path, column_map: ColumnMap) -> Recording:
     Raises InputError `missing_column`, `clock_disorder`, `damaged_video`, `empty_file`, `unknown_format`.
     """
     signals, clock = read_signals(table, column_map)
-    packets, size = read_video(video, column_map.camera_name, int(signals.t_ns[0]))
+    packets, size, others = read_video(video, column_map.camera_name, int(signals.t_ns[0]))
     return Recording(
         vehicle="",
         clock=clock,
         rig=Rig(cameras=(_camera(column_map, *size),), vehicle=column_map.vehicle),
         signals=signals,
         videos=(packets,),
+        dropped_topics=others,
         facts={"map": f"{column_map.name}-{column_map.version}", "assumed": column_map.assumed},
     )
 
 
-def read_video(path: Path, camera: str, start_ns: int) -> tuple[Video, tuple[int, int]]:
-    """The packets of a file's first video stream in decoding order, timed from `start_ns`, and width and height."""
+def read_video(path: Path, camera: str, start_ns: int) -> tuple[Video, tuple[int, int], tuple[str, ...]]:
+    """The packets of a file's first video stream in decoding order, timed from `start_ns`; width and height; what else
+    the file carries (audio, subtitles), which is not read."""
     import av
 
     if path.stat().st_size == 0:
@@ -89,13 +91,15 @@ def read_video(path: Path, camera: str, start_ns: int) -> tuple[Video, tuple[int
                 raise InputError("unknown_format", path.name, advice)
             packets = _packets(av, container, stream, codec, start_ns)
             announced, size = stream.frames, (stream.width, stream.height)
+            others = tuple(sorted({other.type for other in container.streams if other.index != stream.index}))
     except (av.FFmpegError, ValueError) as problem:
-        raise InputError("damaged_video", path.name, f"it cannot be opened ({problem}).") from problem
+        reason = getattr(problem, "strerror", None) or problem
+        raise InputError("damaged_video", path.name, f"it cannot be opened ({reason}).") from problem
     if not packets or len(packets) < announced:
         raise InputError(
             "damaged_video", path.name, f"it announces {announced} frames and holds {len(packets)}; copy it again."
         )
-    return Video(camera=camera, codec=codec, packets=tuple(packets)), size
+    return Video(camera=camera, codec=codec, packets=tuple(packets)), size, others
 
 
 def _packets(av: Any, container: Any, stream: Any, codec: str, start_ns: int) -> list[Packet]:

@@ -160,7 +160,7 @@ def _continued(driven: Driven, index: int) -> Floats:
         else:
             path[k] = last + heading * (at - arc)
         last, arc = path[k], at
-    return path
+    return np.asarray(path, np.float64)
 
 
 def _travelled_m(driven: Driven) -> Floats:

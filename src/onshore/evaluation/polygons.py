@@ -37,7 +37,7 @@ def turn(a: Floats, b: Floats, c: Floats) -> NDArray[np.int8]:
     a, b, c = np.broadcast_arrays(a, b, c)
     left = (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1])
     right = (b[..., 1] - a[..., 1]) * (c[..., 0] - a[..., 0])
-    sign = np.sign(left - right).astype(np.int8)
+    sign = np.array(np.sign(left - right), dtype=np.int8)
     size = np.abs(left) + np.abs(right)
     for index in np.argwhere((np.abs(left - right) <= DETERMINANT_ERROR * size) & (size > 0)):
         at = tuple(index)

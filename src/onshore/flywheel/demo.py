@@ -19,6 +19,7 @@ from typing import Any
 
 from onshore import border, clip, dataset, drive, evaluation, release, world
 from onshore.bundle import tuf
+from onshore.bundle.format import Payload
 from onshore.core.digest import sha256_hex
 from onshore.core.errors import OnshoreError, UsageError
 from onshore.core.progress import Progress, silent
@@ -299,11 +300,11 @@ class _Demo:
     def _all_rounds(self, base: str, rows: list[dict[str, Any]]) -> None:
         """Each round: drive, watch in shadow, learn from both, be tested, be signed, be installed."""
         weights, takeovers, drives = base, list[str](), list[str]()
-        car = self.out / "cars" / "car-0001"
+        car, installed = self.out / "cars" / "car-0001", None
         for number, turn in enumerate(self.plan.rounds[: self.rounds], 1):
             mine = self._fleet("cn", self.cn, number, turn, drives)
             drives += mine
-            asked = self._shadow(number, car, mine)
+            asked = self._shadow(number, car, installed, mine)
             takeovers.append(self._collect(self.cn, f"cn {number}: takeovers", weights, turn.worlds, number))
             frozen = self._freeze(self.cn, f"cn-round-{number}", drives, takeovers)
             weights = self._train(
@@ -312,7 +313,7 @@ class _Demo:
             name = f"round-{number}"
             self._look_open_loop(name, self.cn, weights, frozen)
             self._drive("cn", self.cn, [self._policy(self.cn, weights, name)])
-            self._release(number, weights, frozen, base, car)
+            installed = self._release(number, weights, frozen, base, car) or installed
             samples = int(self.cn.artifact(takeovers[-1]).meta["samples"])
             rows.append(self._row(number, turn, rows, asked, samples, manifest.show(self.cn, frozen)))
 
@@ -328,9 +329,8 @@ class _Demo:
         )
         return list(outputs["drives"])
 
-    def _shadow(self, number: int, car: Path, drives: list[str]) -> int:
-        """The car's release watches the newest fleet's drives; where it differs, clips are asked for."""
-        release_id = vehicle.running(car)
+    def _shadow(self, number: int, car: Path, release_id: str | None, drives: list[str]) -> int:
+        """The release that the car took last watches the newest fleet's drives; where it differs, clips are asked for."""
         if release_id is None:
             return 0
         rows = [row for identity in drives for row in drive.segments(self.cn, identity)]
@@ -343,9 +343,11 @@ class _Demo:
         inputs = {"release": release_id, "segments": sorted(row["id"] for row in rows)}
         return int(self._stage(self.cn, f"cn {number}: shadow mode", "demo.shadow", inputs, watch)["requests"])
 
-    def _release(self, number: int, weights: str, frozen: str, base: str, car: Path) -> None:
-        """Ask the town gate, and the bench gate if that one says no: shadow mode needs no more than the bench."""
-        repository = self.out / "release"
+    def _release(self, number: int, weights: str, frozen: str, base: str, car: Path) -> str | None:
+        """Ask the town gate, and the bench gate if that one says no: shadow mode needs no more than the bench.
+
+        Returns the release that the car then runs, or None when nothing was signed.
+        """
         for gate in ("bench",) if self.plan.bench_only else ("town", "bench"):
             asked = Asked(
                 model=weights,
@@ -356,19 +358,28 @@ class _Demo:
                 counter=number,
                 workers=self.plan.workers,
             )
-            began, known = time.monotonic(), {one["id"] for one in release.show(self.cn)}
+            began = time.monotonic()
             verdict, payload = judging.judge(self.cn, asked, progress=self.progress)
-            row = release.sign(self.cn, payload, verdict, repository) if verdict.passed else None
-            self._note(f"cn {number}: gate {gate}", began, row is not None and row.id not in known)
-            self.releases.append(_release_row(f"round {number}", verdict, row is not None))
-            if row is not None:
-                break
-        else:
-            return
+            self._note(f"cn {number}: gate {gate}", began, False)
+            self.releases.append(_release_row(f"round {number}", verdict, verdict.passed))
+            if verdict.passed:
+                return self._sign(number, verdict, payload, car)
+        return None
+
+    def _sign(self, number: int, verdict: release.Verdict, payload: Payload, car: Path) -> str:
+        """Sign, publish, and let the car verify and install."""
+        repository = self.out / "release"
+
+        def ship() -> dict[str, Any]:
+            row = release.sign(self.cn, payload, verdict, repository)
+            vehicle.enroll(car, name=car.name, region="cn", root=tuf.trusted_root(repository))
+            return {"release": row.id, **vehicle.update(car, repository)}
+
+        inputs = {"payload": payload.digest, "verdict": verdict.digest}
+        outputs = self._stage(self.cn, f"cn {number}: signed, the car updates", "demo.sign", inputs, ship)
         self.digests[f"round {number} unsigned payload"] = payload.digest
-        vehicle.enroll(car, name=car.name, region="cn", root=tuf.trusted_root(repository))
-        outcome = vehicle.update(car, repository)
-        self.releases[-1]["note"] = f"the car {outcome['outcome']} it and runs {outcome['running']}"
+        self.releases[-1]["note"] = f"the car {outputs['outcome']} it and runs {outputs['running']}"
+        return str(outputs["running"])
 
     def _try_to_leave(self) -> None:
         """What nobody may do: a raw drive, a clip, weights without a permit, a file without a label."""

@@ -30,11 +30,6 @@ def enroll(car_dir: Path, *, name: str, region: str, root: bytes) -> None:
         _ask("provision", str(car_dir), "--name", name, "--region", region, "--root", file.name)
 
 
-def running(car_dir: Path) -> str | None:
-    """The release a car runs; None for a car that is not enrolled or runs none."""
-    return _ask("status", str(car_dir)).get("running") if (car_dir / "car.json").exists() else None
-
-
 def update(car_dir: Path, repository: Path) -> dict[str, Any]:
     """Let the car take what the repository offers; returns outcome, what it runs now, and a refusal if there is one."""
     return _ask("update", str(car_dir), "--repository", str(repository))

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
@@ -46,21 +47,23 @@ def _run(request: dict[str, Any], kernel: Any) -> dict[str, Any]:
 
 def raise_fences(request: dict[str, Any], kernel: Any) -> dict[str, str]:
     """Raise each fence; a fence that this machine refuses is named with its reason."""
-    limits = request["limits"]
-    steps = {
-        "limits": lambda: kernel.limit(**limits),
-        "network_namespace": kernel.isolate_network,
-        "no_new_privileges": kernel.no_new_privileges,
-        "landlock": lambda: kernel.restrict_files(request["read"], request["write"]),
-        "seccomp": kernel.filter_calls,
-    }
     layers = {"descriptors": "in force"}
-    for name, step in steps.items():
+
+    def attempt(name: str, step: Callable[[], object]) -> None:
         try:
             step()
             layers[name] = "in force"
         except OSError as fault:
             layers[name] = f"missing: {fault.strerror or fault}"
+
+    attempt("limits", lambda: kernel.limit(**request["limits"]))
+    attempt("network_namespace", kernel.isolate_network)
+    attempt("capabilities", kernel.drop_capabilities)
+    attempt("no_new_privileges", kernel.no_new_privileges)
+    attempt("landlock", lambda: kernel.restrict_files(request["read"], request["write"]))
+    # Without an empty network of its own, the child gets no internet socket at all.
+    alone = layers["network_namespace"] == "in force"
+    attempt("seccomp", lambda: kernel.filter_calls(kernel.FAMILIES if alone else kernel.LOCAL_FAMILIES))
     return layers
 
 

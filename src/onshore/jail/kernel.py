@@ -15,10 +15,10 @@ import resource
 import socket
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
-PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE = 38, 4
+PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, CAPABILITY_VERSION_3 = 38, 24, 0x20080522
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 # Landlock's system calls have the same numbers on every architecture.
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
@@ -30,7 +30,11 @@ RIGHTS_BY_ABI = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF}
 RIGHTS_SINCE_5 = 0xFFFF
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC = 1, 1
 RET_ALLOW, RET_ERRNO, RET_KILL = 0x7FFF0000, 0x00050000, 0x80000000
-LOAD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+LOAD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+#: CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
+NEW_NAMESPACES = 0x7E020000
+#: Landlock since ABI 6: no abstract sockets and no signals to anybody outside.
+LANDLOCK_SCOPES, LANDLOCK_SCOPES_ABI = 0x3, 6
 X32_BIT = 0x40000000
 #: Per machine: audit architecture, then system call numbers: seccomp, socket, socketpair, and those denied outright.
 MACHINES: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
@@ -75,7 +79,10 @@ MACHINES: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
     ),
 }
 CLONE3 = 435
+CLONE = {"x86_64": 56, "aarch64": 220}
+#: Inside a network namespace of its own; and without one, where no internet socket may be made at all.
 FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+LOCAL_FAMILIES = (socket.AF_UNIX,)
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -99,16 +106,33 @@ def close_descriptors(keep: Iterable[int] = (0, 1, 2)) -> None:
 
 
 def isolate_network() -> None:
-    """A user, network and IPC namespace of its own, as an unprivileged user; loopback is raised for local rendezvous."""
+    """An empty network and IPC namespace, with loopback raised for local rendezvous.
+
+    As an unprivileged user inside a user namespace of its own; where that is forbidden (in a chroot, say), directly,
+    which only a privileged process may. Its capabilities go with `drop_capabilities`.
+    """
     uid, gid = os.getuid(), os.getgid()
-    _call(_LIBC.unshare, CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC)
-    for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(line)
+    try:
+        _call(_LIBC.unshare, CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC)
+    except OSError:
+        _call(_LIBC.unshare, CLONE_NEWNET | CLONE_NEWIPC)
+    else:
+        for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(line)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
         asked = struct.pack("16sh14x", b"lo", 0)
         flags = struct.unpack("16xh14x", fcntl.ioctl(handle, SIOCGIFFLAGS, asked))[0]
         fcntl.ioctl(handle, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | IFF_UP))
+
+
+def drop_capabilities() -> None:
+    """No capability is left, in force or to be had again; root is then a user that owns files."""
+    for capability in range(64):
+        if _LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            break
+    header = struct.pack("=Ii", CAPABILITY_VERSION_3, 0)
+    _call(_LIBC.capset, ctypes.create_string_buffer(header, 8), ctypes.create_string_buffer(24))
 
 
 def no_new_privileges() -> None:
@@ -119,8 +143,12 @@ def restrict_files(read: Iterable[str], write: Iterable[str]) -> int:
     """Landlock: read and execute below `read`, everything below `write`, nothing else. Returns the ABI in force."""
     abi = _call(_LIBC.syscall, SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION)
     handled = RIGHTS_BY_ABI.get(abi, RIGHTS_SINCE_5)
-    attributes = ctypes.create_string_buffer(struct.pack("Q", handled), 8)
-    ruleset = _call(_LIBC.syscall, SYS_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(8), 0)
+    # handled file rights, handled network rights (none: loopback must live), scopes; older kernels take the first only.
+    packed = (
+        struct.pack("QQQ", handled, 0, LANDLOCK_SCOPES) if abi >= LANDLOCK_SCOPES_ABI else struct.pack("Q", handled)
+    )
+    attributes = ctypes.create_string_buffer(packed, len(packed))
+    ruleset = _call(_LIBC.syscall, SYS_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(len(packed)), 0)
     try:
         for path, rights in [*((path, READ_ALL) for path in read), *((path, handled) for path in write)]:
             _allow_beneath(ruleset, path, rights & handled)
@@ -130,12 +158,12 @@ def restrict_files(read: Iterable[str], write: Iterable[str]) -> int:
     return abi
 
 
-def filter_calls() -> None:
-    """seccomp on every thread: sockets of four families only; no ptrace, mounts, namespaces, io_uring, foreign ABI."""
+def filter_calls(families: Sequence[int] = FAMILIES) -> None:
+    """seccomp on every thread: sockets of `families` only; no ptrace, mounts, namespaces, io_uring, foreign ABI."""
     machine = platform.machine()
     if machine not in MACHINES:
         raise OSError(errno.ENOSYS, f"no system call numbers for {machine}")
-    program = _socket_filter(machine)
+    program = socket_filter(machine, families)
     table = (_Filter * len(program))(*(_Filter(*line) for line in program))
     argument = _Program(len(program), table)
     number = MACHINES[machine][1]
@@ -157,7 +185,7 @@ def limit(memory_bytes: int, cpu_s: int, file_bytes: int, files: int) -> None:
         resource.setrlimit(name, (bound, bound))
 
 
-def _socket_filter(machine: str) -> list[tuple[int, int, int, int]]:
+def socket_filter(machine: str, families: Sequence[int]) -> list[tuple[int, int, int, int]]:
     """Classic BPF over seccomp_data: number at 0, architecture at 4, low half of argument 0 at 16."""
     audit, _, socket_number, denied = MACHINES[machine]
     no, unknown = RET_ERRNO | errno.EPERM, RET_ERRNO | errno.ENOSYS
@@ -167,8 +195,10 @@ def _socket_filter(machine: str) -> list[tuple[int, int, int, int]]:
     lines += [(JUMP_EQUAL, 0, 1, CLONE3), (RETURN, 0, 0, unknown)]
     for number in denied:
         lines += [(JUMP_EQUAL, 0, 1, number), (RETURN, 0, 0, no)]
+    lines += [(JUMP_EQUAL, 0, 4, CLONE[machine]), (LOAD, 0, 0, 16), (JUMP_ANY_BIT, 0, 1, NEW_NAMESPACES)]
+    lines += [(RETURN, 0, 0, no), (RETURN, 0, 0, RET_ALLOW)]
     lines += [(JUMP_EQUAL, 1, 0, socket_number), (RETURN, 0, 0, RET_ALLOW), (LOAD, 0, 0, 16)]
-    for family in FAMILIES:
+    for family in families:
         lines += [(JUMP_EQUAL, 0, 1, int(family)), (RETURN, 0, 0, RET_ALLOW)]
     return [*lines, (RETURN, 0, 0, no)]
 

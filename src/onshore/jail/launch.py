@@ -6,8 +6,10 @@ ends it, and the caller gets an error, not a hang.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onshore.core.errors import ERROR_CODES, InputError, OnshoreError, Refusal, RefusedError
+from onshore.core.errors import ERROR_CODES, CorruptError, InputError, OnshoreError, Refusal, RefusedError
 from onshore.jail import child
 
 GIB = 1 << 30
@@ -122,32 +124,40 @@ class Jail:
 
 
 def _answer(request: dict[str, Any], scratch: str, timeout_s: float, target: str) -> dict[str, Any]:
-    request_file = Path(scratch) / "request.json"
-    request_file.write_text(json.dumps(request), encoding="utf8")
-    answer_file = Path(scratch) / "answer.json"
-    with request_file.open("rb") as asked, answer_file.open("wb") as told:
-        descriptors = (asked.fileno(), told.fileno())
-        command = [sys.executable, "-I", "-S", child.__file__, *map(str, descriptors)]
-        try:
-            done = subprocess.run(
-                command,
-                env=_scrubbed(scratch),
-                pass_fds=descriptors,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                timeout=timeout_s,
-                cwd=scratch,
-                check=False,
-                start_new_session=True,
-            )
-        except subprocess.TimeoutExpired as fault:
-            raise InputError("limit_exceeded", target, f"the jailed child ran longer than {timeout_s:g} s.") from fault
-    if done.returncode != 0 or answer_file.stat().st_size > ANSWER_LIMIT_BYTES:
-        ending = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"status {done.returncode}"]
-        raise InputError("limit_exceeded", target, f"the jailed child ended without an answer: {ending[0][:200]}.")
-    answer: dict[str, Any] = json.loads(answer_file.read_bytes())
+    asked, told, said = (Path(scratch) / name for name in ("request.json", "answer.json", "stderr"))
+    asked.write_text(json.dumps(request), encoding="utf8")
+    with asked.open("rb") as reading, told.open("wb") as writing, said.open("wb") as errors:
+        descriptors = (reading.fileno(), writing.fileno())
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", child.__file__, *map(str, descriptors)],
+            env=_scrubbed(scratch),
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            cwd=scratch,
+            start_new_session=True,
+        )
+        status = _ended(process, timeout_s, target)
+    if status != 0 or not 0 < told.stat().st_size <= ANSWER_LIMIT_BYTES:
+        ending = said.read_bytes()[-500:].decode(errors="replace").strip().splitlines()[-1:]
+        why = ending[0][:200] if ending else f"status {status}"
+        raise InputError("limit_exceeded", target, f"the jailed child ended without an answer: {why}.")
+    answer: dict[str, Any] = json.loads(told.read_bytes())
     return answer
+
+
+def _ended(process: subprocess.Popen[bytes], timeout_s: float, target: str) -> int:
+    """Exit status; at the end of time, or when the caller is interrupted, the child and all of its own are killed."""
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired as fault:
+        raise InputError("limit_exceeded", target, f"the jailed child ran longer than {timeout_s:g} s.") from fault
+    finally:
+        # A new session was started for it: its process group carries its id, also when the child itself is gone.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _scrubbed(scratch: str) -> Mapping[str, str]:
@@ -170,7 +180,10 @@ def _unavailable(attestation: dict[str, Any]) -> Refusal:
 
 
 def _raised(error: dict[str, str], target: str) -> OnshoreError:
-    code = error.get("code", "")
-    if code in ERROR_CODES:
-        return OnshoreError(code, error.get("subject", target), error.get("advice", error.get("remedy", error["text"])))
-    return OnshoreError("corrupt", target, f"it raised {error['type']} in the jail: {error['text'][:500]}")
+    """The error that the function raised, of its own class, so that a batch goes on as it would without a jail."""
+    if error.get("code") not in ERROR_CODES:
+        return OnshoreError("corrupt", target, f"it raised {error['type']} in the jail: {error['text'][:500]}")
+    if "rule" in error:
+        return RefusedError(Refusal(**{name: error[name] for name in ("code", "subject", "rule", "clause", "remedy")}))
+    known = {"InputError": InputError, "CorruptError": CorruptError}.get(error["type"], OnshoreError)
+    return known(error["code"], error["subject"], error["advice"])

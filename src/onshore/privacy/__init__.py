@@ -4,8 +4,8 @@ Rule: fail closed. Every frame goes through every detector, a drawn canary face 
 and what no detector was measured for stays named in the proof. Knows nothing of stores, labels or files of drives.
 """
 
-from onshore.privacy.anonymiser import Anonymiser, Proof, default_anonymiser
+from onshore.privacy.anonymiser import Anonymiser, Proof, default_anonymiser, detectors
 from onshore.privacy.detector import Detector
-from onshore.privacy.measure import Measurement, measure
+from onshore.privacy.measure import measure
 
-__all__ = ["Anonymiser", "Detector", "Measurement", "Proof", "default_anonymiser", "measure"]
+__all__ = ["Anonymiser", "Detector", "Proof", "default_anonymiser", "detectors", "measure"]

@@ -110,3 +110,21 @@ def default_anonymiser() -> Anonymiser:
     from onshore.privacy.centerface import CenterFace, weights_path
 
     return Anonymiser([CenterFace(weights_path().read_bytes())])
+
+
+def detectors() -> list[dict[str, Any]]:
+    """What looks for what: target, name, digest, status; a target without a detector says so."""
+    by_target = {detector.target: detector for detector in default_anonymiser().detectors}
+    rows = []
+    for target in TARGETS:
+        found = by_target.get(target)  # type: ignore[call-overload]
+        status = "in use; recall by `privacy measure`" if found else "no detector: recall not measurable"
+        rows.append(
+            {
+                "target": target,
+                "detector": found.name if found else "",
+                "digest": found.digest if found else "",
+                "status": status,
+            }
+        )
+    return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import csv
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +20,11 @@ from onshore.privacy.detector import Frames, dilated
 WIDTHS_PX = (0, 8, 16, 32, 64, 128)
 #: A labelled box counts as covered when this share of its area is filled.
 COVERED = 0.75
+HEADER = ("file", "class", "x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class _Bucket:
     """One width bucket of one target. recall and low (Wilson, 95 %, lower) are None where not measurable."""
 
     target: str
@@ -51,11 +52,12 @@ def wilson_low(successes: int, trials: int, z: float = 1.959964) -> float:
 
 def measure(
     folder: Path | str, boxes: Path | str, *, anonymiser: Anonymiser | None = None, progress: Progress = silent
-) -> list[Measurement]:
-    """Recall per target and width bucket on the labelled pictures of a folder.
+) -> list[dict[str, Any]]:
+    """Recall per target and width bucket on the labelled pictures of a folder, one record each.
 
-    `boxes` is JSON: {"picture file": {"face": [[x1, y1, x2, y2], …], "plate": […]}, …} in pixels. Raises InputError
-    `unknown_format` / `empty_input` / `unsafe_path` / `damaged_video` for a file that cannot be used.
+    `boxes` is a CSV with the header file, class, x0, y0, x1, y1 (class face or plate, pixels). A record has target,
+    least_width_px, below_width_px, labelled, covered, recall, low (Wilson, 95 %), status; recall and low are None where
+    not measurable. Raises InputError `unknown_format`, `missing_column`, `empty_input`, `unsafe_path`, `damaged_video`.
     """
     anonymiser = anonymiser or default_anonymiser()
     labels = _read_labels(Path(boxes))
@@ -67,7 +69,7 @@ def measure(
         progress("measure", index + 1, len(labels))
     looked_for = {detector.target for detector in anonymiser.detectors}
     return [
-        _bucket(target, index, tallies.get((target, index), []), target in looked_for)
+        _bucket(target, index, tallies.get((target, index), []), target in looked_for).as_record()
         for target in TARGETS
         for index in range(len(WIDTHS_PX))
     ]
@@ -91,10 +93,10 @@ def _tally(
         tallies.setdefault((target, index), []).append(bool(area.size) and float(area.mean()) >= COVERED)
 
 
-def _bucket(target: str, index: int, hits: list[bool], looked_for: bool) -> Measurement:
+def _bucket(target: str, index: int, hits: list[bool], looked_for: bool) -> _Bucket:
     measurable = looked_for and bool(hits)
     status = "measured" if measurable else "not measurable: " + ("no detector" if not looked_for else "no labelled box")
-    return Measurement(
+    return _Bucket(
         target=target,
         least_width_px=WIDTHS_PX[index],
         below_width_px=WIDTHS_PX[index + 1] if index + 1 < len(WIDTHS_PX) else None,
@@ -107,27 +109,28 @@ def _bucket(target: str, index: int, hits: list[bool], looked_for: bool) -> Meas
 
 
 def _read_labels(path: Path) -> dict[str, dict[str, list[NDArray[np.float64]]]]:
-    advice = 'expected {"picture": {"face": [[x1, y1, x2, y2], …], "plate": […]}} in pixels, x1 < x2 and y1 < y2.'
+    labels: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
     try:
-        record = json.loads(path.read_text(encoding="utf8"))
-        labels = {
-            str(name): {target: [_box(box) for box in targets[target]] for target in targets}
-            for name, targets in record.items()
-        }
-    except (OSError, ValueError, TypeError, AttributeError) as problem:
-        raise InputError("unknown_format", path.name, advice) from problem
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, skipinitialspace=True)
+            missing = set(HEADER) - set(rows.fieldnames or ())
+            if missing:
+                raise InputError("missing_column", f"{path.name} {sorted(missing)}", f"expected {', '.join(HEADER)}.")
+            for row in rows:
+                if row["class"] not in TARGETS:
+                    raise ValueError(f"class {row['class']!r} is not one of {', '.join(TARGETS)}")
+                labels.setdefault(row["file"], {}).setdefault(row["class"], []).append(_box(row))
+    except (OSError, ValueError, TypeError, csv.Error) as problem:
+        raise InputError("unknown_format", path.name, f"a label cannot be read: {problem}.") from problem
     if not labels:
         raise InputError("empty_input", path.name, "the file labels no picture.")
-    unknown = {target for targets in labels.values() for target in targets} - set(TARGETS)
-    if unknown:
-        raise InputError("unknown_format", f"{path.name} {sorted(unknown)}", f"targets are {', '.join(TARGETS)}.")
     return labels
 
 
-def _box(values: Any) -> NDArray[np.float64]:
-    box = np.array(values, np.float64)
-    if box.shape != (4,) or not np.isfinite(box).all() or not (box[2] > box[0] >= 0 and box[3] > box[1] >= 0):
-        raise ValueError("box")
+def _box(row: dict[str, str]) -> NDArray[np.float64]:
+    box = np.array([float(row[name]) for name in HEADER[2:]])
+    if not np.isfinite(box).all() or not (box[2] > box[0] >= 0 and box[3] > box[1] >= 0):
+        raise ValueError(f"box {box.tolist()} must have 0 <= x0 < x1 and 0 <= y0 < y1")
     return box
 
 

@@ -4,7 +4,7 @@ Rule: a release cannot be signed without a recorded verdict that passes, for exa
 file names, and shows everything else as 'not asked'.
 """
 
-from onshore.release.gates import CheckResult, Verdict, load_gate
-from onshore.release.signing import candidate, gate, releases, revoke, show, sign, verify
+from onshore.release.gates import CheckResult, Verdict
+from onshore.release.signing import candidate, gate, releases, revoke, root, show, sign, verify
 
-__all__ = ["CheckResult", "Verdict", "candidate", "gate", "load_gate", "releases", "revoke", "show", "sign", "verify"]
+__all__ = ["CheckResult", "Verdict", "candidate", "gate", "releases", "revoke", "root", "show", "sign", "verify"]

@@ -178,13 +178,21 @@ def show(center: Center, release_id: str | None = None) -> list[dict[str, Any]]:
     return [{**asdict(row), "verdict": json.loads(_kept(center, row)[1])} for row in rows]
 
 
+def root(center: Center) -> bytes:
+    """What cars of this center are enrolled with: the root of its release keys, never one found in a repository.
+
+    Raises NotFoundError while the center has signed nothing.
+    """
+    return _keys(center).root()
+
+
 def verify(center: Center, repo_dir: Path | str) -> tuf.VerifiedBundle | Refusal:
     """What a freshly enrolled car of this center would say about a repository, its own or one from elsewhere.
 
     Raises NotFoundError while the center has signed nothing.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        trust = tuf.Trust(root=_keys(center).root(), metadata_dir=Path(scratch), region=center.region)
+        trust = tuf.Trust(root=root(center), metadata_dir=Path(scratch), region=center.region)
         return tuf.verify(Path(repo_dir), trust)
 
 

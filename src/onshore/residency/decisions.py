@@ -6,7 +6,6 @@ Rule: anything but Allow without errors is a refusal. The code path of the raw b
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 ACTIONS = frozenset(["store", "read", "train", "show", "export", "import"])
 #: What identifies people or secrets: nothing that carries one of these leaves.
 RAW_SENSITIVITIES = frozenset(["face", "plate", "voice", "cabin", "vin"])
+#: Later than any expiry: a question without a time finds every permit expired.
+NO_TIME_S = (1 << 63) - 1
 #: Of several refusals that apply, the one people read first.
 URGENCY = ("unlabelled", "raw_ban", "out_of_region", "import_refused", "not_cleared", "permit_invalid", "not_allowed")
 UNKNOWN = Refusal(
@@ -51,7 +52,8 @@ class PermitFacts:
 class Request:
     """One question: may `actor` do `action` with the artifact `artifact` that carries `label`, at the center of `region`?
 
-    actor_region: where the person asks from, the center's own unless given. now_s: POSIX seconds, the clock if None.
+    actor_region: where the person asks from, the center's own unless given. now_s: POSIX seconds; without it no permit
+    is in time.
     """
 
     action: str
@@ -105,8 +107,8 @@ class Rules:
         import cedarpy
 
         try:
-            entities = cedarpy.Entities.from_json_str(_entities(request, label), self._schema)
-            answer = cedarpy.is_authorized(_question(request, label), self._policies, entities, self._schema)
+            entities = cedarpy.Entities.from_json_str(entities_json(request, label), self._schema)
+            answer = cedarpy.is_authorized(question(request, label), self._policies, entities, self._schema)
         except ValueError:
             return _about(UNKNOWN, request)
         if answer.decision == cedarpy.Decision.Allow and not answer.diagnostics.errors:
@@ -176,7 +178,7 @@ def _about(refusal: Refusal, request: Request) -> Refusal:
     return Refusal(**{**refusal.as_record(), "subject": _subject(request)})
 
 
-def _entities(request: Request, label: Label) -> str:
+def entities_json(request: Request, label: Label) -> str:
     person = {"region": request.actor_region or request.region, "role": request.role}
     attributes = {
         "region": label.region,
@@ -195,12 +197,12 @@ def _entities(request: Request, label: Label) -> str:
     )
 
 
-def _question(request: Request, label: Label) -> dict[str, Any]:
+def question(request: Request, label: Label) -> dict[str, Any]:
     context: dict[str, Any] = {
         "center": request.region,
         "purpose": request.purpose,
         "recipient": request.recipient_region or request.region,
-        "now_s": int(time.time()) if request.now_s is None else request.now_s,
+        "now_s": NO_TIME_S if request.now_s is None else request.now_s,
     }
     if request.permit is not None:
         context["permit"] = _permit(request.permit, request, label)

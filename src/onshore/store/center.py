@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import mmap
 import os
 import secrets
 import tempfile
@@ -21,21 +22,35 @@ from typing import Any, BinaryIO
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from onshore.core.digest import BLOB_PATTERN, blob_id_of, canonical_json, check_id, record_digest, salted_id, sha256_hex
+from onshore.core.digest import (
+    BLOB_PATTERN,
+    blob_id,
+    blob_id_of,
+    canonical_json,
+    check_id,
+    record_digest,
+    salted_id,
+    sha256_hex,
+)
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, Refusal, RefusedError, UsageError
 from onshore.core.label import Artifact, Label
+from onshore.core.progress import Progress, silent
+from onshore.jail import Jail, Limits
 from onshore.region import load_pack
 from onshore.residency import Attestation, Request, Rules, lost
 from onshore.store import cipher, state
 from onshore.store.config import CONFIG_FILE, CenterConfig, read_config
-from onshore.store.files import sync_folder, write_durably
+from onshore.store.files import locked, sweep, sync_folder, write_durably
 from onshore.store.keys import KEY_BYTES, Keys
 from onshore.store.ledger import Ledger
 from onshore.store.tables import Table, query
 
 FOLDERS = ("blobs", "tables", "ledger", "scratch", "locks")
 CENTER_KEY = "center"
+KEYS_HOME, INIT_FILE = ".config/onshore/keys", "init"
 MANY = 500
+SQL_ADDRESS_SPACE_BYTES = 64 << 30
+ONE_ARTIFACT = sa.select(state.ARTIFACTS).where(state.ARTIFACTS.c.id == sa.bindparam("identity"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +112,25 @@ class Center:
         if (root / CONFIG_FILE).exists():
             return cls._again(root, region, actor=actor, role=role)
         load_pack(region)
-        seeded = hashlib.sha256(f"onshore-demo|{region}|{seed}".encode()).digest() if seed is not None else None
-        center_id = f"center-{(seeded or secrets.token_bytes(16)).hex()[:24]}"
-        folder = Path(keys_dir).resolve() if keys_dir else Path.home() / ".config/onshore/keys" / center_id
-        if folder.is_relative_to(root):
-            raise UsageError(f"keys_dir {folder}", "choose a folder outside the center; a copied center must not open.")
+        home = Path(keys_dir or Path.home() / KEYS_HOME).resolve()
+        if home.is_relative_to(root):
+            raise UsageError(f"keys_dir {home}", "choose a folder outside the center; a copied center must not open.")
         for name in FOLDERS:
             (root / name).mkdir(parents=True, exist_ok=True)
+        with locked(root / "locks" / "init.lock"):
+            if not (root / CONFIG_FILE).exists():
+                folders = tuple(Path(folder).resolve() for folder in in_region_dirs)
+                cls._begin(root, region, keys_dir=keys_dir, seed=seed, in_region_dirs=folders)
+        return cls._again(root, region, actor=actor, role=role)
+
+    @classmethod
+    def _begin(
+        cls, root: Path, region: str, *, keys_dir: str | Path | None, seed: int | None, in_region_dirs: tuple[Path, ...]
+    ) -> None:
+        """Keys, ledger, first entry, and last the config that makes the folder a center. A killed one is gone on with."""
+        seeded = hashlib.sha256(f"onshore-demo|{region}|{seed}".encode()).digest() if seed is not None else None
+        center_id = _settled_id(root / "scratch", seeded)
+        folder = Path(keys_dir).resolve() if keys_dir else Path.home() / KEYS_HOME / center_id
         salt = hashlib.sha256(b"salt|" + seeded).digest() if seeded else None
         keys = Keys.create(folder, region=region, center_id=center_id, salt=salt)
         config = CenterConfig(
@@ -111,14 +138,15 @@ class Center:
             region=region,
             keys_dir=folder,
             ledger_key=keys.ledger_signer.public_key().public_bytes_raw().hex(),
-            in_region_dirs=tuple(Path(folder).resolve() for folder in in_region_dirs),
+            in_region_dirs=in_region_dirs,
         )
-        center = cls(root, config, keys, actor=actor, role=role)
+        center = cls(root, config, keys, actor="operator", role="engineer")
         center.ledger.create()
         if center.ledger.head().size == 0:
             center.ledger.append("center", {"id": center_id, "region": region, "pack": center.pack.digest})
+        center.close()
         write_durably(root / CONFIG_FILE, config.to_toml().encode(), scratch=root / "scratch")
-        return center
+        (root / "scratch" / INIT_FILE).unlink()
 
     @classmethod
     def _again(cls, root: Path, region: str, *, actor: str, role: str) -> Center:
@@ -136,6 +164,7 @@ class Center:
         if keys.ledger_signer.public_key().public_bytes_raw().hex() != config.ledger_key:
             advice = "these are another center's keys; name the right folder in center.toml (keys_dir)."
             raise OnshoreError("key_missing", config.keys_dir, advice)
+        sweep(root / "scratch")
         return cls(root, config, keys, actor=actor, role=role)
 
     def close(self) -> None:
@@ -172,9 +201,9 @@ class Center:
 
     def read(self, artifact_id: str, *, purpose: str = "train") -> bytes:
         """The plaintext. Errors: RefusedError, NotFoundError, CorruptError when it is not what was put."""
-        artifact = self.artifact(artifact_id)
-        self.check("read", artifact.label, purpose=purpose, artifact=artifact.id)
-        return self._plaintext(artifact_id)
+        row = self._row(artifact_id)
+        self.check("read", _artifact(row).label, purpose=purpose, artifact=artifact_id)
+        return self._plaintext(artifact_id, row.key_id)
 
     def open_many(self, ids: Iterable[str], purpose: str) -> Callable[[str], bytes]:
         """One decision for a whole set (per distinct label, subjects aside); then a reader for exactly these ids."""
@@ -200,9 +229,7 @@ class Center:
 
     def artifact(self, artifact_id: str) -> Artifact:
         """Label, parents and facts of one artifact. Errors: NotFoundError."""
-        for row in self._rows(state.ARTIFACTS.c.id, [artifact_id]):
-            return _artifact(row)
-        raise NotFoundError(artifact_id, "no artifact of this center has this id.")
+        return _artifact(self._row(artifact_id))
 
     def artifacts(self, kind: str | None = None, name: str | None = None) -> list[Artifact]:
         """All artifacts, oldest first, of a kind and a name where given."""
@@ -212,6 +239,21 @@ class Center:
         asked = asked if name is None else asked.where(table.c.name == name)
         with self._reader.connect() as connection:
             return [_artifact(row) for row in connection.execute(asked) if self._path(row.id).exists()]
+
+    def scrub(self, progress: Progress = silent) -> list[dict[str, str]]:
+        """Open and hash every artifact; what is damaged or gone comes back as `artifact`, `code`, `advice`."""
+        with self._reader.connect() as connection:
+            found = connection.execute(sa.select(state.ARTIFACTS.c.id, state.ARTIFACTS.c.key_id)).all()
+        problems = []
+        for done, row in enumerate(found):
+            progress("checking artifacts", done, len(found))
+            try:
+                if blob_id(self.region, self._plaintext(row.id, row.key_id)) != row.id:
+                    raise CorruptError("corrupt", row.id, "its bytes do not have its digest; restore them from a copy.")
+            except OnshoreError as fault:
+                problems.append({"artifact": row.id, "code": fault.code, "advice": fault.advice})
+        progress("checking artifacts", len(found), len(found))
+        return problems
 
     def children(self, artifact_id: str) -> list[Artifact]:
         """What was made of it directly, oldest first."""
@@ -255,9 +297,19 @@ class Center:
         """A catalog table; a missing one is empty."""
         return Table(self.root / "tables", name, self.root / "locks")
 
-    def sql(self, text: str) -> list[dict[str, Any]]:
-        """Rows of a DuckDB query over the tables; it reads nothing else."""
-        return query(self.root / "tables", self.root / "locks", text)
+    def sql(self, text: str, *, jailed: bool = False) -> list[dict[str, Any]]:
+        """Rows of a DuckDB query over the tables; it reads nothing else.
+
+        jailed: run it in a child behind the jail's fences as well, for text that a stranger wrote (about a second more).
+        """
+        tables, locks = self.root / "tables", self.root / "locks"
+        if not jailed:
+            return query(tables, locks, text)
+        arguments = {"folder": str(tables), "locks": str(locks), "sql": text}
+        # Arrow and DuckDB reserve far more address space than they use; the latter has a limit of its own.
+        jail = Jail(limits=Limits(memory_bytes=SQL_ADDRESS_SPACE_BYTES))
+        rows: list[dict[str, Any]] = jail.run("onshore.store.tables:jailed_query", arguments, read_dirs=[tables])
+        return rows
 
     def stage(
         self, name: str, inputs: dict[str, Any], run: Callable[[], dict[str, Any]]
@@ -299,10 +351,35 @@ class Center:
         if not gone:
             raise NotFoundError(identity, "nothing in quarantine has this id.")
 
+    def destroy_key(self, key_id: str) -> None:
+        """Make everything sealed under a data key unreadable for good, backups included; a ledger line says so.
+
+        A process that has read under the key keeps it in memory until it ends.
+        """
+        if key_id == CENTER_KEY:
+            raise UsageError(
+                "destroy key center", "it seals what belongs to no drive; only drives' keys are destroyed."
+            )
+        table = state.DATA_KEYS
+        mine = table.c.id == check_id(key_id, "data key")
+        with self._reader.connect() as connection:
+            wrapped = connection.execute(sa.select(table.c.wrapped).where(mine)).scalar_one_or_none()
+        if not wrapped:
+            raise NotFoundError(f"data key {key_id}", "it is not in this center, or was destroyed before.")
+        self.ledger.append("key_destroyed", {"key": key_id})
+        with self.db.begin() as connection:
+            # The row stays, empty: what was erased does not come back under a fresh key of the same name.
+            connection.execute(sa.update(table).where(mine).values(wrapped=b""))
+        # The old value is overwritten (secure_delete), and the write-ahead log that still holds it is emptied.
+        with self._reader.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._data_keys.pop(key_id, None)
+
     # -- bytes -------------------------------------------------------------------------------------------------------
 
     def _store(self, data: bytes | Path, draft: Draft, declassified: Attestation | None = None) -> Artifact:
         check_id(draft.key, "data key")
+        data = bytes(data) if isinstance(data, bytearray | memoryview) else data
         with _source(data) as file:
             digest, size = (sha256_hex(data), len(data)) if isinstance(data, bytes) else cipher.file_sha256(file)
             artifact = draft.artifact(blob_id_of(self.region, digest), size)
@@ -314,9 +391,11 @@ class Center:
             if declassified is not None:
                 self._attest(artifact, declassified)
             chunks: Iterator[bytes | memoryview]
-            chunks = cipher.pieces(data) if isinstance(data, bytes) else cipher.file_pieces(file)
-            self._write(artifact, chunks, draft.key)
-        return artifact
+            if isinstance(data, bytes):
+                chunks = cipher.pieces(data)
+            else:
+                chunks = cipher.unchanged(cipher.file_pieces(file), digest, data)
+            return self._write(artifact, chunks, draft.key)
 
     def _check_lineage(self, artifact: Artifact, declassified: Attestation | None) -> None:
         """A label says at least what its parents' labels say, but for what an attestation names."""
@@ -346,8 +425,7 @@ class Center:
     def _known(self, artifact: Artifact) -> Artifact | None:
         """The artifact when its bytes are already visible; a row that a kill left without bytes is written anew."""
         with self._reader.connect() as connection:
-            asked = sa.select(state.ARTIFACTS).where(state.ARTIFACTS.c.id == artifact.id)
-            row = connection.execute(asked).one_or_none()
+            row = connection.execute(ONE_ARTIFACT, {"identity": artifact.id}).one_or_none()
         if row is None:
             return None
         if row.label != artifact.label.as_record():
@@ -369,27 +447,37 @@ class Center:
             _add_edges(connection, grown)
         return grown
 
-    def _write(self, artifact: Artifact, chunks: Iterator[bytes | memoryview], key_id: str) -> None:
+    def _write(self, artifact: Artifact, chunks: Iterator[bytes | memoryview], key_id: str) -> Artifact:
         path = self._path(artifact.id)
         data_key = self._data_key(key_id)
-        path.parent.mkdir(exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self.root / "scratch")
         try:
             with os.fdopen(handle, "wb") as target:
                 cipher.encrypt(chunks, target, data_key, cipher.scope_of(self.region, key_id, artifact.id))
                 target.flush()
                 os.fsync(target.fileno())
-            self._commit(artifact, key_id)
-            os.replace(temporary, path)
-        except BaseException:
+            # Row and bytes of one artifact change together: another process may be storing the same content.
+            with locked(self.root / "locks" / f"blobs-{path.parent.name}.lock"):
+                known = self._known(artifact)
+                if known is None:
+                    self._commit(artifact, key_id)
+                    self._show(Path(temporary), path)
+        finally:
             Path(temporary).unlink(missing_ok=True)
-            raise
+        return known or artifact
+
+    def _show(self, temporary: Path, path: Path) -> None:
+        """The bytes become visible, durably; their row is already there."""
+        if not path.parent.exists():
+            path.parent.mkdir()
+            sync_folder(path.parent.parent)
+        os.replace(temporary, path)
         sync_folder(path.parent)
 
     def _commit(self, artifact: Artifact, key_id: str) -> None:
+        """The label and lineage row; one that a kill left without bytes is overwritten, its key may have been another."""
         table = state.ARTIFACTS
         row = {
-            "id": artifact.id,
             "kind": artifact.label.kind,
             "name": artifact.name,
             "label": artifact.label.as_record(),
@@ -399,27 +487,16 @@ class Center:
             "key_id": key_id,
         }
         with self.db.begin() as connection:
-            following = connection.execute(
-                sa.select(sa.func.coalesce(sa.func.max(table.c.sequence), 0) + 1)
-            ).scalar_one()
-            held = connection.execute(insert(table).values({**row, "sequence": following}).on_conflict_do_nothing())
-            if held.rowcount:
-                _add_edges(connection, artifact)
+            last = connection.execute(sa.select(sa.func.coalesce(sa.func.max(table.c.sequence), 0))).scalar_one()
+            kept = insert(table).values({**row, "id": artifact.id, "sequence": last + 1})
+            connection.execute(kept.on_conflict_do_update(index_elements=[table.c.id], set_=row))
+            _add_edges(connection, artifact)
 
-    def _plaintext(self, artifact_id: str, key_id: str | None = None) -> bytes:
-        if key_id is None:
-            with self._reader.connect() as connection:
-                asked = sa.select(state.ARTIFACTS.c.key_id).where(state.ARTIFACTS.c.id == artifact_id)
-                key_id = connection.execute(asked).scalar_one()
-        try:
-            stored = self._path(artifact_id).read_bytes()
-        except FileNotFoundError as fault:
-            raise NotFoundError(artifact_id, "its bytes are gone; restore them from a copy.") from fault
+    def _plaintext(self, artifact_id: str, key_id: str) -> bytes:
+        data_key = self._data_key(key_id, make=False)
         scope = cipher.scope_of(self.region, key_id, artifact_id)
-        data = b"".join(cipher.decrypt(stored, self._data_key(key_id, make=False), scope, artifact_id))
-        if blob_id_of(self.region, sha256_hex(data)) != artifact_id:
-            raise CorruptError("corrupt", artifact_id, "its bytes do not have its digest; restore them from a copy.")
-        return data
+        with _mapped(self._path(artifact_id), artifact_id) as stored:
+            return cipher.decrypt(stored, data_key, scope, artifact_id)
 
     def _data_key(self, key_id: str, *, make: bool = True) -> bytes:
         if key_id in self._data_keys:
@@ -433,10 +510,17 @@ class Center:
                     connection.execute(sa.insert(table).values(id=key_id, wrapped=wrapped))
         with self._reader.connect() as connection:
             wrapped_key = connection.execute(asked).scalar_one_or_none()
-        if wrapped_key is None:
+        if not wrapped_key:
             raise NotFoundError(f"data key {key_id}", "it was destroyed; what it sealed cannot be read again.")
         self._data_keys[key_id] = self.keys.unwrap(key_id, wrapped_key)
         return self._data_keys[key_id]
+
+    def _row(self, artifact_id: str) -> Any:
+        with self._reader.connect() as connection:
+            row = connection.execute(ONE_ARTIFACT, {"identity": artifact_id}).one_or_none()
+        if row is None or not self._path(row.id).exists():
+            raise NotFoundError(artifact_id, "no artifact of this center has this id.")
+        return row
 
     def _rows(self, column: Any, values: list[str]) -> Iterator[Any]:
         """Rows whose bytes are visible, asked in portions that SQLite takes."""
@@ -489,10 +573,37 @@ class SealedZone:
 
     def unseal(self, artifact_id: str) -> bytes:
         """The original bytes, for anonymising. Each opening leaves a ledger line."""
-        artifact = self._center.artifact(artifact_id)
-        self._center.check("read", artifact.label, purpose="anonymise", artifact=artifact_id)
+        row = self._center._row(artifact_id)
+        self._center.check("read", _artifact(row).label, purpose="anonymise", artifact=artifact_id)
         self._center.ledger.append("unseal", {"artifact": artifact_id, "purpose": "anonymise"})
-        return self._center._plaintext(artifact_id)
+        return self._center._plaintext(artifact_id, row.key_id)
+
+
+def _settled_id(scratch: Path, seeded: bytes | None) -> str:
+    """The id of a center that is being made, written down first: a killed `init` goes on under the same id."""
+    begun = scratch / INIT_FILE
+    fresh = f"center-{(seeded or secrets.token_bytes(16)).hex()[:24]}"
+    if not begun.exists():
+        write_durably(begun, fresh.encode(), scratch=scratch)
+    settled = begun.read_text(encoding="ascii")
+    if seeded is not None and settled != fresh:
+        raise UsageError(scratch.parent, "a center was begun here with another seed; use that one, or an empty folder.")
+    return settled
+
+
+@contextmanager
+def _mapped(path: Path, artifact_id: str) -> Iterator[bytes | mmap.mmap]:
+    """A file's bytes without a copy; an empty file cannot be mapped."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                yield b""
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                mapped.madvise(mmap.MADV_WILLNEED)
+                yield mapped
+    except FileNotFoundError as fault:
+        raise NotFoundError(artifact_id, "its bytes are gone; restore them from a copy.") from fault
 
 
 @contextmanager

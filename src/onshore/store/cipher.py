@@ -9,17 +9,20 @@ scope = `region|key id|content id`, so a file under another name, key or region 
 from __future__ import annotations
 
 import hashlib
+import io
+import mmap
 import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
-from onshore.core.errors import CorruptError
+from onshore.core.errors import CorruptError, InputError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 MAGIC = b"ONSHORE1"
 SALT_BYTES, TAG_BYTES, CHUNK_BYTES = 16, 16, 1 << 20
+HEADER_BYTES = len(MAGIC) + SALT_BYTES
 
 
 def scope_of(region: str, key_id: str, content_id: str) -> bytes:
@@ -31,29 +34,48 @@ def encrypt(source: Iterator[bytes | memoryview], target: BinaryIO, data_key: by
     header = MAGIC + secrets.token_bytes(SALT_BYTES)
     target.write(header)
     cipher, number = _file_cipher(data_key, header, scope), 0
+    sealed = memoryview(bytearray(CHUNK_BYTES + TAG_BYTES))
     chunk = next(source, b"")
     for following in source:
-        target.write(cipher.encrypt(_nonce(number, last=False), chunk, header))
+        cipher.encrypt_into(_nonce(number, last=False), chunk, header, sealed)
+        target.write(sealed)
         chunk, number = following, number + 1
     target.write(cipher.encrypt(_nonce(number, last=True), chunk, header))
 
 
-def decrypt(stored: bytes, data_key: bytes, scope: bytes, subject: str) -> Iterator[bytes]:
-    """The plaintext chunks. Errors: CorruptError as soon as a chunk is not what was written in its place."""
+def decrypt(stored: bytes | mmap.mmap, data_key: bytes, scope: bytes, subject: str) -> bytes:
+    """The plaintext. Errors: CorruptError when a chunk is not what was written in its place.
+
+    The scope names the content's digest, and `Center.put` hashed the very bytes it sealed: what authenticates has it.
+    """
     from cryptography.exceptions import InvalidTag
 
-    header, view = stored[: len(MAGIC) + SALT_BYTES], memoryview(stored)
-    if len(stored) < len(header) + TAG_BYTES or not header.startswith(MAGIC):
+    header, size = stored[:HEADER_BYTES], plain_size(len(stored))
+    if size is None or not header.startswith(MAGIC):
         raise CorruptError("corrupt", subject, "its file is cut short or not a sealed file; restore it from a copy.")
     cipher, step = _file_cipher(data_key, header, scope), CHUNK_BYTES + TAG_BYTES
-    for number, start in enumerate(range(len(header), len(stored), step)):
-        last = start + step >= len(stored)
-        try:
-            yield cipher.decrypt(_nonce(number, last=last), view[start : start + step], header)
-        except InvalidTag as fault:
-            raise CorruptError(
-                "corrupt", subject, f"chunk {number} does not authenticate; restore the file."
-            ) from fault
+    # A buffer that gives its bytes away without a copy; copies cost more than the decryption.
+    plain = io.BytesIO(bytes(size))
+    with memoryview(stored) as view, plain.getbuffer() as room:
+        for number, start in enumerate(range(HEADER_BYTES, len(stored), step)):
+            last = start + step >= len(stored)
+            target = room[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
+            try:
+                with view[start : start + step] as sealed:
+                    cipher.decrypt_into(_nonce(number, last=last), sealed, header, target)
+            except InvalidTag as fault:
+                advice = f"chunk {number} does not authenticate; restore the file."
+                raise CorruptError("corrupt", subject, advice) from fault
+            target.release()
+    return plain.getvalue()
+
+
+def plain_size(stored: int) -> int | None:
+    """Plaintext bytes in a file of `stored` bytes; None when no file has that size."""
+    chunks, rest = divmod(stored - HEADER_BYTES, CHUNK_BYTES + TAG_BYTES)
+    if stored < HEADER_BYTES + TAG_BYTES or 0 < rest < TAG_BYTES:
+        return None
+    return chunks * CHUNK_BYTES + max(0, rest - TAG_BYTES)
 
 
 def pieces(data: bytes) -> Iterator[memoryview]:
@@ -65,6 +87,16 @@ def pieces(data: bytes) -> Iterator[memoryview]:
 def file_pieces(file: BinaryIO) -> Iterator[bytes]:
     while chunk := file.read(CHUNK_BYTES):
         yield chunk
+
+
+def unchanged(chunks: Iterator[bytes], sha256: str, subject: object) -> Iterator[bytes]:
+    """The same chunks; InputError `corrupt` at their end when a file changed after its digest was taken."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+    if digest.hexdigest() != sha256:
+        raise InputError("corrupt", subject, "the file changed while it was read; put it again when it is complete.")
 
 
 def file_sha256(file: BinaryIO) -> tuple[str, int]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -36,6 +37,14 @@ def write_durably(path: Path, data: bytes, *, scratch: Path, mode: int = 0o644) 
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def sweep(scratch: Path, *, older_than_s: float = 86_400.0) -> None:
+    """Remove what killed processes left in a scratch folder; what is younger may still be in use."""
+    for path in scratch.iterdir():
+        with suppress(FileNotFoundError):
+            if path.is_file() and time.time() - path.stat().st_mtime > older_than_s:
+                path.unlink()
 
 
 @contextmanager

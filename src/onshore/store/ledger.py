@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ENTRIES, CHECKPOINT, NEXT = "entries.jsonl", "checkpoint", "checkpoint.next"
-LINE_LIMIT_BYTES = 1 << 16
+LINE_LIMIT_BYTES, READ_BYTES = 1 << 16, 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +134,11 @@ class Ledger:
         """The acknowledged state. Errors: CorruptError `ledger_broken` when its signature does not verify."""
         return Checkpoint.parse(self._read(CHECKPOINT), self._origin, self._signer.public_key())
 
-    def verify(self) -> LedgerReport:
-        """Recompute everything from the bytes in the folder; every problem is named."""
+    def verify(self, witness: Path | None = None) -> LedgerReport:
+        """Recompute everything from the bytes in the folder; every problem is named.
+
+        witness: a copy of `checkpoint` that somebody outside kept; the log must still begin with what it signed.
+        """
         with locked(self._lock):
             try:
                 head = self.head()
@@ -142,7 +146,21 @@ class Ledger:
                 return LedgerReport(ok=False, size=0, root="", problems=[str(fault)])
             problems = self._strangers() + self._tail_problems(head)
             problems += [] if problems else self._entry_problems(head)
+            problems += self._witness_problems(head, witness) if witness else []
         return LedgerReport(ok=not problems, size=head.size, root=head.root().hex(), problems=problems)
+
+    def _witness_problems(self, head: Checkpoint, path: Path) -> list[str]:
+        try:
+            kept = Checkpoint.parse(path.read_bytes(), self._origin, self._signer.public_key())
+        except OSError as fault:
+            raise NotFoundError(path, "name a file with the checkpoint that the witness kept.") from fault
+        except CorruptError:
+            return [f"{path.name}: not a checkpoint that this center signed"]
+        if kept.size > head.size:
+            return [f"the witness saw {kept.size} entries, the log has {head.size}: it was cut back"]
+        if frontier_of(islice(self._leaves(head), kept.size))[0] != kept.frontier:
+            return [f"the first {kept.size} entries are not those that the witness saw: history was rewritten"]
+        return []
 
     def inclusion(self, index: int) -> tuple[list[str], Checkpoint]:
         """The proof (hex, nearest first) that entry `index` is in the log of the checkpoint returned with it."""
@@ -208,15 +226,16 @@ class Ledger:
         return head
 
     def _lines(self, head: Checkpoint) -> Iterator[bytes]:
-        left = head.size_bytes
+        """The lines of the signed part, read in blocks."""
+        left, rest = head.size_bytes, b""
         with (self._folder / ENTRIES).open("rb") as file:
-            while left > 0:
-                line = file.readline(left)
-                if not line:
-                    return
-                left -= len(line)
-                # A line without its end is not stripped: it hashes to something else than what was signed.
-                yield line[:-1] if line.endswith(b"\n") else line + b"?"
+            while left > 0 and (block := file.read(min(left, READ_BYTES))):
+                left -= len(block)
+                *lines, rest = (rest + block).split(b"\n")
+                yield from lines
+        if rest:
+            # A line without its end hashes to something else than what was signed.
+            yield rest + b"?"
 
     def _write(self, name: str, checkpoint: Checkpoint) -> None:
         write_durably(self._folder / name, checkpoint.signed(self._signer), scratch=self._scratch)

@@ -86,5 +86,6 @@ def _on_connect(connection: Any, record: Any) -> None:
 
 
 def _on_begin(connection: sa.Connection) -> None:
-    read_only = connection.get_execution_options().get("onshore_read", False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    # A reader's single statement is a snapshot by itself; only writers need a transaction.
+    if not connection.get_execution_options().get("onshore_read", False):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -107,6 +107,7 @@ def _encoder(codec: str, rgb: Rgb, *, gop: int, crf: int) -> Any:
     context.thread_count = 1
     context.flags |= av.codec.context.Flags.bitexact
     if codec == "h264":
+        # no look-ahead: with one, libx264 gave other bytes for small pictures whenever fresh memory held other values
         context.gop_size, context.max_b_frames = gop, 0
         context.options = {
             "crf": str(crf),

@@ -92,7 +92,6 @@ class Ego:
     plan: Plan | None = None
     action: Action = Action(steering_rad=0.0, accel_mps2=0.0)
     engine_accel_mps2: float = 0.0
-    engine_front: tuple[float, float] | None = None
     done: bool = False
     rows: list[tuple[float, ...]] = field(default_factory=list)
     plans: list[Plan | None] = field(default_factory=list)
@@ -289,11 +288,10 @@ class TownWorld:
             for ego in driven:
                 ego.state = self.bicycle.step(ego.state, ego.action, STEP_S)
                 front = front_of(ego.state, self.bicycle.geometry)
-                if ego.engine_front is None or self.assets.ground.meaning(*front)[0] > 0:
-                    # off the road the engine's copy waits at the edge: the engine dies of a car that is on no lane
-                    ego.engine_front = front
+                # the engine dies of a car that is on no lane of its route: there its copy keeps to the lane's edge
+                x, y = ego.navigation.on_route(np.array(front))
                 speed = None if self.ask_engine else ego.state.speed_mps
-                self.traffic.put(ego.vehicle, *ego.engine_front, ego.state.yaw_rad, speed)
+                self.traffic.put(ego.vehicle, x, y, ego.state.yaw_rad, speed)
         self.traffic.step()
         self._steps += 1
         self.moment = self.traffic.moment()

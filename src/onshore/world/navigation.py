@@ -21,6 +21,8 @@ from onshore.world.town import Line, Town, route_line
 CHOOSE_LANE_FROM_M, CHOOSE_LANE_TO_M = 45.0, 8.0
 WRONG_LANE_M = 50.0
 LOST_M = 9.0
+#: No further than this from the centre of a lane of its route is a car on that lane for the engine.
+ON_LANE_M = 1.8
 Floats = NDArray[np.float64]
 
 
@@ -49,6 +51,10 @@ class Navigation:
             self._at[lane] = int(np.argmin(np.hypot(*(first - front_xy).T)))
         self._index = self._at[town.roads.car_lanes[-1]]
         self._start_m = self._along(self._reference, self._index, front_xy)
+        self._all = [self.lines.get(lane) or route_line(town, edges, lane) for lane in range(len(town.roads.lanes))]
+        self._all_at = [
+            int(np.argmin(np.hypot(*(line.xy_N2[: line.streets[0][1] + 1] - front_xy).T))) for line in self._all
+        ]
         self.passed: list[int] = []
         self.off_m = 0.0
 
@@ -66,6 +72,19 @@ class Navigation:
             near = np.hypot(*(line.xy_N2[low : self._at[lane] + 20] - front_xy).T)
             self._at[lane] = low + int(np.argmin(near))
         return self._fix(front_xy)
+
+    def on_route(self, front_xy: Floats) -> tuple[float, float]:
+        """The same place, or where it is further than ON_LANE_M from every lane of the route, the nearest that is not."""
+        best = (math.inf, front_xy)
+        for lane, line in enumerate(self._all):
+            low = max(0, self._all_at[lane] - 8)
+            gaps = line.xy_N2[low : low + 30] - front_xy
+            apart = np.hypot(*gaps.T)
+            self._all_at[lane] = low + int(np.argmin(apart))
+            best = min(best, (float(apart.min()), line.xy_N2[self._all_at[lane]]), key=lambda found: found[0])
+        away, centre = best
+        kept = front_xy if away <= ON_LANE_M else centre + (front_xy - centre) * (ON_LANE_M / away)
+        return float(kept[0]), float(kept[1])
 
     def _fix(self, front_xy: Floats) -> Fix:
         streets = self._reference.streets

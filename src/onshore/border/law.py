@@ -67,6 +67,10 @@ RULES: dict[str, _Text] = {
     "permit-recipient": _Text(
         clause="A permit covers one recipient in one region.", remedy="Request a permit that names this recipient."
     ),
+    "permit-statement": _Text(
+        clause="A permit is exactly the statement that was signed; a changed letter makes it another one.",
+        remedy="Find out who changed it; request a new one and have it approved.",
+    ),
     "permit-expired": _Text(
         clause="A permit ends; setting the clock back does not revive it, the ledger's time counts.",
         remedy="Request a new permit and have it approved again.",
@@ -88,6 +92,21 @@ RULES: dict[str, _Text] = {
         clause="No clean Allow is a no: an empty, broken or silent policy allows nothing.",
         remedy="Check the region pack's policy.cedar.",
     ),
+}
+
+
+#: Which test shows that an enforced duty is; a duty that no test shows is listed as the operator's.
+SHOWN_BY: dict[str, str] = {
+    "CN-01": "tests/store/test_center.py::test_refusals_are_in_the_ledger",
+    "CN-02": "tests/border/test_red_team.py::test_32_approval_replayed_for_another_digest",
+    "CN-03": "tests/border/test_red_team.py::test_removing_any_single_control_still_refuses_a_raw_export",
+    "CN-05": "tests/border/test_red_team.py::test_38_metrics_as_a_side_channel",
+    "CN-10": "tests/residency/test_decisions.py::test_raw_is_read_only_to_anonymise",
+    "CN-14": "tests/residency/test_decisions.py::test_cabin_is_neither_trained_on_nor_shown",
+    "CN-21": "tests/residency/test_decisions.py::test_other_kinds_are_not_cleared",
+    "CN-25": "tests/residency/test_decisions.py::test_what_is_left_unmeasured_must_be_accepted_by_name",
+    "US-01": "tests/border/test_gate.py::test_us_does_not_take_software_from_a_named_country",
+    "US-02": "tests/border/test_gate.py::test_a_yearly_budget_counts_over_all_exports",
 }
 
 
@@ -143,11 +162,11 @@ def duties(center: Center) -> list[dict[str, Any]]:
     """The region's duties as the pack lists them, each with what stands behind its status.
 
     status: 'enforced' (by code; `shown_by` names the test), 'attested' (the center records it and says so) or
-    'operator' (people or the site do it). An enforced duty that names no test is listed as 'operator'.
+    'operator' (people or the site do it). An enforced duty that no test shows is listed as 'operator'. No legal advice.
     """
     listed = []
     for duty in center.pack.duties:
-        shown_by = str(duty.get("test", ""))
+        shown_by = str(duty.get("test", SHOWN_BY.get(duty["id"], "")))
         status = duty["status"] if duty["status"] != "enforced" or shown_by else "operator"
-        listed.append({**duty, "status": status, "shown_by": shown_by, "note": NOT_ADVICE})
+        listed.append({**duty, "status": status, "shown_by": shown_by if status == "enforced" else ""})
     return listed

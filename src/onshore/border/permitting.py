@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -16,10 +16,12 @@ import sqlalchemy as sa
 from onshore.border import approval
 from onshore.border.approval import Approved, Permit
 from onshore.border.canonical import PARAMETER_TYPES, Tensors, manifest_from_record, manifest_of
+from onshore.border.figures import FigureLimits, check_table
+from onshore.border.lines import refuse
 from onshore.border.people import approver_key, approver_keys, person, pseudonym
-from onshore.border.scan import personal
+from onshore.border.scan import scan
 from onshore.core.digest import record_digest
-from onshore.core.errors import InputError, NotFoundError
+from onshore.core.errors import InputError, NotFoundError, Refusal
 from onshore.core.label import Artifact
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 DAY_NS = 86_400 * 10**9
 LONGEST_DAYS = 366
+NETWORK_LIMITS = FigureLimits(k=1, max_values=500, max_list=200, max_word=60)
 _TABLE = sa.Table(
     "border_permits",
     sa.MetaData(),
@@ -65,18 +68,23 @@ def request_permit(
     purpose: str,
     expires_days: float = 30,
     requester: str | None = None,
-    threshold: int = approval.LEAST_APPROVERS,
+    threshold: int | None = None,
 ) -> PermitRow:
     """Ask for a permit for one artifact. Approvers read and sign exactly this; asking allows nothing.
 
-    Errors: InputError `permit_invalid` when a field is missing or too long or names a car or a place.
+    threshold: approvers needed, the region's unless given, never below it. Errors: InputError `permit_invalid` when a
+    field is missing or too long or names a car or a place.
     """
     from onshore.border.gate import one_artifact  # the gate imports this module
 
     asked = one_artifact(center, artifact)
-    if not 0 < expires_days <= LONGEST_DAYS:
-        raise InputError("permit_invalid", f"expires_days {expires_days}", f"give up to {LONGEST_DAYS} days.")
-    if next(personal(f"{recipient}\n{purpose}".encode()), None) is not None:
+    law = center.pack.law.get("permit", {})
+    longest, least = law.get("valid_days_max", LONGEST_DAYS), law.get("threshold", approval.LEAST_APPROVERS)
+    if not 0 < expires_days <= longest:
+        raise InputError("permit_invalid", f"expires_days {expires_days}", f"give up to {longest} days.")
+    if threshold is not None and threshold < least:
+        raise InputError("permit_invalid", f"threshold {threshold}", f"this region needs {least} approvers at least.")
+    if scan(f"{recipient}\n{purpose}".encode()):
         raise InputError("permit_invalid", "recipient or purpose", "they may not name a car, a plate or a position.")
     issued_ns = now_ns(center)
     tensors, source = _tensors(center, asked)
@@ -90,10 +98,11 @@ def request_permit(
         requester=person(requester or center.actor),
         issued_ns=issued_ns,
         expires_ns=issued_ns + round(expires_days * DAY_NS),
-        threshold=threshold,
+        threshold=threshold or least,
         accepts=tuple(sorted(asked.label.sensitivity)),
         tensors=tensors,
         tensors_source=source,
+        network=_network(asked),
         policy=center.pack.digest,
         synthetic=asked.label.synthetic,
     )
@@ -103,15 +112,28 @@ def request_permit(
 
 
 def approve(center: Center, permit_id: str, approver_key_name: str) -> PermitRow:
-    """Add one enrolled person's signature. Errors: InputError `permit_invalid` for the requester or a second time."""
+    """Add one enrolled person's signature. Errors: RefusedError `permit_invalid` for the requester or a second time."""
     record = envelope_of(center, permit_id)
     name = person(approver_key_name)
     permit = approval.verify(record, approver_keys(center)).permit
     if name == permit.requester:
-        raise InputError(
-            "permit_invalid", permit_id, "who requests a permit does not approve it; another person has to."
-        )
-    return _keep(center, permit, approval.sign(record, approver_key(center, name)), name)
+        refuse(center, _not_by(permit_id, "who requests a permit does not approve it"), [permit_id])
+    key = approver_key(center, name)
+    try:
+        signed = approval.sign(record, key)
+    except InputError as problem:
+        refuse(center, _not_by(permit_id, problem.advice), [permit_id])
+    return _keep(center, permit, signed, name)
+
+
+def _not_by(permit_id: str, why: str) -> Refusal:
+    return Refusal(
+        code="permit_invalid",
+        subject=permit_id,
+        rule="permit-approvers",
+        clause=f"distinct people with distinct keys approve, and not the one who asked; {why}",
+        remedy="Have another enrolled person approve.",
+    )
 
 
 def attach(center: Center, permit_id: str, signed: dict[str, Any]) -> PermitRow:
@@ -133,8 +155,15 @@ def attach(center: Center, permit_id: str, signed: dict[str, Any]) -> PermitRow:
 
 
 def permits(center: Center) -> list[dict[str, Any]]:
-    """Every permit of the center as a record, oldest id first."""
-    return [vars(_row(center, verified(center, permit_id))) for permit_id in _ids(center)]
+    """Every permit of the center as a record, by id; one whose row was changed is listed with state 'tampered'."""
+    rows: list[dict[str, Any]] = []
+    for permit_id in _ids(center):
+        try:
+            rows.append(vars(_row(center, verified(center, permit_id))))
+        except InputError:
+            blank: dict[str, Any] = {one.name: "" for one in fields(PermitRow)}
+            rows.append({**blank, "id": permit_id, "state": "tampered"})
+    return rows
 
 
 def verified(center: Center, permit_id: str) -> Approved:
@@ -168,7 +197,7 @@ def _tensors(center: Center, artifact: Artifact) -> tuple[Tensors | None, str]:
     """The manifest weights are rewritten to: declared by whoever trained them, else read off the file and said so."""
     if artifact.label.kind not in {"weights", "inbound_model"}:
         return None, ""
-    declared = artifact.meta.get("tensors")
+    declared = artifact.meta.get("tensors", artifact.meta.get("manifest"))
     if declared is not None:
         return manifest_from_record(declared), "declared"
     found = manifest_of(center.read(artifact.id, purpose="export"), artifact.id)
@@ -179,6 +208,15 @@ def _tensors(center: Center, artifact: Artifact) -> tuple[Tensors | None, str]:
             "permit_invalid", f"{artifact.id} tensor {odd[0]}", "it is no parameter, and nobody declared it."
         )
     return found, "self-described"
+
+
+def _network(artifact: Artifact) -> dict[str, Any] | None:
+    """The network's description, if it has one: a small table of plain words and numbers, or InputError."""
+    described = artifact.meta.get("trainable")
+    if described is None or artifact.label.kind not in {"weights", "inbound_model"}:
+        return None
+    check_table(described, NETWORK_LIMITS, f"network of {artifact.id}")
+    return dict(described)
 
 
 def _keep(center: Center, permit: Permit, signed: dict[str, Any], *names: str) -> PermitRow:

@@ -1,0 +1,88 @@
+"""What the gate believes, read from the ledger in one pass: who may approve, which attestations were seen, what left.
+
+Rule: tables in the center's folder can be edited and counters reset; the ledger cannot unseen. Read again whenever it has
+grown; an export verifies it whole first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from onshore.core.errors import CorruptError
+
+if TYPE_CHECKING:
+    from onshore.store import Center, LedgerEntry
+
+ENROLLED, DISMISSED = "border.approver", "border.approver.dismissed"
+EXPORT = "border.export"
+#: Lines that name an artifact and the digest of the attestation it was stored with.
+ATTESTING = frozenset(["declassified", "segment"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """One export line: to whom (salted), what, the digest of the file, its size, and when (POSIX ns)."""
+
+    recipient: str
+    artifact: str
+    sha256: str
+    bytes: int
+    time_ns: int
+
+
+@dataclass(kw_only=True)
+class Book:
+    """enrolled: digest of a public key -> the approver's salted id. attested: (artifact, attestation digest)."""
+
+    size: int
+    root: bytes
+    enrolled: dict[str, str] = field(default_factory=dict)
+    attested: set[tuple[str, str]] = field(default_factory=set)
+    exports: list[Exported] = field(default_factory=list)
+
+    def take(self, entry: LedgerEntry) -> None:
+        body = entry.body
+        if entry.kind == ENROLLED:
+            self.enrolled[body["key"]] = body["approver"]
+        elif entry.kind == DISMISSED:
+            self.enrolled.pop(body["key"], None)
+        elif entry.kind in ATTESTING and "attestation" in body:
+            self.attested.add((body["artifact"], body["attestation"]))
+        elif entry.kind == EXPORT:
+            self.exports.append(
+                Exported(
+                    recipient=body["recipient"],
+                    artifact=body["artifact"],
+                    sha256=body["sha256"],
+                    bytes=body["bytes"],
+                    time_ns=entry.time_ns,
+                )
+            )
+
+
+_BOOKS: WeakKeyDictionary[Center, Book] = WeakKeyDictionary()
+
+
+def read_book(center: Center) -> Book:
+    """The ledger's facts as of now."""
+    head = center.ledger.head()
+    known = _BOOKS.get(center)
+    if known is not None and (known.size, known.root) == (head.size, head.root()):
+        return known
+    book = Book(size=head.size, root=head.root())
+    for entry in center.ledger.entries():
+        book.take(entry)
+    _BOOKS[center] = book
+    return book
+
+
+def verified_book(center: Center) -> Book:
+    """The ledger's facts after verifying every byte of it. Errors: CorruptError `ledger_broken`."""
+    report = center.ledger.verify()
+    if not report.ok:
+        advice = "nothing leaves while the ledger does not verify; find out who changed it and restore a copy."
+        raise CorruptError("ledger_broken", "ledger", f"{report.problems[0]}; {advice}")
+    _BOOKS.pop(center, None)
+    return read_book(center)

@@ -1,0 +1,221 @@
+"""Permits: two distinct people, neither the one who asked, over exactly one thing; nothing a table says is believed."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from border.conftest import Shore
+from onshore import border
+from onshore.border import approval, people, permitting
+from onshore.border.approval import Approved, Permit
+from onshore.core.errors import InputError, NotFoundError, OnshoreError, RefusedError
+
+NOW = 1_800_000_000 * 10**9
+PERMIT = Permit(
+    artifact="us-sha256-" + "0" * 64,
+    kind="weights",
+    from_region="us",
+    to_region="cn",
+    recipient="Example Cars Inc",
+    purpose="base model",
+    requester="alice",
+    issued_ns=NOW,
+    expires_ns=NOW + 30 * permitting.DAY_NS,
+)
+KEYS = {name: Ed25519PrivateKey.from_private_bytes(bytes([position]) * 32) for position, name in enumerate("abcd", 1)}
+PUBLIC = {name: key.public_key().public_bytes_raw() for name, key in KEYS.items()}
+
+
+def signed(*names: str, permit: Permit = PERMIT) -> dict[str, object]:
+    record = approval.envelope(permit)
+    for name in names:
+        record = approval.sign(record, KEYS[name])
+    return record
+
+
+def objection(approved: Approved, **changed: object) -> str | None:
+    asked = {"artifact": PERMIT.artifact, "to_region": "cn", "recipient": None, "now_ns": NOW + 1, **changed}
+    refusal = approval.objection(approved, **asked)  # type: ignore[arg-type]
+    return refusal.rule if refusal else None
+
+
+def test_two_distinct_people_are_needed() -> None:
+    assert approval.verify(signed("a", "b"), PUBLIC).approvers == ("a", "b")
+    assert objection(approval.verify(signed("a", "b"), PUBLIC)) is None
+    assert objection(approval.verify(signed("a"), PUBLIC)) == "permit-approvers"
+    assert objection(approval.verify(signed(), PUBLIC)) == "permit-approvers"
+
+
+def test_the_same_key_does_not_count_twice() -> None:
+    with pytest.raises(InputError, match="already"):
+        signed("a", "a")
+    doubled = signed("a")
+    doubled["signatures"] = [doubled["signatures"][0], doubled["signatures"][0]]  # type: ignore[index]
+    with pytest.raises(InputError):
+        approval.verify(doubled, PUBLIC)
+    two_names = {"a": PUBLIC["a"], "z": PUBLIC["a"]}
+    assert len(approval.verify(signed("a"), two_names).approvers) == 1
+
+
+def test_a_signature_of_nobody_enrolled_counts_for_nothing() -> None:
+    assert approval.verify(signed("a", "c"), {"a": PUBLIC["a"], "b": PUBLIC["b"]}).approvers == ("a",)
+
+
+def test_the_requesters_own_signature_counts_for_nothing() -> None:
+    keys = {**PUBLIC, "alice": PUBLIC["d"]}
+    del keys["d"]
+    assert approval.verify(signed("a", "d"), keys).approvers == ("a",)
+
+
+def test_threshold_of_one_does_not_exist() -> None:
+    with pytest.raises(InputError):
+        Permit(**{**vars(PERMIT), "threshold": 1})
+    wanted = Permit(**{**vars(PERMIT), "threshold": 3})
+    assert objection(approval.verify(signed("a", "b", permit=wanted), PUBLIC)) == "permit-approvers"
+    assert objection(approval.verify(signed("a", "b", "c", permit=wanted), PUBLIC)) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_no_change_to_a_signed_permit_survives(data: st.DataObject) -> None:
+    record = signed("a", "b")
+    opened = approval.open_envelope(record)
+    payload = bytearray(opened.payload)
+    payload[data.draw(st.integers(0, len(payload) - 1))] ^= data.draw(st.integers(1, 255))
+    from securesystemslib.dsse import Envelope
+
+    forged = Envelope(bytes(payload), approval.PAYLOAD_TYPE, opened.signatures).to_dict()
+    try:
+        found = approval.verify(forged, PUBLIC)
+    except InputError as problem:
+        assert problem.code == "permit_invalid"
+        return
+    assert found.approvers == ()
+
+
+def test_asking_through_the_center(shore: Shore) -> None:
+    center = shore.center
+    asked = {"recipient": "Example Cars Inc", "to_region": "cn", "purpose": "base model"}
+    row = border.request_permit(center, "model-1", requester="alice", **asked)
+    assert row.state == "waiting" and row.tensors == 3 and row.tensors_source == "declared"
+    border.enroll_approver(center, "alice")
+    with pytest.raises(RefusedError, match="does not approve it"):
+        border.approve(center, row.id, "alice")
+    assert border.approve(center, row.id, "bea").state == "waiting"
+    with pytest.raises(RefusedError, match="already"):
+        border.approve(center, row.id, "bea")
+    assert [line["rule"] for line in shore.lines("border.refused")] == ["permit-approvers"] * 2
+    with pytest.raises(RefusedError):
+        border.export(center, "model-1", permit=row.id, out_dir=shore.outside)
+    assert border.approve(center, row.id, "chen").approvers == ("bea", "chen")
+    assert [listed["state"] for listed in border.permits(center)] == ["approved"]
+    with pytest.raises(NotFoundError):
+        border.approve(center, "permit-none", "bea")
+    with pytest.raises(OnshoreError):
+        border.approve(center, row.id, "mallory")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"recipient": ""},
+        {"recipient": "x" * 200},
+        {"purpose": "line\nbreak"},
+        {"purpose": "京A T0000"},
+        {"purpose": "at 39.9042, 116.4074"},
+        {"to_region": "China"},
+        {"expires_days": 0},
+        {"expires_days": 4000},
+        {"threshold": 1},
+    ],
+)
+def test_a_permit_with_an_impossible_field_is_not_requested(shore: Shore, field: dict[str, object]) -> None:
+    asked = {"recipient": "Example Cars Inc", "to_region": "cn", "purpose": "base model", "requester": "alice", **field}
+    with pytest.raises(InputError) as caught:
+        border.request_permit(shore.center, "model-1", **asked)  # type: ignore[arg-type]
+    assert caught.value.code == "permit_invalid" and border.permits(shore.center) == []
+
+
+def test_a_dismissed_approver_no_longer_counts(shore: Shore) -> None:
+    permit = shore.permit()
+    people.dismiss_approver(shore.center, "bea")
+    with pytest.raises(RefusedError) as caught:
+        border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
+    assert caught.value.refusal.rule == "permit-approvers"
+
+
+def test_a_key_slipped_into_the_folder_approves_nothing(shore: Shore) -> None:
+    secret = Ed25519PrivateKey.generate()
+    folder = shore.center.keys.folder / "approvers"
+    (folder / "mallory.pub").write_text(secret.public_key().public_bytes_raw().hex())
+    (folder / "mallory.key").write_bytes(secret.private_bytes_raw())
+    (folder / "bea.pub").write_text(secret.public_key().public_bytes_raw().hex())
+    assert sorted(people.approver_keys(shore.center)) == ["chen"]
+
+
+def test_an_approver_may_keep_the_key_elsewhere(shore: Shore) -> None:
+    secret = Ed25519PrivateKey.generate()
+    public = secret.public_key().public_bytes_raw()
+    border.enroll_approver(shore.center, "dana", public_key=public)
+    assert border.enroll_approver(shore.center, "dana", public_key=public)  # again: no-op
+    with pytest.raises(InputError):
+        border.enroll_approver(shore.center, "eve", public_key=public)
+    permit = shore.permit(approvers=("bea",))
+    with pytest.raises(OnshoreError) as caught:
+        border.approve(shore.center, permit, "dana")
+    assert caught.value.code == "key_missing"
+    elsewhere = approval.sign(permitting.envelope_of(shore.center, permit), secret)
+    assert permitting.attach(shore.center, permit, elsewhere).state == "approved"
+    with pytest.raises(InputError):
+        permitting.attach(shore.center, permit, elsewhere)
+    assert border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside).exists()
+
+
+def test_private_halves_are_for_their_owner_only(shore: Shore) -> None:
+    folder = shore.center.keys.folder / "approvers"
+    assert {path.stat().st_mode & 0o777 for path in folder.glob("*.key")} == {0o600}
+    assert not [path for path in shore.center.root.rglob("*") if path.suffix in {".key", ".pub"}]
+
+
+def tables_envelope(shore: Shore, permit: str, change) -> None:  # type: ignore[no-untyped-def]
+    """What a person with a database shell would do."""
+    with shore.center.db.begin() as connection:
+        text = connection.execute(
+            sa.text("select envelope from border_permits where id=:i"), {"i": permit}
+        ).scalar_one()
+        record = change(json.loads(text))
+        connection.execute(
+            sa.text("update border_permits set envelope=:e where id=:i"), {"e": json.dumps(record), "i": permit}
+        )
+
+
+def test_editing_the_table_gains_nothing(shore: Shore) -> None:
+    permit = shore.permit(approvers=("bea",))
+    mine = Ed25519PrivateKey.generate()
+    tables_envelope(shore, permit, lambda record: approval.sign(record, mine))
+    with pytest.raises(RefusedError):
+        border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
+    other = shore.permit(shore.metrics)
+    stolen = permitting.envelope_of(shore.center, other)
+    tables_envelope(shore, permit, lambda record: stolen)
+    assert {row["id"]: row["state"] for row in border.permits(shore.center)}[permit] == "tampered"
+    with pytest.raises(RefusedError, match="changed"):
+        border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
+
+
+def test_a_clock_set_back_revives_nothing(shore: Shore, monkeypatch: pytest.MonkeyPatch) -> None:
+    permit = shore.permit(expires_days=1)
+    real = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: real + 2 * permitting.DAY_NS)
+    shore.center.ledger.append("tick", {})
+    monkeypatch.setattr(time, "time_ns", lambda: real)
+    with pytest.raises(RefusedError) as caught:
+        border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
+    assert caught.value.refusal.rule == "permit-expired"
