@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onshore.core.frames import wrap_angle
 from onshore.core.policy import RouteCommand
 from onshore.core.rollout import ACTOR_KINDS
 from onshore.world.roads import Roads, Share
@@ -25,6 +26,8 @@ STEP_S = 0.1
 BRAKE_SIGNAL = 8
 #: No vehicle passes a street in less than this, so a walk of horizon / this streets never ends early.
 FASTEST_STREET_S = 9.0
+#: Worlds shorter than this have the same traffic, however long they run.
+LONG_S = 400.0
 #: The ego is placed exactly, may leave its lane and route, and may use lanes forbidden to it (bits 1, 2 and 4).
 PLACE_FREELY = 7
 OBEY_NOTHING, OBEY_ALL = 0, 31
@@ -102,7 +105,7 @@ class Traffic:
             poses[row, 2] = vehicle.getAngle(name)
             speed[row] = vehicle.getSpeed(name)
             signals[row] = vehicle.getSignals(name)
-        poses[:, 2] = np.radians(90.0 - poses[:, 2])
+        poses[:, 2] = wrap_angle(np.radians(90.0 - poses[:, 2]))
         programs = {name: self._engine.trafficlight.getRedYellowGreenState(name) for name in self._programs}
         split = [name.partition(".") for name in ids]
         return Moment(
@@ -172,7 +175,7 @@ def demand_xml(town: Town, seed: int, horizon_s: float) -> str:
     t_s, number = 0.0, 0
     while t_s < horizon_s:
         share = _drawn(rng, roads.mix)
-        walk = _walk(town, rng, rng.choice(edges), share, math.ceil(horizon_s / FASTEST_STREET_S))
+        walk = _walk(town, rng, rng.choice(edges), share, math.ceil(max(horizon_s, LONG_S) / FASTEST_STREET_S))
         attributes = {
             "id": f"{share.kind}.{number}",
             "type": share.kind,

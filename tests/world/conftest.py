@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from onshore.region import RegionPack, load_pack
+from onshore.world import PolicySpec, RolloutJob
+from onshore.world.roads import Roads
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Towns and compiled code of this test session."""
+    return tmp_path_factory.mktemp("world-cache")
+
+
+@pytest.fixture(scope="session", params=["us", "cn"])
+def pack(request: pytest.FixtureRequest) -> RegionPack:
+    return load_pack(request.param)
+
+
+@pytest.fixture(scope="session")
+def roads(pack: RegionPack) -> Roads:
+    return Roads.from_record(pack.region, pack.roads)
+
+
+def job(kind: str = "constant-speed", **changes: object) -> RolloutJob:
+    """A short world of the us town 3."""
+    fields = {"region": "us", "suite": "test", "town_seed": 3, "traffic_seed": 1021, "egos": 2, "route_m": 60.0}
+    policy = changes.pop("policy", None) or PolicySpec(kind=kind)
+    return RolloutJob(**{**fields, "max_time_s": 8.0, "policy": policy, **changes})

@@ -1,0 +1,39 @@
+"""Policies that tests hand to worlds by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from onshore.core.plan import Plan
+from onshore.core.policy import ConstantSpeedPolicy, Observation
+
+
+class DieOnce(ConstantSpeedPolicy):
+    """Drives at a constant speed, but kills its whole process the first time it is asked after the mark was made."""
+
+    def act(self, observation: Observation) -> Plan:
+        mark = Path(os.environ.get("ONSHORE_TEST_MARK", "/nonexistent"))
+        if mark.exists():
+            mark.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().act(observation)
+
+
+class DieAlways(ConstantSpeedPolicy):
+    def act(self, observation: Observation) -> Plan:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
+
+
+class Looking(ConstantSpeedPolicy):
+    """Fails unless it is shown two pictures of the right size and age, and a command of the map."""
+
+    def act(self, observation: Observation) -> Plan:
+        frames, ages = observation.frames["wide"], observation.frame_ages_s["wide"]
+        if frames.shape != (2, 80, 160, 3) or ages != (0.4, 0.0) or not frames.any():
+            raise ValueError(f"shown {frames.shape} aged {ages}")
+        if observation.speed_mps is None or observation.junction_distance_m is None or observation.command < 1:
+            raise ValueError("speed, distance or command missing")
+        return super().act(observation)
