@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from model.batches import bright_side
+from model.batches import ArrayBatch, bright_side
 from onshore.core.errors import InputError
 from onshore.core.plan import PATH_ARCS_M
 from onshore.model import Nano, Recipe
-from onshore.model.training import augment, fit, reproducible, tensors
+from onshore.model.training import augment, fit, made_ahead, reproducible, tensors
 from onshore.model.weights import to_bytes
 
 SMALL = Nano(channels=(8, 8, 16, 16, 16), hidden=32)
@@ -113,6 +115,27 @@ def test_jitter_keeps_pictures_in_range_and_changes_both_frames_alike() -> None:
 def test_the_average_of_weights_is_not_the_last_weights() -> None:
     last, mean = (to_bytes(fit(replace(QUICK, steps=8, ema=ema), bright_side(8)).network) for ema in (0.0, 0.9))
     assert last != mean
+
+
+def test_batches_made_ahead_are_the_same_in_the_same_order() -> None:
+    plain, ahead = list(bright_side(7)), list(made_ahead(bright_side(7)))
+    assert len(ahead) == 7
+    assert all((a.frames_BTCHW == b.frames_BTCHW).all() for a, b in zip(plain, ahead, strict=True))
+    assert list(made_ahead(iter(()))) == []
+
+
+def test_an_error_while_making_a_batch_arrives_and_stopping_early_ends_the_thread() -> None:
+    def broken() -> Iterator[ArrayBatch]:
+        yield from bright_side(2)
+        raise InputError("empty_input", "batch 2", "nothing is left.")
+
+    with pytest.raises(InputError, match="nothing is left"):
+        list(made_ahead(broken()))
+    threads = threading.active_count()
+    started = made_ahead(bright_side(50))
+    next(started)
+    started.close()
+    assert threading.active_count() == threads
 
 
 def test_too_few_batches_and_a_loss_that_explodes_are_errors() -> None:

@@ -25,7 +25,7 @@ from onshore.model.export import check_equal, to_onnx
 from onshore.model.nano import Nano
 from onshore.model.recipe import Recipe
 from onshore.model.trainable import manifest
-from onshore.model.training import PROBE_STEPS, fit, probe
+from onshore.model.training import PROBE_STEPS, fit, made_ahead, probe
 from onshore.model.weights import load, to_bytes
 from onshore.residency import derive
 from onshore.store import Center
@@ -149,7 +149,7 @@ def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, pr
     network = _network_from(center, base, recipe) if base else None
     windows, source = _source(center, dataset_id, recipe)
     seen = _SampleLog(source)
-    result = fit(recipe, seen, network=network, progress=progress)
+    result = fit(recipe, made_ahead(seen), network=network, progress=progress)
     facts = {
         "name": recipe.name,
         "dataset": dataset_id,

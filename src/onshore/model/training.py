@@ -7,7 +7,9 @@ killed leaves nothing; its repetition gives the same weights.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -152,6 +154,16 @@ def _step(
     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
     optimiser.step()
     return float(losses["path"].detach()), float(losses["speed"].detach())
+
+
+def made_ahead(batches: Iterable[Batch], depth: int = 3) -> Iterator[Batch]:
+    """The same batches in the same order, up to `depth` of them made by a thread while the last one is learned from."""
+    source = iter(batches)
+    with ThreadPoolExecutor(1) as maker:
+        waiting = deque(maker.submit(next, source, None) for _ in range(depth))
+        while (batch := waiting.popleft().result()) is not None:
+            waiting.append(maker.submit(next, source, None))
+            yield batch
 
 
 def tensors(batch: Batch) -> TrainingTensors:
