@@ -32,7 +32,7 @@ class Looking(ConstantSpeedPolicy):
 
     def act(self, observation: Observation) -> Plan:
         frames, ages = observation.frames["wide"], observation.frame_ages_s["wide"]
-        if frames.shape != (2, 80, 160, 3) or ages != (0.4, 0.0) or not frames.any():
+        if frames.shape != (2, 96, 192, 3) or ages != (0.4, 0.0) or not frames.any():
             raise ValueError(f"shown {frames.shape} aged {ages}")
         if observation.speed_mps is None or observation.junction_distance_m is None or observation.command < 1:
             raise ValueError("speed, distance or command missing")

@@ -108,7 +108,7 @@ def test_the_camera_shows_vehicles_but_not_its_own(assets: TownAssets, roads: Ro
     empty = assets.camera.render(Scene(fixed=fixed, vehicles=boxes[:0]), pose)
     seen = assets.camera.render(Scene(fixed=fixed, vehicles=boxes), pose)
     own = assets.camera.render(Scene(fixed=fixed, vehicles=boxes), pose, np.array([0]))
-    assert seen.shape == (1, 80, 160, 3)
+    assert seen.shape == (1, 96, 192, 3)
     assert np.array_equal(own, empty)
     assert 100 < (seen != empty).any(-1).sum() < 3000
     assert np.array_equal(seen, assets.camera.render(Scene(fixed=fixed, vehicles=boxes), pose))

@@ -162,7 +162,7 @@ def test_a_fleet_brings_home_ordinary_drives(cache: Path, tmp_path: Path) -> Non
     assert recording.facts["place"] == "cn-town-001"
     frames = list(decode(recording.videos[0]))
     assert len(frames) == len(recording.signals.t_ns) == 60
-    assert frames[0][1].shape == (80, 160, 3)
+    assert frames[0][1].shape == (96, 192, 3)
     assert [t for t, _ in frames] == recording.signals.t_ns.tolist()
     known = recording.signals.known()
     assert {"speed_mps", "accel_mps2", "yaw_rate_radps", "x_m", "yaw_rad", "command", "in_junction"} <= set(known)

@@ -12,6 +12,7 @@ from onshore.core.errors import UsageError
 
 if TYPE_CHECKING:
     from onshore.core.recording import Recording
+    from onshore.store import Center
 
 noun = typer.Typer(no_args_is_help=True, help="The vehicle side: update, run, shadow, status.")
 CarDir = Annotated[
@@ -32,12 +33,12 @@ def update(
     ] = None,
 ) -> None:
     """Install the newest release that verifies; otherwise keep driving the one there is, and say why."""
-    from onshore import car
-    from onshore.bundle import tuf
+    from onshore import car, release
 
     folder, source = _car(car_dir), repository or _repository()
     if not (folder / "car.json").exists():
-        car.provision(folder, name=folder.name, region=_region(), root=tuf.trusted_root(source))
+        center = _enrolling()
+        car.provision(folder, name=folder.name, region=center.region, root=release.root(center))
     result = car.update(source, folder)
     document = result.as_record()
     session.output().answer(document, *(f"{name}: {value}" for name, value in document.items() if name != "refusal"))
@@ -115,10 +116,11 @@ def _repository() -> Path:
     return shipping.repository(session.center())
 
 
-def _region() -> str:
+def _enrolling() -> Center:
+    """The center that enrols a new car: the root of trust comes from its keys, never from a repository."""
     if not session.has_center():
         raise UsageError("--center", "a new car is enrolled by a center; name it with --center.")
-    return session.center().region
+    return session.center()
 
 
 def _recordings(name: str) -> list[Recording]:

@@ -13,12 +13,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from onshore import border, clip, dataset, drive, evaluation, release, world
-from onshore.bundle import tuf
 from onshore.bundle.format import Payload
 from onshore.core.digest import sha256_hex
 from onshore.core.errors import OnshoreError, UsageError
@@ -63,14 +62,14 @@ class DemoPlan:
 
 
 FULL = DemoPlan(
-    base=Turn(cars=12, minutes=24.0, steps=1500, worlds=0),
+    base=Turn(cars=40, minutes=40.0, steps=1200, worlds=3),
     rounds=(
-        Turn(cars=6, minutes=6.0, steps=700, worlds=3),
-        Turn(cars=12, minutes=12.0, steps=700, worlds=4),
-        Turn(cars=20, minutes=20.0, steps=700, worlds=4),
-        Turn(cars=24, minutes=24.0, steps=700, worlds=4),
-        Turn(cars=28, minutes=28.0, steps=700, worlds=4),
-        Turn(cars=32, minutes=32.0, steps=700, worlds=4),
+        Turn(cars=6, minutes=6.0, steps=600, worlds=3),
+        Turn(cars=10, minutes=10.0, steps=600, worlds=3),
+        Turn(cars=16, minutes=16.0, steps=600, worlds=3),
+        Turn(cars=24, minutes=24.0, steps=600, worlds=3),
+        Turn(cars=32, minutes=32.0, steps=600, worlds=3),
+        Turn(cars=40, minutes=40.0, steps=600, worlds=3),
     ),
     suites={"us": "us-core", "cn": "cn-core"},
     base_recipe=Recipe(name="nano-us-base"),
@@ -133,24 +132,30 @@ def summary(result: dict[str, Any]) -> list[str]:
     return [*lines, f"report: {result['report']}"]
 
 
-def prepare_fleets(center_dir: str, out: str, plan: DemoPlan, rounds: int, seed: int) -> None:
-    """Record every round's fleet and take it in, ahead of time in a child; the demo runs the same stages again."""
+def prepare(center_dir: str, out: str, plan: DemoPlan, rounds: int, seed: int) -> None:
+    """Every round's fleet and the rows that need no model, ahead of time in a child; the demo runs the same stages again."""
     center, earlier = Center.open(center_dir), list[str]()
     for number, turn in enumerate(plan.rounds[:rounds], 1):
         folder = Path(out) / "fleet" / f"{center.region}-{number}"
         record_fleet(center, folder, turn, number, plan, seed)
         taken, _ = take_fleet_in(center, folder, earlier, plan)
         earlier += taken["drives"]
+    evaluation.closed_loop(center, plain_policies(), plan.suites[center.region], workers=1)
+
+
+def plain_policies() -> list[PolicySpec]:
+    """The rows that every table shows."""
+    return [PolicySpec(kind=kind, name=kind) for kind in ("stop", "constant-speed", "expert")]
 
 
 def record_fleet(
     center: Center, folder: Path, turn: Turn, number: int, plan: DemoPlan, seed: int, progress: Progress = silent
 ) -> tuple[dict[str, Any], bool]:
     """The fleet of one round drives in the training towns; returns the digests of what it recorded."""
-    inputs = {"turn": vars(turn), "number": number, "towns": list(plan.towns), "seed": seed, "pack": center.pack.digest}
+    inputs = {"turn": asdict(turn), "number": number, "towns": list(plan.towns), "seed": seed, "pack": center.pack.digest}
 
     def drive_about() -> dict[str, Any]:
-        towns = plan.towns[: turn.cars]
+        towns, first = plan.towns[: turn.cars], 1
         for place, town in enumerate(towns):
             cars = len(range(place, turn.cars, len(towns)))
             world.record_fleet(
@@ -161,7 +166,10 @@ def record_fleet(
                 seed=record_seed(seed, number, town),
                 out_dir=folder / f"town-{town}",
                 progress=progress,
+                workers=plan.workers,
+                first_car=first,
             )
+            first += cars
         return {
             "files": {str(p.relative_to(folder)): sha256_hex(p.read_bytes()) for p in sorted(folder.rglob("*.mcap"))}
         }
@@ -218,15 +226,15 @@ class _Demo:
 
     def turn(self) -> dict[str, Any]:
         """The whole path; returns the result document without its frame."""
-        ahead = Ahead(prepare_fleets, str(self.cn.root), str(self.out), self.plan, self.rounds, self.seed)
+        ahead = Ahead(prepare, str(self.cn.root), str(self.out), self.plan, self.rounds, self.seed)
         try:
             base = self._base()
             at_home = self._export_base(base)
         finally:
             ahead.wait()
         abroad = self._import(at_home)
-        self._drive("us", self.us, [*self._plain(), self._policy(self.us, base, "base")])
-        self._drive("cn", self.cn, [*self._plain(), self._policy(self.cn, abroad, "base")])
+        self._drive("us", self.us, [*plain_policies(), self._policy(self.us, base, "base")])
+        self._drive("cn", self.cn, [*plain_policies(), self._policy(self.cn, abroad, "base")])
         rows = [self._row(0, Turn(cars=0, minutes=0.0, steps=0, worlds=0), [], 0, 0)]
         self._all_rounds(abroad, rows)
         self._try_to_leave()
@@ -372,7 +380,7 @@ class _Demo:
 
         def ship() -> dict[str, Any]:
             row = release.sign(self.cn, payload, verdict, repository)
-            vehicle.enroll(car, name=car.name, region="cn", root=tuf.trusted_root(repository))
+            vehicle.enroll(car, name=car.name, region="cn", root=release.root(self.cn))
             return {"release": row.id, **vehicle.update(car, repository)}
 
         inputs = {"payload": payload.digest, "verdict": verdict.digest}
@@ -466,9 +474,6 @@ class _Demo:
             self.results[policy.title, suite] = found
             self.scores.append({**judging.suite_row(found), "suite": suite})
             self.digests[f"{suite} {policy.title} evaluation"] = found.id
-
-    def _plain(self) -> list[PolicySpec]:
-        return [PolicySpec(kind=kind, name=kind) for kind in ("stop", "constant-speed", "expert")]
 
     def _policy(self, center: Center, weights: str, name: str) -> PolicySpec:
         return models.policy_spec(center, weights, name=name)

@@ -67,7 +67,7 @@ def score_plot(scores: Sequence[Mapping[str, Any]], suite: str, title: str) -> s
         )
     axes.set_yticks(range(len(rows)), [str(row["model"]) for row in reversed(rows)])
     axes.set_xlim(0, 108)
-    axes.set_xlabel("driving score, percent (CARLA 2.0 formula; line: 95 % interval by world; synthetic town world)")
+    axes.set_xlabel("driving score, percent (synthetic)")
     axes.xaxis.grid(True, color=GRID)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
@@ -85,15 +85,15 @@ def round_plot(rounds: Sequence[Mapping[str, Any]]) -> str:
     )
     axes.plot(minutes, scores, color=BLUE, marker="o", linewidth=2)
     for row, x, y in zip(rounds, minutes, scores, strict=True):
-        label = "base, before any\nlocal drive" if row["round"] == 0 else f"round {row['round']}: {row['cars']} cars"
-        axes.annotate(label, (x, y), textcoords="offset points", xytext=(8, -16), color=MUTED, fontsize=9)
+        label = "base" if row["round"] == 0 else f"round {row['round']}: {row['cars']} cars"
+        axes.annotate(label, (x, y), textcoords="offset points", xytext=(9, -5), color=MUTED, fontsize=9)
     axes.set_xlim(-0.5, max(minutes) * 1.25 + 1)
     axes.set_ylim(0, 100)
     axes.yaxis.grid(True, color=GRID)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
     axes.set_xlabel("minutes driven by the local fleet so far (synthetic)")
-    axes.set_title("More local driving, better local driver: driving score by round")
+    axes.set_title("Driving score in cn by round")
     return _svg(figure)
 
 
@@ -107,12 +107,12 @@ def disagreement_plot(open_loop: Sequence[Mapping[str, Any]], scores: Sequence[M
         axes.annotate(
             row["model"], (row["ade_m"], driven[row["model"]]), textcoords="offset points", xytext=(8, -3), color=MUTED
         )
-    axes.set_xlabel("open-loop ADE over 2 s on held-out drives, metres (lower looks better; not a driving score)")
+    axes.set_xlabel("open-loop error (ADE over 2 s), metres")
     axes.set_ylabel("driving score, percent")
     axes.set_ylim(0, 100)
     axes.margins(x=0.25)
     axes.grid(True, color=GRID)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
-    axes.set_title("Why both are shown: error against the log, and driving")
+    axes.set_title("Error against the log, and driving, need not agree")
     return _svg(figure)

@@ -14,14 +14,15 @@ from onshore.core.recording import Camera, Rig
 from onshore.region import RegionPack
 from onshore.world.roads import Roads
 
-#: The camera of every simulated car: wide enough that views turned and moved sideways can be cut from it.
+#: The camera of every simulated car: just the widened default view, so that views turned and moved sideways can be cut
+#: from real pixels and the stream itself serves as its proxy.
 WIDE_CAMERA = Camera(
     name="wide",
-    width_px=160,
-    height_px=80,
+    width_px=192,
+    height_px=96,
     focal_px=64.0,
-    centre_x_px=80.0,
-    centre_y_px=40.0,
+    centre_x_px=96.0,
+    centre_y_px=48.0,
     pose_camera_in_rig=(1.6, 0.0, 1.4, 0.0, 0.0, 0.0),
     source="measured",
 )
