@@ -6,12 +6,12 @@ from onshore.bundle.inputs import View
 from onshore.model import Nano, Recipe
 
 
-def nano_us_base(*, seed: int = 0, steps: int = 1800) -> Recipe:
+def nano_us_base(*, seed: int = 0, steps: int = 1200) -> Recipe:
     """A base from one region's fleet clips, from fresh weights; proven on the us town."""
     return Recipe(name="nano-us-base", steps=steps, seed=seed)
 
 
-def nano_cn_adapt(*, seed: int = 0, steps: int = 900) -> Recipe:
+def nano_cn_adapt(*, seed: int = 0, steps: int = 600) -> Recipe:
     """A base trained further on another region's clips and takeovers, all so far; proven on the cn town."""
     return Recipe(name="nano-cn-adapt", steps=steps, learning_rate=7e-4, seed=seed)
 
