@@ -9,7 +9,6 @@ import typer
 
 from onshore.cli import session
 
-
 COLUMNS = "suite model score low high routes worlds".split()
 
 

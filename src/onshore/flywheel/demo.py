@@ -24,6 +24,7 @@ from onshore.core.errors import OnshoreError, UsageError
 from onshore.core.progress import Progress, silent
 from onshore.dataset import manifest
 from onshore.evaluation import SuiteResult
+from onshore.evaluation.closedloop import unpack_rollouts
 from onshore.flywheel import intake, judging, report, vehicle
 from onshore.flywheel.ahead import Ahead
 from onshore.flywheel.judging import Asked
@@ -110,8 +111,8 @@ def run(
     result = {**demo.turn(), "seed": seed, "tiny": tiny, "seconds": round(time.monotonic() - started, 1)}
     result["report"] = str(demo.out / "report.html")
     page = report.render(result, demo.shots())
-    (demo.out / "report.html").write_text(page, encoding="utf8")
-    (demo.out / "result.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf8")
+    document = json.dumps(result, indent=1, ensure_ascii=False)
+    border.write_out(demo.cn, {"report.html": page.encode(), "result.json": document.encode()}, demo.out)
     return result
 
 
@@ -152,7 +153,13 @@ def record_fleet(
     center: Center, folder: Path, turn: Turn, number: int, plan: DemoPlan, seed: int, progress: Progress = silent
 ) -> tuple[dict[str, Any], bool]:
     """The fleet of one round drives in the training towns; returns the digests of what it recorded."""
-    inputs = {"turn": asdict(turn), "number": number, "towns": list(plan.towns), "seed": seed, "pack": center.pack.digest}
+    inputs = {
+        "turn": asdict(turn),
+        "number": number,
+        "towns": list(plan.towns),
+        "seed": seed,
+        "pack": center.pack.digest,
+    }
 
     def drive_about() -> dict[str, Any]:
         towns, first = plan.towns[: turn.cars], 1
@@ -518,8 +525,30 @@ class _Demo:
         self.say(f"{title}: {seconds:.1f} s{'' if fresh else ' (already there)'}")
 
     def shots(self) -> list[tuple[str, str, bytes]]:
-        """Pictures for the report: what the cameras saw, and drives from above."""
-        return []
+        """Pictures for the report: what the camera shows, and the same held-out route before and after, from above.
+
+        They are redrawn from stored rollouts once and then read back.
+        """
+        last = f"round-{self.rounds}"
+        return [
+            ("us town, through the car's camera", "png", self._picture("us", "base", "camera")),
+            ("cn town, through the car's camera", "png", self._picture("cn", last, "camera")),
+            ("cn, the base from above (sped up)", "webp", self._picture("cn", "base", "above")),
+            (f"cn, round {self.rounds} on the same route (sped up)", "webp", self._picture("cn", last, "above")),
+        ]
+
+    def _picture(self, suite: str, name: str, kind: str) -> bytes:
+        center = self.us if suite == "us" else self.cn
+        result = self.results[name, suite]
+        file = self.out / "pictures" / f"{kind}-{result.id[-24:]}"
+        if not file.exists():
+            rollout = unpack_rollouts(center.read(result.rollouts[0], purpose="show"))[0]
+            if kind == "camera":
+                (picture,) = world.camera_pictures(rollout, center.pack, at_s=(6.0,))
+            else:
+                picture = world.birdseye(rollout, center.pack)
+            border.write_out(center, {file.name: picture}, file.parent, kind="picture")
+        return file.read_bytes()
 
 
 def _release_row(name: str, verdict: release.Verdict, signed: bool) -> dict[str, Any]:
