@@ -21,10 +21,13 @@ def freeze(
     query: Annotated[str | None, typer.Option(help="a condition over the clip table; all clips by default")] = None,
     held_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="share of drives kept for open-loop tests")] = 0.2,
     seed: Annotated[int, typer.Option()] = 0,
-    recipe: Annotated[str | None, typer.Option(help="make proxies for this recipe's view; nano's by default")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="freeze for this recipe's view; by default the one that fits the cameras")
+    ] = None,
 ) -> None:
     """Freeze clips into a dataset split by drive; the same clips give the same digest."""
     from onshore import dataset
+    from onshore.dataset import manifest
     from onshore.flywheel import training
 
     show = session.output()
@@ -35,7 +38,7 @@ def freeze(
             where=query,
             held_out=held_out,
             seed=seed,
-            view=training.recipe(recipe).trainable.view if recipe else None,
+            view=training.recipe(recipe).trainable.view if recipe else manifest.fit_view(session.center(), query),
             progress=progress,
         )
     document = vars(row)

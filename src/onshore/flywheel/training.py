@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from onshore.bundle.inputs import View
 from onshore.core.errors import InputError, NotFoundError
 from onshore.core.progress import Progress, silent
 from onshore.dataset import manifest
@@ -60,11 +61,16 @@ def train(
     seed: int | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Train on a dataset named by name or id; the same inputs give the same weights and the second run makes nothing."""
-    chosen = recipe(recipe_name)
+    """Train on a dataset named by name or id; the same inputs give the same weights and the second run makes nothing.
+
+    The network sees through the view that the dataset was frozen for: cameras decide it, not the recipe.
+    """
+    chosen, frozen = recipe(recipe_name), manifest.row_of(center, dataset)
+    seen = View.from_record(manifest.show(center, frozen.id)["settings"]["view"])
+    chosen = replace(chosen, trainable=replace(chosen.trainable, view=seen))
     chosen = replace(chosen, steps=steps) if steps is not None else chosen
     chosen = replace(chosen, seed=seed) if seed is not None else chosen
-    row = models.train(center, manifest.row_of(center, dataset).id, chosen, base=base, progress=progress)
+    row = models.train(center, frozen.id, chosen, base=base, progress=progress)
     last = row.log[-1] if row.log else [0, None, None]
     return {
         "id": row.id,
