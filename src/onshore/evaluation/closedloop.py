@@ -141,7 +141,7 @@ class _Drive:
         stored = []
         for rollouts in run_jobs(self.jobs, workers=self.workers, progress=self.progress):
             world = rollouts[0].world
-            meta = {"world": world, "policy": self.policy.name, "suite": self.suite, "egos": len(rollouts)}
+            meta = {"world": world, "policy": self.policy.title, "suite": self.suite, "egos": len(rollouts)}
             stored.append(
                 self.center.put(
                     pack_rollouts(rollouts), label, name=self.suite, parents=[p.id for p in parents], meta=meta
@@ -150,7 +150,7 @@ class _Drive:
         again = self.center.open_many([artifact.id for artifact in stored], "train")
         kept = [rollout for artifact in stored for rollout in unpack_rollouts(again(artifact.id))]
         record = {
-            "policy": self.policy.name,
+            "policy": self.policy.title,
             "suite": self.suite,
             **score_suite(kept),
             "rollouts": [artifact.id for artifact in stored],
