@@ -11,12 +11,9 @@ from pathlib import Path
 import pytest
 
 import onshore
+from rooms import ORDER
 
 SOURCE = Path(onshore.__file__).parent
-#: A room imports only rooms above it.
-ORDER = (
-    "core region residency jail store wire bundle privacy drive clip dataset world model evaluation release border flywheel"
-).split()
 DOORS = {"fleet", "cli", "console"}
 ALONE = {"car": {"core", "wire", "bundle", "privacy"}}
 FENCES = {
