@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from onshore.core.digest import blob_id, canonical_json, record_digest, sha256_hex
@@ -77,6 +77,8 @@ def closed_loop(
 ) -> list[SuiteResult]:
     """Drive a suite of the center's region with each policy. What was driven before is read, not driven again.
 
+    A policy is what it does, not what it is called: under another name the same rollouts serve.
+
     A policy that drives from an ONNX artifact of this center passes that artifact's label on to the rollouts.
     """
     from onshore.world import suite as suite_jobs
@@ -87,7 +89,7 @@ def closed_loop(
         inputs = {"evaluator": EVALUATOR, "suite": suite, "jobs": _jobs_digest(jobs), "policy": _policy_record(policy)}
         drive = _Drive(center, jobs, policy, suite, workers, progress)
         outputs, fresh = center.stage("evaluation.closed_loop", inputs, drive.run)
-        results.append(_read(outputs, fresh))
+        results.append(replace(_read(outputs, fresh), policy=policy.title))
     return results
 
 
@@ -216,4 +218,4 @@ def _jobs_digest(jobs: Sequence[RolloutJob]) -> str:
 
 def _policy_record(policy: PolicySpec) -> dict[str, Any]:
     onnx = sha256_hex(policy.onnx) if policy.onnx is not None else ""
-    return {"kind": policy.kind, "name": policy.name, "onnx": onnx}
+    return {"kind": policy.kind, "entry": policy.entry, "speed_mps": policy.speed_mps, "onnx": onnx}

@@ -55,6 +55,7 @@ class DemoPlan:
     suites: dict[str, str]
     base_recipe: Recipe
     adapt_recipe: Recipe
+    base_again_steps: int = 0
     towns: tuple[int, ...] = (1, 2, 4, 5)
     egos: int = 8
     held_out: float = 0.15
@@ -63,7 +64,8 @@ class DemoPlan:
 
 
 FULL = DemoPlan(
-    base=Turn(cars=40, minutes=40.0, steps=1200, worlds=3),
+    base=Turn(cars=24, minutes=24.0, steps=1100, worlds=3),
+    base_again_steps=700,
     rounds=(
         Turn(cars=6, minutes=6.0, steps=600, worlds=3),
         Turn(cars=10, minutes=10.0, steps=600, worlds=3),
@@ -275,7 +277,7 @@ class _Demo:
         if turn.worlds:
             taken = self._collect(self.us, "us: takeovers", weights, turn.worlds, 0)
             frozen = self._freeze(self.us, "us-base-on-policy", mine, [taken])
-            weights = self._train(self.us, "us: base, on-policy", frozen, self.plan.adapt_recipe, turn.steps, weights)
+            weights = self._train(self.us, "us: base, on-policy", frozen, self.plan.adapt_recipe, self.plan.base_again_steps, weights)
         self._look_open_loop("base", self.us, weights, frozen)
         return weights
 
