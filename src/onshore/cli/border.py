@@ -75,6 +75,17 @@ def duties() -> None:
     show.answer({"duties": rows})
 
 
+@noun.command("prove-jail")
+def prove_jail() -> None:
+    """Try every known way out from inside the jail and write the result to the ledger."""
+    from onshore.flywheel import doctor
+
+    document = doctor.prove_jail(session.center())
+    session.output().answer(document, *(f"{name}: {value}" for name, value in document.items()))
+    if document["open"]:
+        raise typer.Exit(1)
+
+
 @permit.command("request")
 def request(
     artifact: Annotated[str, typer.Argument()],

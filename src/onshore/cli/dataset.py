@@ -45,6 +45,30 @@ def freeze(
     show.answer({"dataset": document}, *(f"{key}: {value}" for key, value in document.items()))
 
 
+@noun.command("add")
+def add(
+    name: Annotated[str, typer.Argument(help="name or id")],
+    query: Annotated[str, typer.Option(help="a condition over the clip table: what to add")],
+) -> None:
+    """The next version of a dataset, with more clips."""
+    from onshore.dataset import manifest
+
+    document = vars(manifest.add(session.center(), name, where=query))
+    session.output().answer({"dataset": document}, *(f"{key}: {value}" for key, value in document.items()))
+
+
+@noun.command("drop")
+def drop(
+    name: Annotated[str, typer.Argument(help="name or id")],
+    query: Annotated[str, typer.Option(help="a condition over the clip table: what to leave out")],
+) -> None:
+    """The next version of a dataset, without some clips."""
+    from onshore.dataset import manifest
+
+    document = vars(manifest.drop(session.center(), name, where=query))
+    session.output().answer({"dataset": document}, *(f"{key}: {value}" for key, value in document.items()))
+
+
 @noun.command("list")
 def list_datasets() -> None:
     """Every frozen dataset."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from onshore.cli import session
+from onshore.core.errors import UsageError
 
 noun = typer.Typer(no_args_is_help=True, help="The town world (synthetic): run a policy, record a fleet.")
 
@@ -20,12 +21,15 @@ def add_to(app: typer.Typer) -> None:
 def run(
     region: Annotated[str, typer.Option(help="whose towns: cn or us")],
     policy: Annotated[str, typer.Option(help="stop, constant-speed, expert, or an ONNX model of the center")],
+    scenario: Annotated[str, typer.Option(help="town: everyday traffic in a held-out town")] = "town",
     seed: Annotated[int, typer.Option(help="seed of town and traffic")] = 900,
     video: Annotated[Path | None, typer.Option(help="write an animation here: a folder that is in-region")] = None,
 ) -> None:
     """Drive one world closed loop and score it."""
     from onshore.flywheel import outward
 
+    if scenario != "town":
+        raise UsageError(f"--scenario {scenario}", "this version has one family: town.")
     show = session.output()
     with show.progress() as progress:
         document = outward.run_world(
@@ -45,7 +49,7 @@ def record(
     region: Annotated[str, typer.Option(help="whose towns: cn or us")],
     cars: Annotated[int, typer.Option(min=1)],
     minutes: Annotated[float, typer.Option(min=0.1, help="fleet minutes in all")],
-    out: Annotated[Path, typer.Option(help="a folder for the MCAP drives")],
+    out: Annotated[Path, typer.Option(help="a folder for the MCAP drives")] = Path("fleet"),
     seed: Annotated[int, typer.Option()] = 0,
     town: Annotated[int, typer.Option(help="a training town's seed")] = 1,
 ) -> None:

@@ -277,7 +277,9 @@ class _Demo:
         if turn.worlds:
             taken = self._collect(self.us, "us: takeovers", weights, turn.worlds, 0)
             frozen = self._freeze(self.us, "us-base-on-policy", mine, [taken])
-            weights = self._train(self.us, "us: base, on-policy", frozen, self.plan.adapt_recipe, self.plan.base_again_steps, weights)
+            weights = self._train(
+                self.us, "us: base, on-policy", frozen, self.plan.adapt_recipe, self.plan.base_again_steps, weights
+            )
         self._look_open_loop("base", self.us, weights, frozen)
         return weights
 
@@ -328,6 +330,8 @@ class _Demo:
                 self.cn, f"cn {number}: adapt", frozen, self.plan.adapt_recipe, turn.steps, weights, seed=number
             )
             name = f"round-{number}"
+            if number == 1:
+                self._look_open_loop("base", self.cn, base, frozen)
             self._look_open_loop(name, self.cn, weights, frozen)
             self._drive("cn", self.cn, [self._policy(self.cn, weights, name)])
             installed = self._release(number, weights, frozen, base, car) or installed

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onshore import jail
 
@@ -29,6 +29,16 @@ def examine(center: Center | None) -> list[dict[str, str]]:
     if center is not None:
         rows += [_disk(center), _keys(center), _ledger(center)]
     return rows
+
+
+def prove_jail(center: Center) -> dict[str, Any]:
+    """Run the probes inside a jail; the attestation goes to the ledger. open: ways out that were found."""
+    jailed = jail.Jail()
+    found = jailed.run("onshore.jail.probes:probe")
+    missing = sorted(jailed.attestation.get("missing", []))
+    document = {"probes": found, "open": sorted(n for n, way in found.items() if way == "open"), "missing": missing}
+    entry = center.ledger.append("jail", document)
+    return {**document, "trust": "self-attested", "entry": entry.index}
 
 
 def _row(check: str, status: str, finding: str, advice: str = "") -> dict[str, str]:

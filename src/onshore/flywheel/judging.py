@@ -134,7 +134,8 @@ def suite_row(found: SuiteResult) -> dict[str, Any]:
         "high": score.high,
         "routes": score.routes,
         "worlds": score.worlds,
-        "seeds": sorted({route.world_seed for route in found.routes}),
+        "seeds": len({route.world_seed for route in found.routes}),
+        "world_seeds": sorted({route.world_seed for route in found.routes}),
         **{name: round(rate, 3) for name, rate in found.rates.items()},
         "synthetic": found.synthetic,
     }
