@@ -32,8 +32,10 @@ lint: setup
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 
-bench: setup  ## one JSON line for each question in benchmarks/
-	@for question in benchmarks/*.py; do $(BIN)/python $$question || exit 1; done
+bench: setup  ## one JSON line for each question in benchmarks/, kept in benchmarks/results/
+	@set -e; for question in benchmarks/*.py; do \
+		$(BIN)/python $$question | tee benchmarks/results/$$(basename $$question .py).json; \
+	done
 
 clean:
 	rm -rf $(VENV) onshore-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
