@@ -62,6 +62,11 @@ def test_a_room_exports_few_names_and_all_of_them_exist() -> None:
         assert all(hasattr(module, name) for name in names), room
 
 
+def test_test_files_have_names_of_their_own() -> None:
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
+
+
 def test_nothing_prints_outside_the_command() -> None:
     for path, tree in modules():
         calls = [

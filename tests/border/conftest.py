@@ -74,7 +74,7 @@ class Shore:
     inside: Path
 
     def permit(
-        self, artifact: Artifact | None = None, approvers: tuple[str, ...] = ("bea", "chen"), **fields: object
+        self, artifact: Artifact | None = None, approvers: tuple[str, ...] = ("bertha", "chen"), **fields: object
     ) -> str:
         asked = {
             "recipient": "Example Cars Inc",
@@ -96,7 +96,7 @@ def build(root: Path, region: str = "us") -> Shore:
     center = Center.init(
         root / region, region, keys_dir=root / f"{region}-keys", seed=1, in_region_dirs=[root / "inside"]
     )
-    for name in ("bea", "chen"):
+    for name in ("bertha", "chen"):
         border.enroll_approver(center, name)
     rng = np.random.default_rng(5)
     raw_label = Label.from_record({**RAW.as_record(), "region": region})

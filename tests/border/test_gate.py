@@ -115,7 +115,7 @@ def test_metrics_leave_rounded(shore: Shore) -> None:
 def test_the_ledger_names_nobody(shore: Shore) -> None:
     border.export(shore.center, "model-1", permit=shore.permit(), out_dir=shore.outside)
     text = b"".join(path.read_bytes() for path in (shore.center.root / "ledger").iterdir()).decode()
-    for word in ("alice", "bea", "chen", "Example", "base model", "operator"):
+    for word in ("alice", "bertha", "chen", "Example", "base model", "operator"):
         assert word not in text
 
 
@@ -210,7 +210,7 @@ def test_us_does_not_take_software_from_a_named_country(shore: Shore, tmp_path: 
 
 
 def test_nothing_leaves_while_the_ledger_does_not_verify(shore: Shore) -> None:
-    permit = shore.permit(approvers=("bea",))
+    permit = shore.permit(approvers=("bertha",))
     entries = shore.center.root / "ledger" / "entries.jsonl"
     entries.write_bytes(entries.read_bytes().replace(b'"border.permit.request"', b'"border.permit.requesT"'))
     with pytest.raises(CorruptError) as caught:

@@ -108,16 +108,16 @@ def test_asking_through_the_center(shore: Shore) -> None:
     border.enroll_approver(center, "alice")
     with pytest.raises(RefusedError, match="does not approve it"):
         border.approve(center, row.id, "alice")
-    assert border.approve(center, row.id, "bea").state == "waiting"
+    assert border.approve(center, row.id, "bertha").state == "waiting"
     with pytest.raises(RefusedError, match="already"):
-        border.approve(center, row.id, "bea")
+        border.approve(center, row.id, "bertha")
     assert [line["rule"] for line in shore.lines("border.refused")] == ["permit-approvers"] * 2
     with pytest.raises(RefusedError):
         border.export(center, "model-1", permit=row.id, out_dir=shore.outside)
-    assert border.approve(center, row.id, "chen").approvers == ("bea", "chen")
+    assert border.approve(center, row.id, "chen").approvers == ("bertha", "chen")
     assert [listed["state"] for listed in border.permits(center)] == ["approved"]
     with pytest.raises(NotFoundError):
-        border.approve(center, "permit-none", "bea")
+        border.approve(center, "permit-none", "bertha")
     with pytest.raises(OnshoreError):
         border.approve(center, row.id, "mallory")
 
@@ -145,7 +145,7 @@ def test_a_permit_with_an_impossible_field_is_not_requested(shore: Shore, field:
 
 def test_a_dismissed_approver_no_longer_counts(shore: Shore) -> None:
     permit = shore.permit()
-    people.dismiss_approver(shore.center, "bea")
+    people.dismiss_approver(shore.center, "bertha")
     with pytest.raises(RefusedError) as caught:
         border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
     assert caught.value.refusal.rule == "permit-approvers"
@@ -156,7 +156,7 @@ def test_a_key_slipped_into_the_folder_approves_nothing(shore: Shore) -> None:
     folder = shore.center.keys.folder / "approvers"
     (folder / "mallory.pub").write_text(secret.public_key().public_bytes_raw().hex())
     (folder / "mallory.key").write_bytes(secret.private_bytes_raw())
-    (folder / "bea.pub").write_text(secret.public_key().public_bytes_raw().hex())
+    (folder / "bertha.pub").write_text(secret.public_key().public_bytes_raw().hex())
     assert sorted(people.approver_keys(shore.center)) == ["chen"]
 
 
@@ -167,7 +167,7 @@ def test_an_approver_may_keep_the_key_elsewhere(shore: Shore) -> None:
     assert border.enroll_approver(shore.center, "dana", public_key=public)  # again: no-op
     with pytest.raises(InputError):
         border.enroll_approver(shore.center, "eve", public_key=public)
-    permit = shore.permit(approvers=("bea",))
+    permit = shore.permit(approvers=("bertha",))
     with pytest.raises(OnshoreError) as caught:
         border.approve(shore.center, permit, "dana")
     assert caught.value.code == "key_missing"
@@ -197,7 +197,7 @@ def tables_envelope(shore: Shore, permit: str, change) -> None:  # type: ignore[
 
 
 def test_editing_the_table_gains_nothing(shore: Shore) -> None:
-    permit = shore.permit(approvers=("bea",))
+    permit = shore.permit(approvers=("bertha",))
     mine = Ed25519PrivateKey.generate()
     tables_envelope(shore, permit, lambda record: approval.sign(record, mine))
     with pytest.raises(RefusedError):

@@ -41,13 +41,13 @@ def test_a_drive_from_video_and_csv_stays_and_weights_of_it_may_leave(tmp_path: 
     meta = {"manifest": {name: {"dtype": "float32", "shape": shape} for name, shape in SHAPES.items()}}
     label = derive([made_of.label], kind="weights", retention="model")
     weights = center.put(safetensors(network()), label, name="nano", parents=[made_of.id], meta=meta)
-    for name in ("bea", "chen"):
+    for name in ("bertha", "chen"):
         border.enroll_approver(center, name)
     row = border.request_permit(
         center, weights.id, recipient="Example", to_region="cn", purpose="base", requester="alice"
     )
     assert "unmeasured_plates" in row.accepts
-    for name in ("bea", "chen"):
+    for name in ("bertha", "chen"):
         border.approve(center, row.id, name)
     path = border.export(center, weights.id, permit=row.id, out_dir=tmp_path / "out")
     assert json.loads(path.with_name(f"{path.name}.permit.json").read_text())["export"]["accepts"] == list(row.accepts)

@@ -379,7 +379,7 @@ def test_removing_any_single_control_still_refuses_a_raw_export(
 
 def test_one_approver_does_not_let_anything_out(shore: Shore) -> None:
     for artifact in (shore.raw, shore.weights):
-        permit = shore.permit(artifact, approvers=("bea",))
+        permit = shore.permit(artifact, approvers=("bertha",))
         with pytest.raises(RefusedError):
             export(shore, permit, artifact.id)
     shore.center.rules = Rules(policy_text=ALLOW_ALL, schema_text=shore.center.pack.schema_text)
