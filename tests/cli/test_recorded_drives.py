@@ -93,13 +93,9 @@ def test_recorded_drives_go_all_the_way(drives: Path, place: Path, ask: Ask) -> 
     assert (code, again["segments"], again["known"]) == (0, 0, len(exported["files"]))
     assert ask("drive", "add", out, center="two")[1]["segments"] == len(exported["files"])
     first, second = (
-        {
-            (row["segment"], row["start_ns"]): row["id"]
-            for row in ask("clip", "find", "-k", "99", center=name)[1]["clips"]
-        }
-        for name in ("one", "two")
+        {row["id"] for row in ask("clip", "find", "-k", "99", center=name)[1]["clips"]} for name in ("one", "two")
     )
-    assert second and second.items() <= first.items(), "clips carry the same ids in another center"
+    assert second and second <= first, "clips carry the same ids in another center"
 
 
 def test_the_border_says_no_by_rule_and_clause_and_the_ledger_knows(place: Path, ask: Ask, tmp_path: Path) -> None:
