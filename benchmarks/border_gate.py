@@ -24,6 +24,7 @@ from onshore.border import canonical, gate, permitting, scan
 from onshore.core.label import Label
 from onshore.residency import Request
 from onshore.store import Center
+from row import print_row
 
 
 def median_s(work: Callable[[], Any], repeats: int) -> float:
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--million-parameters", type=float, default=4.0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder), asked.repeats, int(asked.million_parameters * 1e6))))
+        print_row("border_gate", **measure(Path(folder), asked.repeats, int(asked.million_parameters * 1e6)))
 
 
 if __name__ == "__main__":

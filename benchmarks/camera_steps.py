@@ -21,6 +21,7 @@ from onshore.world.closed_loop import Towns, TownWorld
 from onshore.world.drivers import run_job
 from onshore.world.furniture import vehicle_boxes
 from onshore.world.roads import Roads
+from row import print_row
 
 
 class Slow:
@@ -65,10 +66,13 @@ def main() -> None:
     roads = Roads.from_record(region, load_pack(region).roads)
     with tempfile.TemporaryDirectory() as folder:
         towns = Towns(Path(folder))
-        print(f"{region} camera alone, 160x80: {camera_alone(roads, towns):7.0f} frames/s")
-        for egos in (1, 8):
-            steps = whole_world(region, towns, egos)
-            print(f"{region} whole world, {egos} egos, warm-up included: {steps:7.0f} camera steps/s")
+        print_row(
+            "camera_steps",
+            region=region,
+            limit_camera_alone_frames_per_s=round(camera_alone(roads, towns)),
+            whole_world_steps_per_s={egos: round(whole_world(region, towns, egos)) for egos in (1, 8)},
+            note="warm-up of the traffic included; synthetic",
+        )
 
 
 if __name__ == "__main__":

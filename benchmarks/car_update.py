@@ -9,7 +9,6 @@ the trusted metadata, writes the slot and switches, each flushed to disk. Prints
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from onshore.bundle.format import VERDICT, BundleMetadata, Payload, pack
 from onshore.bundle.tuf import ReleaseKeys, Trust, VerifiedBundle, publish, trusted_root, verify
 from onshore.car import provision, update
 from onshore.core.digest import canonical_json, sha256_hex
+from row import print_row
 
 
 def offer(repo: Path, keys: ReleaseKeys, counter: int, size: int) -> Payload:
@@ -69,11 +69,7 @@ def main() -> None:
             spent = (published - began, checked - checking, installed - checked, again - installed)
             for kind, seconds in zip(times, spent, strict=True):
                 times[kind] += [seconds] if counter > 1 else []
-    print(
-        json.dumps(
-            {"megabytes": asked.megabytes, **{kind: median_ms(spent) for kind, spent in times.items()}}, indent=2
-        )
-    )
+    print_row("car_update", megabytes=asked.megabytes, **{kind: median_ms(spent) for kind, spent in times.items()})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ it what decoding the same frames from H.264 costs in the same run: no intake can
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from onshore.privacy import default_anonymiser
 from onshore.wire import decode, encode
+from row import print_row
 
 SIZES = ((80, 160), (128, 256), (330, 526))
 
@@ -53,7 +53,7 @@ def main() -> None:
         limit = cpu_ms(lambda video=video: list(decode(video)), count)
         rows.append({"size": f"{width}x{height}", "ms": round(look, 2), "decode_ms": round(limit, 2)})
         rows[-1]["times_decode"] = round(look / limit, 1)
-    print(json.dumps({"question": "face detection per frame, one core", "detector": "centerface", "rows": rows}))
+    print_row("face_detection", per="frame, one core", detector="centerface", rows=rows)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,19 @@ measured alone, and the ratio to pure decoding in the same run.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from face_detection import cpu_ms, scene
 
+from face_detection import cpu_ms, scene
 from onshore import drive
 from onshore.core.recording import Camera, Clock, Recording, Rig, Signals
 from onshore.privacy import default_anonymiser
 from onshore.store import Center
 from onshore.wire import decode, encode, read_mcap, write_mcap
+from row import print_row
 
 SIZES = ((80, 160), (330, 526))
 
@@ -77,7 +77,7 @@ def main() -> None:
             measure(Path(scratch), max(20, asked.frames * 80 * 160 // (height * width)), height, width)
             for height, width in SIZES
         ]
-    print(json.dumps({"question": "intake per frame, one core, everything included", "rows": rows}))
+    print_row("ingest_speed", per="frame, one core, everything included", rows=rows)
 
 
 if __name__ == "__main__":

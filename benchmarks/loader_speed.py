@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import math
 import sys
 import time
@@ -32,6 +31,7 @@ from onshore.dataset import Perturb, Windows, WindowSpec, batches
 from onshore.dataset.proxy import CRF, GOP_FRAMES, Proxy
 from onshore.dataset.windows import build_windows
 from onshore.wire import encode
+from row import print_row
 
 SECONDS = 60
 HZ = 10
@@ -176,8 +176,7 @@ def main() -> None:
         "batches_over_peer": round(perturbed / other, 1),
         "one_pass_over_peer": round(len(windows) / (load_s + len(windows) / perturbed) / other, 1),
     }
-    json.dump(figures, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    print_row("loader_speed", **figures)
 
 
 if __name__ == "__main__":

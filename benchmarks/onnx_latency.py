@@ -8,7 +8,6 @@ Prints one JSON object: milliseconds (wall) at the median and the 99th percentil
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from onshore.model import Nano
 from onshore.model.export import example_inputs, to_onnx
 from onshore.model.training import reproducible
+from row import print_row
 
 
 def latency_ms(work: Callable[[], Any], repeats: int) -> dict[str, float]:
@@ -48,7 +48,7 @@ def main() -> None:
             fed = {"frames": frames, "side": side}
             rows[f"onnx_batch_{batch}"] = latency_ms(lambda fed=fed: session.run(None, fed), repeats)
             rows[f"torch_eager_batch_{batch}"] = latency_ms(lambda tensors=tensors: network(*tensors), repeats)
-    print(json.dumps(rows))
+    print_row("onnx_latency", **rows)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Prints one JSON document: medians and 99th percentiles in ms.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 
@@ -23,6 +22,7 @@ from onshore.bundle.runner import OnnxPolicy
 from onshore.core.digest import sha256_hex
 from onshore.core.policy import Observation
 from onshore.core.recording import Camera
+from row import print_row
 
 CAMERAS = {
     "town 192x96, f 64": Camera(
@@ -103,7 +103,7 @@ def main() -> None:
     plans = parser.parse_args().plans
     network = nano_onnx()
     rows = {name: {**ours(network, camera, plans), "warps_per_s": warps(camera)} for name, camera in CAMERAS.items()}
-    print(json.dumps({"plans": plans, "bare session": bare(network, plans), "policy": rows}, indent=2))
+    print_row("runner_latency", plans=plans, bare_session=bare(network, plans), policy=rows)
 
 
 if __name__ == "__main__":

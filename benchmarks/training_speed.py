@@ -9,7 +9,6 @@ which other work on the machine does not change.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +22,7 @@ from onshore.model import Nano, Recipe
 from onshore.model.export import example_inputs
 from onshore.model.trainable import TrainingTensors
 from onshore.model.training import reproducible
+from row import print_row
 
 
 def cpu_seconds(work: Callable[[], Any], repeats: int = 5) -> float:
@@ -89,18 +89,15 @@ def main() -> None:
         shipped = samples_per_s(recipe, steps, channels_last=True)
         eager = samples_per_s(replace(recipe, bf16=False), steps, channels_last=False)
         flop, peak = flop_per_sample(recipe), matmul_flops(torch.bfloat16)
-    print(
-        json.dumps(
-            {
-                "samples_per_s_bf16_channels_last": round(shipped),
-                "samples_per_s_fp32_eager": round(eager),
-                "times_fp32_eager": round(shipped / eager, 2),
-                "mflop_per_sample": round(flop / 1e6, 1),
-                "gflops": round(shipped * flop / 1e9, 1),
-                "gflops_bf16_matmul": round(peak / 1e9, 1),
-                "of_bf16_matmul_limit": round(shipped * flop / peak, 3),
-            }
-        )
+    print_row(
+        "training_speed",
+        samples_per_s_bf16_channels_last=round(shipped),
+        samples_per_s_fp32_eager=round(eager),
+        times_fp32_eager=round(shipped / eager, 2),
+        mflop_per_sample=round(flop / 1e6, 1),
+        gflops=round(shipped * flop / 1e9, 1),
+        gflops_bf16_matmul=round(peak / 1e9, 1),
+        of_bf16_matmul_limit=round(shipped * flop / peak, 3),
     )
 
 
