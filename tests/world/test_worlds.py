@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onshore.core.errors import OnshoreError
-from onshore.core.rollout import ACTOR_COLUMNS, STEP_COLUMNS, Rollout
+from onshore.core.rollout import ACTOR_COLUMNS, FIRST_CONTEXT_COLUMN, STEP_COLUMNS, Rollout
 from onshore.region import load_pack
 from onshore.wire import decode, read_mcap
 from onshore.world import (
@@ -52,7 +52,8 @@ def test_rollouts_are_complete(runs: dict) -> None:
         assert set(steps) == set(STEP_COLUMNS)
         assert set(rollout.actors) == set(ACTOR_COLUMNS)
         assert np.allclose(np.diff(steps["t_s"]), 0.1)
-        assert all(np.isfinite(steps[name]).all() for name in STEP_COLUMNS if name != "light_distance_m")
+        known = STEP_COLUMNS[:FIRST_CONTEXT_COLUMN]
+        assert all(np.isfinite(steps[name]).all() for name in known if name != "light_distance_m")
         assert len(rollout.plan_path_NK2) == len(steps["t_s"])
         assert np.isnan(rollout.plan_path_NK2).all() == (rollout.policy == "expert")
         assert rollout.actor_row.max(initial=0) < len(steps["t_s"])

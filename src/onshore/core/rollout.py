@@ -36,11 +36,37 @@ STEP_COLUMNS: tuple[str, ...] = (
     "junction",  # 1 inside a junction
     "light",  # LIGHTS index of the light that rules the ego's next stop line
     "light_distance_m",  # to that stop line; NaN without one
+    # what the road asks of the ego here; NaN = not known, so a rule that needs it is 'not measurable'
+    "clock_h",  # local time of day, 0 to 24
+    "speed_limit_mps",
+    "lane_index",  # 0 at the kerb
+    "lane_turns",  # TURNS bits that the lane's arrows allow; 0 = no arrow, every turn
+    "lane_open",  # 1 when a car may use this lane at this time of day
+    "line_left",  # LINES index of the marking on the left of the lane
+    "line_left_m",  # from the ego's left side to it; negative by how far the ego is over it
+    "line_right",
+    "line_right_m",
+    "stop_line_m",  # front bumper to the next stop line; negative down to -10 once behind
+    "stop_rule",  # STOP_RULES index: what rules that line
+    "light_shape",  # LIGHT_SHAPES index of the light that rules the ego's movement
+    "turn_on_red",  # 1 where this movement may pass a red light after giving way
+    "waiting_area",  # 1 inside a left-turn waiting area (ahead of the stop line)
+    "waiting_open",  # 1 while that area may be entered
+    "crosswalk_m",  # front bumper to the near edge of the next crosswalk; negative while on it
+    "crosswalk_used",  # 1 while somebody walks or rides on it or is about to
+    "movement",  # TURNS bit of the movement the route makes at the next junction
 )
-LANE_KINDS: tuple[str, ...] = ("off", "car", "bus", "bike", "junction")
+#: From here on a column may be NaN throughout; before it a Rollout of schema version 1 has them all.
+FIRST_CONTEXT_COLUMN = STEP_COLUMNS.index("clock_h")
+LANE_KINDS: tuple[str, ...] = ("off", "car", "bus", "bike", "junction", "waiting", "shoulder")
 LIGHTS: tuple[str, ...] = ("none", "red", "yellow", "green")
+LINES: tuple[str, ...] = ("none", "dashed", "solid", "double_solid", "kerb")
+STOP_RULES: tuple[str, ...] = ("none", "light", "stop_sign", "give_way")
+LIGHT_SHAPES: tuple[str, ...] = ("none", "round", "arrow", "temporary")
+#: Bits of `lane_turns` and values of `movement`.
+TURNS: dict[str, int] = {"straight": 1, "left": 2, "right": 4, "u_turn": 8}
 ACTOR_COLUMNS: tuple[str, ...] = ("x_m", "y_m", "yaw_rad", "speed_mps", "length_m", "width_m")
-ACTOR_KINDS: tuple[str, ...] = ("car", "truck", "bus", "ebike", "bicycle", "pedestrian")
+ACTOR_KINDS: tuple[str, ...] = ("car", "truck", "bus", "ebike", "bicycle", "pedestrian", "tricycle", "static")
 
 #: Events a world writes; scorers give them meaning. `detail` is JSON.
 EVENTS: tuple[str, ...] = (
@@ -91,7 +117,7 @@ class Rollout:
     events: tuple[Event, ...]
     frame_digest: str = ""
     synthetic: bool = True
-    schema_version: int = 1
+    schema_version: int = 2
 
     @property
     def world(self) -> str:
@@ -153,7 +179,7 @@ class Rollout:
         return cls(
             **head,
             events=events,
-            steps={name: arrays[f"step.{name}"] for name in STEP_COLUMNS},
+            steps={name: _step_column(arrays, name) for name in STEP_COLUMNS},
             actors={name: arrays[f"actor.{name}"] for name in ACTOR_COLUMNS},
             plan_path_NK2=arrays["plan_path_NK2"],
             plan_speed_NT=arrays["plan_speed_NT"],
@@ -161,3 +187,10 @@ class Rollout:
             actor_id=arrays["actor_id"],
             actor_kind=arrays["actor_kind"],
         )
+
+
+def _step_column(arrays: dict[str, NDArray[Any]], name: str) -> NDArray[np.float64]:
+    """A stored column; context columns that an older rollout lacks are not known."""
+    if f"step.{name}" not in arrays and STEP_COLUMNS.index(name) >= FIRST_CONTEXT_COLUMN:
+        return np.full(len(arrays["step.t_s"]), np.nan)
+    return arrays[f"step.{name}"]

@@ -24,7 +24,15 @@ from onshore.core.frames import rear_axle_track
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S, Plan
 from onshore.core.policy import Observation
 from onshore.core.recording import Camera
-from onshore.core.rollout import ACTOR_COLUMNS, ACTOR_KINDS, LANE_KINDS, LIGHTS, STEP_COLUMNS, Rollout
+from onshore.core.rollout import (
+    ACTOR_COLUMNS,
+    ACTOR_KINDS,
+    FIRST_CONTEXT_COLUMN,
+    LANE_KINDS,
+    LIGHTS,
+    STEP_COLUMNS,
+    Rollout,
+)
 from onshore.world.camera import Scene, TownCamera, town_camera
 from onshore.world.furniture import Furniture, vehicle_boxes
 from onshore.world.ground import Ground, paint_ground
@@ -410,6 +418,7 @@ class TownWorld:
                 *(state.steering_rad, ego.action.steering_rad, ego.action.accel_mps2, fix.progress_m, fix.lateral_m),
                 *(float(kind), float(sight.on_road), float(sight.oncoming), float(forbidden), float(fix.in_junction)),
                 *(float(light), light_m),
+                *(math.nan,) * (len(STEP_COLUMNS) - FIRST_CONTEXT_COLUMN),
             )
         )
         ego.plans.append(ego.plan)
