@@ -150,9 +150,7 @@ class Jail:
             raise
         return cell
 
-    def _request(
-        self, target: str, read: Iterable[str | Path], write: Iterable[str | Path]
-    ) -> dict[str, Any]:
+    def _request(self, target: str, read: Iterable[str | Path], write: Iterable[str | Path]) -> dict[str, Any]:
         python_path = [str(Path(entry).resolve()) for entry in [*_homes_of(target), *sys.path] if entry]
         homes = {str(Path(sys.prefix).resolve()), str(Path(sys.base_prefix).resolve())}
         given = {name: value for name, value in asdict(self.limits).items() if name in RLIMITS}
