@@ -74,9 +74,9 @@ def test_asks_without_meaning_are_refused(ask: object) -> None:
         ("traffic", "mix", [{"kind": "car", "share": 1.0, "lanes": [9]}], "no lane 9"),
         ("lights", "stack", "diagonal", "stack"),
         ("lights", "colour", "green", "lights.colour.*unexpected"),
-        ("lights", "housing", [1, 2], r"lights.housing expected a list of 3"),
-        ("lights", "height_m", "high", "lights.height_m expected float"),
-        ("approach", "arrow_at_m", [1.0, "far"], r"approach.arrow_at_m\[1\] expected float"),
+        ("lights", "housing", [1, 2], r"lights.housing: expected a list of 3"),
+        ("lights", "height_m", "high", "lights.height_m: expected float"),
+        ("approach", "arrow_at_m", [1.0, "far"], r"approach.arrow_at_m\[1\]: expected float"),
         ("paint", "centre", {"colour": [1, 2, 3]}, "paint.centre.width_m.*missing"),
         (
             "signs",
