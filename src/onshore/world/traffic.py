@@ -215,7 +215,7 @@ class Traffic:
     def set_actors(self, actors: Sequence[Actor]) -> None:
         """Where a script's actors are at the end of the coming step; on lanes the engine gets a stand-in for each."""
         self._actors = tuple(actors)
-        engine, kept = self._engine.vehicle, {}
+        engine, kept = self._engine.vehicle, dict[str, str]()
         for actor in self._actors:
             size = actor.size(self.town.roads)
             place = self._places.find(actor.x_m, actor.y_m, max(size[:2]) / 2)
@@ -230,8 +230,8 @@ class Traffic:
             engine.setSpeed(name, max(0.0, actor.speed_mps * math.cos(actor.yaw_rad - place.yaw_rad)))
             angle = (90.0 - math.degrees(place.yaw_rad)) % 360.0
             engine.moveToXY(name, place.edge, place.lane, x, y, angle=angle, keepRoute=PLACE_FREELY)
-        for name in set(self._stand_ins) - set(kept):
-            engine.remove(name)
+        for name in sorted(set(self._stand_ins) - set(kept)):
+            self.remove(name)
         self._stand_ins = kept
 
     def _add_stand_in(self, name: str, place: LanePlace, actor: Actor, size: tuple[float, float, float]) -> None:
@@ -252,6 +252,8 @@ class Traffic:
     def start_ego(self, name: str, start: Start) -> None:
         """Put an ego's car into the town; it is there after the next step, where `put` then says."""
         route = f"{name}-route"
+        # the engine takes nobody in on a lane that is closed to cars; `put` does
+        open_ = self.town.edges[start.route[0]].lanes[start.lane].kind == "car"
         self._engine.route.add(route, list(start.route))
         self._routes[name] = start.route
         self._engine.vehicle.add(
@@ -259,7 +261,7 @@ class Traffic:
             route,
             typeID=name.partition(".")[0],
             depart="now",
-            departLane=str(start.lane),
+            departLane=str(start.lane) if open_ else "first",
             departPos=str(start.at_m),
             departSpeed=str(start.speed_mps),
         )
@@ -300,6 +302,8 @@ class Traffic:
         return float(self._engine.vehicle.getSpeedWithoutTraCI(vehicle))
 
     def remove(self, vehicle: str) -> None:
+        # the engine raises in its next step over a subscription of what is gone
+        self._engine.vehicle.unsubscribe(vehicle)
         self._engine.vehicle.remove(vehicle)
 
 
