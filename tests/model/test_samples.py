@@ -14,7 +14,7 @@ from onshore.dataset import Perturb, batches, freeze, load_windows
 from onshore.dataset.manifest import show
 from onshore.model import Nano, Recipe
 from onshore.model.models import train, window_spec
-from onshore.model.samples import read_log, seen
+from onshore.border.seen import read_log, seen
 from onshore.store import Center
 from onshore.store.sorted_tree import holds
 

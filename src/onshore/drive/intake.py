@@ -195,7 +195,9 @@ class _Intake:
         if source_digest(placed.source.files) != digest:
             raise InputError("conflict", placed.source.path.name, "the file changed while it was read; add it again.")
         return [
-            self.center.raw.seal(path, key=drive_id, label=label, name=f"original-{position}").id
+            self.center.raw.seal(
+                path, key=f"{drive_id}-raw", label=label, name=f"original-{position}", meta={"drive": drive_id}
+            ).id
             for position, path in enumerate(placed.source.files)
         ]
 

@@ -1,6 +1,6 @@
 """Which clips a training run drew, in which order, and a proof of it in both directions.
 
-Rule: written by the loop that hands batches to training, not by the job; kept as an artifact beside the weights. A clip is
+Rule: written by the loop that hands batches to training, not by the job; kept as an artifact beside the weights; `border` proves from it. A clip is
 in the log when a window whose moment lies in it was drawn. Labels reach ahead within the same drive, so its drive, its
 segment and its subjects are in the log too: "the model never saw this car" is asked of the subject, not of a clip.
 """
@@ -8,20 +8,17 @@ segment and its subjects are in the log too: "the model never saw this car" is a
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from onshore.core.digest import canonical_json
-from onshore.core.errors import InputError
 from onshore.core.label import Artifact
 from onshore.dataset import Batch, Windows
 from onshore.residency import derive
 from onshore.store import Center
-from onshore.store.sorted_tree import prove, sorted_ids, sorted_root
+from onshore.store.sorted_tree import sorted_ids, sorted_root
 
 SCHEMA_VERSION = 1
 
@@ -112,66 +109,3 @@ def keep(center: Center, log: SampleLog, manifest: Mapping[str, Any]) -> Artifac
     label = derive([dataset.label], kind="log", retention="model")
     data = canonical_json(log.record(manifest, subjects))
     return center.put(data, label, name=f"samples-{manifest['name']}", parents=[dataset.id])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """Whether a model saw something. answer: "yes", "no", or "not measurable" with the reason in `why`.
-
-    proofs: one of each log on the way (the model's own, its base's, and so on), each with the log's artifact id.
-    """
-
-    answer: str
-    why: str = ""
-    proofs: list[dict[str, Any]] = field(default_factory=list)
-
-    def as_record(self) -> dict[str, Any]:
-        return {"answer": self.answer, "why": self.why, "proofs": self.proofs}
-
-
-def seen(center: Center, model_id: str, wanted: str) -> Seen:
-    """Did this model, or a base it started from, draw `wanted` (a clip, segment, drive or subject)?
-
-    Takeovers count for the model that drove: what it had seen, its pupil saw through it.
-    """
-    proofs: list[dict[str, Any]] = []
-    missing: list[str] = []
-    for identity in _line_of(center, model_id):
-        samples = center.artifact(identity).meta.get("samples")
-        if samples is None:
-            missing.append(identity)
-            continue
-        record = read_log(center, samples)
-        proofs.append({**prove(record["ids"], wanted), "model": identity, "log": samples})
-    if any(proof["present"] for proof in proofs):
-        return Seen(answer="yes", proofs=proofs)
-    if missing:
-        why = f"{missing[0]} was not trained here, or before samples were logged"
-        return Seen(answer="not measurable", why=why, proofs=proofs)
-    return Seen(answer="no", proofs=proofs)
-
-
-def read_log(center: Center, artifact_id: str) -> dict[str, Any]:
-    """A sample log. Raises InputError `corrupt` when its ids do not have its root."""
-    record: dict[str, Any] = json.loads(center.read(artifact_id, purpose="train"))
-    if sorted_root(record["ids"]) != record["root"]:
-        raise InputError("corrupt", artifact_id, "the ids of this sample log do not have its root.")
-    return record
-
-
-def _line_of(center: Center, model_id: str) -> list[str]:
-    """The model, its bases, and the models whose takeovers it learned from."""
-    found: list[str] = []
-    waiting = [model_id]
-    while waiting:
-        identity = waiting.pop()
-        if identity in found:
-            continue
-        found.append(identity)
-        one = center.artifact(identity)
-        waiting += [one.meta["base"]] if one.meta.get("base") else []
-        for dataset in (center.artifact(parent) for parent in one.parents):
-            if dataset.label.kind == "dataset":
-                takeovers = [center.artifact(parent) for parent in dataset.parents]
-                waiting += [t.meta["model"] for t in takeovers if t.label.kind == "takeovers" and "model" in t.meta]
-    return found

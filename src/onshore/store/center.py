@@ -335,6 +335,10 @@ class Center:
         """A catalog table; a missing one is empty."""
         return Table(self.root / "tables", name, self.root / "locks")
 
+    def tables(self) -> list[str]:
+        """Names of the catalog tables that exist."""
+        return sorted(path.stem for path in (self.root / "tables").glob("*.lance"))
+
     def sql(self, text: str, *, jailed: bool = False) -> list[dict[str, Any]]:
         """Rows of a DuckDB query over the tables; it reads nothing else.
 

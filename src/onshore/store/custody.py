@@ -110,13 +110,18 @@ def destroy(center: Center, ids: Iterable[str], *, reason: str, ticket: str) -> 
     """
     wanted = sorted(set(ids))
     _bury(center, wanted, reason, ticket)
-    left = _without_receipt(center, wanted)
-    for key in _idle_keys(center, left):
+    left = sorted({*_without_receipt(center, wanted), *(one for one in wanted if center.has_bytes(one))})
+    for key in idle_keys(center, left):
         center.destroy_key(key)
     for identity in left:
         center.unlink(identity)
     _receipts(center, left, reason, ticket)
     return left
+
+
+def bury(center: Center, ids: Iterable[str], *, reason: str, ticket: str) -> None:
+    """Tombstones for what has no bytes of its own: drives, segments, clips."""
+    _bury(center, sorted(set(ids)), reason, ticket, receipt=True)
 
 
 def subjects_in(center: Center) -> int:
@@ -166,23 +171,28 @@ def forget_subject(center: Center, subject: str) -> None:
         connection.execute(sa.delete(state.SUBJECTS).where(state.SUBJECTS.c.subject == subject))
 
 
-def forget_stages(center: Center, words: Iterable[str]) -> int:
-    """Forget the runs whose inputs or outputs name one of these ids; how many there were."""
+def stages_naming(center: Center, words: Iterable[str]) -> list[str]:
+    """Keys of the runs whose inputs or outputs name one of these ids."""
     wanted, table = set(words), state.STAGES
     with center.reader.connect() as connection:
         rows = connection.execute(sa.select(table.c.key, table.c.inputs, table.c.outputs)).all()
-    keys = [row.key for row in rows if wanted & (set(_texts(row.inputs)) | set(_texts(row.outputs)))]
+    return [row.key for row in rows if wanted & (set(_texts(row.inputs)) | set(_texts(row.outputs)))]
+
+
+def forget_stages(center: Center, words: Iterable[str]) -> int:
+    """Forget the runs whose inputs or outputs name one of these ids; how many there were."""
+    keys, table = stages_naming(center, words), state.STAGES
     with center.db.begin() as connection:
         for some in _portions(keys):
             connection.execute(sa.delete(table).where(table.c.key.in_(some)))
     return len(keys)
 
 
-def _bury(center: Center, ids: Sequence[str], reason: str, ticket: str) -> None:
+def _bury(center: Center, ids: Sequence[str], reason: str, ticket: str, *, receipt: bool = False) -> None:
     known = tombstones(center, ids)
     now = center.clock.now_ns()
     rows = [
-        {"artifact": one, "reason": reason, "ticket": ticket, "time_ns": now, "receipt": False}
+        {"artifact": one, "reason": reason, "ticket": ticket, "time_ns": now, "receipt": receipt}
         for one in ids
         if one not in known
     ]
@@ -201,7 +211,7 @@ def _without_receipt(center: Center, ids: Sequence[str]) -> list[str]:
     return sorted(found)
 
 
-def _idle_keys(center: Center, ids: Sequence[str]) -> list[str]:
+def idle_keys(center: Center, ids: Iterable[str]) -> list[str]:
     """Data keys of these artifacts that seal nothing readable any more and were not destroyed yet."""
     table, dead = state.ARTIFACTS, state.TOMBSTONES
     keys: set[str] = set()
