@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from dataset.centers import center_with, fleet
+from onshore.border.seen import read_log, seen
 from onshore.clip import cut
 from onshore.dataset import Perturb, batches, freeze, load_windows
 from onshore.dataset.manifest import show
 from onshore.model import Nano, Recipe
 from onshore.model.models import train, window_spec
-from onshore.border.seen import read_log, seen
 from onshore.store import Center
 from onshore.store.sorted_tree import holds
 
