@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 from onshore.core.errors import InputError
 from onshore.core.recording import Camera, Recording, Rig, Signals, Video
 from onshore.drive.digests import signals_digest, video_digest
+from onshore.drive.fence import Fence
 from onshore.drive.grouping import Placed
+from onshore.drive.looks import EVERY_NS, looks_of
+from onshore.drive.positions import CUSTODY
 from onshore.drive.table import read_table
 from onshore.privacy import Anonymiser, Proof
 from onshore.wire import decode, encode, read_mcap
@@ -49,13 +52,19 @@ KINDS = {
 SAID = frozenset([*KINDS, "camera", "ego_state", "ego_pose", "navigation", "other"])
 #: A camera's name: words and a small number, nothing that could number a vehicle.
 NAME = re.compile(r"(?=.{1,24}$)[a-z]+(-[a-z]+)*(-?[0-9]{1,2})?")
+#: Under this name the center's map of fenced areas travels with the region's law to the processes that read.
+FENCE = "fence"
 NAVIGATION = ("command", "junction_distance_m", "in_junction")
 PSEUDONYM = re.compile("vehicle-[0-9a-f]{24}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """An anonymised recording with what identifies its original. `untouched`: it came in as we would have written it."""
+    """An anonymised recording with what identifies its original. `untouched`: it came in as we would have written it.
+
+    looks: one picture a second, as `looks` tells pictures apart. located: it carried positions, so that a fence could judge
+    it. positions: fixes for the custodian, if the region keeps them apart.
+    """
 
     recording: Recording
     proof: dict[str, Any]
@@ -63,6 +72,9 @@ class Prepared:
     video: str
     position: bool
     untouched: bool = False
+    looks: tuple[str, ...] = ()
+    located: bool = False
+    positions: tuple[tuple[int, float, float, float], ...] = ()
 
 
 def prepare(placed: Placed, law: Mapping[str, Any], anonymiser: Anonymiser) -> Prepared:
@@ -70,6 +82,8 @@ def prepare(placed: Placed, law: Mapping[str, Any], anonymiser: Anonymiser) -> P
     recording = _read(placed)
     _check_region(recording, str(law.get("region", "")), placed.source.path.name)
     check(recording, placed.source.path.name)
+    _check_fence(recording, law, placed.source.path.name)
+    fixes = tuple(recording.private.get("gnss", ()))
     recording = _judged(recording, law)
     identity = signals_digest(recording.signals), video_digest(recording.videos)
     kept = _kept(recording, anonymiser)
@@ -91,7 +105,19 @@ def prepare(placed: Placed, law: Mapping[str, Any], anonymiser: Anonymiser) -> P
         video=identity[1],
         position=position,
         untouched=kept is not None,
+        looks=tuple(_looks(videos[0])),
+        located=bool(fixes),
+        positions=fixes if recording.rig.topics.get("gnss") == CUSTODY else (),
     )
+
+
+def _looks(video: Video) -> Iterator[str]:
+    """The looks of one anonymised picture a second; keyframes are enough, they decode alone."""
+    due = -1
+    for packet in video.packets:
+        if packet.keyframe and packet.t_ns >= due:
+            due = packet.t_ns + EVERY_NS
+            yield from (looks_of(frame) for _, frame in decode(replace(video, packets=(packet,))))
 
 
 def _read(placed: Placed) -> Recording:
@@ -103,6 +129,15 @@ def _read(placed: Placed) -> Recording:
     else:
         raise ValueError("a table source without a map")
     return replace(recording, vehicle=placed.vehicle, drive_key=placed.drive_key, segment_index=placed.index)
+
+
+def _check_fence(recording: Recording, law: Mapping[str, Any], subject: str) -> None:
+    """Positions are judged before the region's verdict drops them; the answer names no place."""
+    record = law.get(FENCE)
+    if record is not None and Fence.from_record(record).hits(recording.private.get("gnss", ())):
+        raise InputError(
+            "geofenced", subject, "it touches an area that the operator fenced off; nothing of it is kept."
+        )
 
 
 def _check_region(recording: Recording, region: str, subject: str) -> None:
