@@ -83,7 +83,8 @@ def add(
     found = discover(listed, maps, reader=reader)
     intake = _Intake(center, public=public, progress=progress)
     for one in found.unusable:
-        intake.quarantine([one.path] if one.path.is_file() else [], one.path, one.error)
+        plain = one.path.is_file() and not one.path.is_symlink()
+        intake.quarantine([one.path] if plain else [], one.path, one.error)
     if not found.sources and all(one.error.code == "empty_input" for one in found.unusable):
         raise InputError("empty_input", ", ".join(str(path) for path in listed), "nothing below it is a drive.")
     intake.take(found.sources, workers)
