@@ -83,6 +83,21 @@ def test_one_of_many_goes_and_the_others_stay_to_the_bit(made: Shoal) -> None:
     assert center.ledger.verify().ok
 
 
+@pytest.mark.slow
+def test_one_of_a_thousand(tmp_path: Path) -> None:
+    """As above at the size of the claim; how long it takes is `benchmarks/erasure.py`'s to say."""
+    made = shoal(tmp_path, 1000)
+    before = others(made, 600)
+    done = erase(made.center, "car-0600")
+    assert done.receipts == {"blobs": 3, "rows": 3, "runs": 1, "names": 3} and others(made, 600) == before
+    assert {mark["model"]: mark["answer"] for mark in done.models} == {
+        model: "yes" if made.cars[600] in drawn else "no" for model, drawn in made.models.items()
+    }
+    living = {one.id.rpartition("-")[2] for one in made.center.artifacts()}
+    assert {path.name for path in (made.center.root / "blobs").rglob("*") if path.is_file()} == living
+    assert holding(made.center, done) == {} and close(made.center, done.id).state == "closed"
+
+
 def test_no_orphan_is_left(made: Shoal) -> None:
     center = made.center
     erase(center, "car-0006")

@@ -106,10 +106,10 @@ def _name(file: Path) -> str:
 
 
 def _check_not_ours(center: Center, file: Path, data: bytes) -> None:
-    """Bytes that this center made of what its fleet recorded, or destroyed, do not come back as somebody else's."""
+    """Recordings of this center's fleet, and what shows them, do not come back as somebody else's, destroyed ones neither."""
     identity = blob_id_of(center.region, sha256_hex(data))
     for known in center.many([identity]):
-        if known.label.derived_from_raw and known.label.kind != "inbound_model":
+        if known.label.derived_from_raw and known.label.kind not in KINDS:
             why = f"the very bytes are known here as {known.label.kind} made of fleet data"
             raise _refused(center, file, data, why, code="laundered")
 
