@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from onshore.border.erasure import marks_of
 from onshore.bundle.inputs import View
 from onshore.core.errors import InputError, NotFoundError
 from onshore.core.progress import Progress, silent
@@ -22,7 +23,7 @@ from onshore.model import Recipe, models
 from onshore.store import Center
 
 #: Modules whose public functions are recipes.
-SHELVES = ("recipes.nano",)
+SHELVES = ("recipes.nano", "recipes.temporal")
 
 
 def recipe(name: str) -> Recipe:
@@ -67,7 +68,7 @@ def train(
     """
     chosen, frozen = recipe(recipe_name), manifest.row_of(center, dataset)
     seen = View.from_record(manifest.show(center, frozen.id)["settings"]["view"])
-    chosen = replace(chosen, trainable=replace(chosen.trainable, view=seen))
+    chosen = replace(chosen, trainable=replace(chosen.trainable, view=seen))  # type: ignore[type-var]
     chosen = replace(chosen, steps=steps) if steps is not None else chosen
     chosen = replace(chosen, seed=seed) if seed is not None else chosen
     row = models.train(center, frozen.id, chosen, base=base, progress=progress)
@@ -106,10 +107,15 @@ def models_of(center: Center) -> list[dict[str, Any]]:
 
 
 def show(center: Center, model_id: str) -> dict[str, Any]:
-    """One model's record: label, parents, recipe, losses."""
+    """One model's record: label, parents, recipe, losses, and which erased subjects it was asked about."""
     one = center.artifact(model_id)
     meta = {key: value for key, value in one.meta.items() if key != "manifest"}
-    return {"id": one.id, "name": one.name, "parents": list(one.parents), "label": one.label.as_record(), **meta}
+    marks = [
+        {name: mark[name] for name in ("subject", "ticket", "answer")} for mark in marks_of(center, model=model_id)
+    ]
+    contains = sorted(mark["subject"] for mark in marks if mark["answer"] != "no")
+    record = {"id": one.id, "name": one.name, "parents": list(one.parents), "label": one.label.as_record()}
+    return {**record, **meta, "contains_deleted": contains, "erasures": marks}
 
 
 def _functions() -> Iterator[tuple[str, Callable[[], Recipe]]]:

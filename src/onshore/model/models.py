@@ -6,12 +6,10 @@ a finished one is never run twice.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 
 from onshore.bundle.format import BundleMetadata
@@ -20,12 +18,12 @@ from onshore.core.errors import InputError
 from onshore.core.label import Artifact
 from onshore.core.progress import Progress, silent
 from onshore.dataset import Batch, Perturb, Windows, WindowSpec, batches, load_windows
-from onshore.dataset.manifest import row_of
+from onshore.dataset import manifest as frozen
+from onshore.model import samples
 from onshore.model.export import check_equal, to_onnx
-from onshore.model.nano import Nano
 from onshore.model.recipe import Recipe
-from onshore.model.trainable import manifest
-from onshore.model.training import PROBE_STEPS, fit, made_ahead, probe
+from onshore.model.trainable import Trainable, from_record, manifest, record_of
+from onshore.model.training import PROBE_STEPS, fit, made_ahead, precision, probe
 from onshore.model.weights import load, to_bytes
 from onshore.residency import derive
 from onshore.store import Center
@@ -33,7 +31,7 @@ from onshore.store import Center
 if TYPE_CHECKING:
     from onshore.world import PolicySpec
 
-TRAINER = 1  # raise when the same recipe would give other weights
+TRAINER = 2  # raise when the same recipe would give other weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +71,19 @@ def train(
     return ModelRow(**outputs, fresh=fresh)
 
 
-def load_network(center: Center, model_id: str) -> tuple[Nano, nn.Module]:
+def load_network(center: Center, model_id: str) -> tuple[Trainable, nn.Module]:
     """A model's configuration and its network with its weights, in evaluation mode."""
     trainable = trainable_of(center.artifact(model_id))
     return trainable, load(trainable.build(), center.read(model_id, purpose="train"), model_id)
 
 
-def trainable_of(artifact: Artifact) -> Nano:
+def trainable_of(artifact: Artifact) -> Trainable:
     """The network's configuration as the weights' artifact tells it."""
     if artifact.label.kind not in ("weights", "inbound_model") or "trainable" not in artifact.meta:
         raise InputError(
             "unknown_format", artifact.id, f"this is {artifact.label.kind}, not weights with a configuration."
         )
-    return Nano.from_record(artifact.meta["trainable"])
+    return from_record(artifact.meta["trainable"])
 
 
 def export_onnx(center: Center, model_id: str) -> Artifact:
@@ -96,7 +94,7 @@ def export_onnx(center: Center, model_id: str) -> Artifact:
         data = to_onnx(trainable, network)
         difference = check_equal(trainable, network, data)
         source = center.artifact(model_id)
-        meta = {"model": model_id, "trainable": trainable.as_record(), "difference_m": difference}
+        meta = {"model": model_id, "trainable": record_of(trainable), "difference_m": difference}
         label = derive([source.label], kind="onnx", retention="model")
         made = center.put(data, label, name=source.name, parents=[model_id], meta=meta)
         return {"id": made.id}
@@ -111,12 +109,13 @@ def policy_spec(center: Center, model_id: str, *, name: str = "") -> PolicySpec:
 
     exported = export_onnx(center, model_id)
     data = center.read(exported.id, purpose="train")
-    seen = Nano.from_record(exported.meta["trainable"])
+    seen = from_record(exported.meta["trainable"])
     metadata = BundleMetadata(
         region=center.region,
         model_id=model_id,
         onnx_sha256=sha256_hex(data),
         view=seen.view,
+        side_views=seen.side_views,
         frame_offsets_s=seen.frame_offsets_s,
         synthetic=exported.label.synthetic,
     )
@@ -141,15 +140,18 @@ def reproduce(center: Center, model_id: str, *, progress: Progress = silent) -> 
 def window_spec(recipe: Recipe) -> WindowSpec:
     """How the dataset's windows must be cut for this recipe."""
     seen = recipe.trainable
-    return WindowSpec(view=seen.view, frame_offsets_s=seen.frame_offsets_s, stride_s=recipe.stride_s)
+    return WindowSpec(
+        view=seen.view, side_views=seen.side_views, frame_offsets_s=seen.frame_offsets_s, stride_s=recipe.stride_s
+    )
 
 
 def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, progress: Progress) -> dict[str, Any]:
-    parents = [center.artifact(row_of(center, dataset_id).artifact), *([center.artifact(base)] if base else [])]
+    parents = [center.artifact(frozen.row_of(center, dataset_id).artifact), *([center.artifact(base)] if base else [])]
     network = _network_from(center, base, recipe) if base else None
     windows, source = _source(center, dataset_id, recipe)
-    seen = _SampleLog(source)
+    seen = samples.SampleLog(source, windows, recipe.batch)
     result = fit(recipe, made_ahead(seen), network=network, progress=progress)
+    log = samples.keep(center, seen, frozen.show(center, dataset_id))
     facts = {
         "name": recipe.name,
         "dataset": dataset_id,
@@ -162,8 +164,10 @@ def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, pr
     }
     meta = {
         **facts,
-        "trainable": recipe.trainable.as_record(),
+        "trainable": record_of(recipe.trainable),
         "manifest": manifest(result.network),
+        "samples": log.id,
+        "precision": precision(recipe),
         "probe": {"steps": min(PROBE_STEPS, recipe.steps), "weights": result.probe},
     }
     label = derive([parent.label for parent in parents], kind="weights", retention="model")
@@ -196,20 +200,3 @@ def _network_from(center: Center, base: str, recipe: Recipe) -> nn.Module:
             f"it is a {trainable.name} of another shape or view than recipe {recipe.name}'s.",
         )
     return network
-
-
-class _SampleLog:
-    """Passes batches on and keeps a running digest of which samples were drawn and how they were turned, in order."""
-
-    def __init__(self, source: Iterable[Batch]) -> None:
-        self.source, self._hash = source, hashlib.sha256()
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.source:
-            for column in (batch.index_B, batch.path_BK2):
-                self._hash.update(np.ascontiguousarray(column).tobytes())
-            yield batch
-
-    @property
-    def digest(self) -> str:
-        return self._hash.hexdigest()
