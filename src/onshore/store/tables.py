@@ -241,16 +241,16 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str, known: set[str]) ->
 def _check_question(connection: duckdb.DuckDBPyConnection, sql: str, known: set[str]) -> None:
     """One SELECT over known tables; functions that read files, settings or the catalog are no part of it."""
     told = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
-    tree = json.loads(told[0]) if told else {"error": True, "error_message": "it cannot be read"}
+    tree: dict[str, Any] = json.loads(told[0]) if told else {"error": True, "error_message": "it cannot be read"}
     if tree["error"]:
         raise InputError("usage", "sql", f"ask with a SELECT: {tree['error_message']}")
     if len(tree["statements"]) != 1:
         raise InputError("usage", "sql", "ask one question at a time.")
-    nodes = list(_nodes(tree))
-    named = {entry["key"] for node in nodes for entry in (node.get("cte_map") or {}).get("map", [])}
+    nodes: list[dict[str, Any]] = list(_nodes(tree))
+    named: set[str] = {entry["key"] for node in nodes for entry in (node.get("cte_map") or {}).get("map", [])}
     for node in nodes:
         if node.get("type") == "BASE_TABLE":
-            whole = [node[part] for part in ("catalog_name", "schema_name", "table_name") if node.get(part)]
+            whole: list[str] = [node[part] for part in ("catalog_name", "schema_name", "table_name") if node.get(part)]
             if len(whole) > 1 or whole[0] not in known | named:
                 raise NotFoundError("sql", f"no table {'.'.join(whole)!r}; there are {', '.join(sorted(known))}.")
         function = node.get("function_name", "") if node.get("class") == "FUNCTION" else ""
