@@ -38,6 +38,7 @@ def attempt(_: Any) -> dict[str, str]:
         "connect": lambda: socket.create_connection(("192.0.2.1", 443), timeout=0.5),
         "connect6": lambda: socket.create_connection(("2001:db8::1", 443), timeout=0.5),
         "datagram": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("198.51.100.1", 53)),
+        "dns": lambda: _resolve(),
         "vsock": lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM),
         "packet": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
         "unshare": lambda: _libc("unshare", 0x10000000),
@@ -108,6 +109,24 @@ def print_much(_: Any) -> str:
     print("x" * 100_000)
     sys.stderr.write("y" * 100_000)
     return "done"
+
+
+def outside_write(_: Any) -> dict[str, str]:
+    """A file in each folder that no jail is given."""
+    tries = {f"outside_write {folder}": folder for folder in ("/tmp", "/var/tmp", "/", str(Path.home().parent))}
+    found = {name: _outcome(lambda f=folder: (Path(f) / "leak").write_bytes(b"x")) for name, folder in tries.items()}
+    return {**found, "outside_write": next((text for text in found.values() if text == "open"), "closed: all")}
+
+
+def _resolve() -> None:
+    """A resolver that answers 'no such name' was reached; only 'cannot reach one' is closed."""
+    try:
+        socket.getaddrinfo("probe.invalid", 443)
+    except socket.gaierror as fault:
+        if fault.errno == socket.EAI_NONAME:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+                handle.connect(("198.51.100.1", 53))
+        raise OSError(fault.errno, str(fault)) from fault
 
 
 def _outcome(act: Any) -> str:
