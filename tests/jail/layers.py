@@ -8,6 +8,7 @@ STEPS = {
     "limits": "limit",
     "network_namespace": "isolate_network",
     "private_memory": "private_folders",
+    "private_root": "private_root",
     "capabilities": "drop_capabilities",
     "no_new_privileges": "no_new_privileges",
     "landlock": "restrict_files",

@@ -182,8 +182,10 @@ class Cell:
     def __init__(self, request: dict[str, Any], limits: Limits, serve: Callable[[str], bytes] | None) -> None:
         self.target, self._serve, self._late = request["target"], serve, False
         self._folder = tempfile.TemporaryDirectory(prefix="onshore-jail-")
-        scratch = self._folder.name
-        request |= {"scratch": scratch, "write": [*request["write"], scratch]}
+        scratch, root = (str(Path(self._folder.name).resolve() / name) for name in ("scratch", "root"))
+        os.mkdir(scratch, 0o700)
+        os.mkdir(root, 0o700)
+        request |= {"scratch": scratch, "root": root, "write": [*request["write"], scratch]}
         self._errors: BinaryIO = os.fdopen(os.memfd_create("errors"), "w+b")
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
