@@ -20,9 +20,12 @@ def add_to(app: typer.Typer) -> None:
 @noun.command("run")
 def run(
     region: Annotated[str, typer.Option(help="whose towns: cn or us")],
-    policy: Annotated[str, typer.Option(help="stop, constant-speed, expert, or an ONNX model of the center")],
+    policy: Annotated[
+        str, typer.Option(help="stop, constant-speed, rule, expert, oracle, or an ONNX model of the center")
+    ],
     scenario: Annotated[str, typer.Option(help="town: everyday traffic in a held-out town")] = "town",
     seed: Annotated[int, typer.Option(help="seed of town and traffic")] = 900,
+    map_file: Annotated[Path | None, typer.Option("--map", help="drive on this .osm or .xodr map instead")] = None,
     video: Annotated[Path | None, typer.Option(help="write an animation here: a folder that is in-region")] = None,
 ) -> None:
     """Drive one world closed loop and score it."""
@@ -37,6 +40,7 @@ def run(
             region_name=region,
             policy=policy,
             seed=seed,
+            map_file=map_file,
             video=video,
             progress=progress,
         )

@@ -24,7 +24,7 @@ from onshore.store import Center
 if TYPE_CHECKING:
     from onshore.world import PolicySpec, RolloutJob
 
-EVALUATOR = 1  # raise when the same rollouts would be scored otherwise
+EVALUATOR = 2  # raise when the same rollouts would be scored otherwise
 FORMULA = "carla20"
 
 
@@ -212,10 +212,10 @@ def _read(outputs: dict[str, Any], fresh: bool) -> SuiteResult:
 
 def _jobs_digest(jobs: Sequence[RolloutJob]) -> str:
     """Everything about the jobs but the policy's bytes, which the stage's inputs name by digest."""
-    plain = [{name: value for name, value in vars(job).items() if name != "policy"} for job in jobs]
-    return record_digest(plain)
+    return record_digest([job.as_record() for job in jobs])
 
 
 def _policy_record(policy: PolicySpec) -> dict[str, Any]:
     onnx = sha256_hex(policy.onnx) if policy.onnx is not None else ""
-    return {"kind": policy.kind, "entry": policy.entry, "speed_mps": policy.speed_mps, "onnx": onnx}
+    record = {"kind": policy.kind, "entry": policy.entry, "speed_mps": policy.speed_mps, "onnx": onnx}
+    return {**record, "blind": True} if policy.blind else record

@@ -21,7 +21,7 @@ from onshore.store import Center
 from onshore.world import PolicySpec
 
 #: Policies that need no model.
-PLAIN = ("stop", "constant-speed", "expert", "oracle")
+PLAIN = ("stop", "constant-speed", "rule", "expert", "oracle")
 
 
 @dataclass(frozen=True, kw_only=True)

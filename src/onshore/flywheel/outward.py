@@ -46,10 +46,14 @@ def run_world(
     region_name: str,
     policy: str,
     seed: int,
+    map_file: Path | None = None,
     video: Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Drive one held-out town closed loop; one row per ego. video: an animation from above, written in-region."""
+    """Drive one held-out town, or the town of a map file, closed loop; one row per ego.
+
+    video: an animation from above, written in-region.
+    """
     pack = region.load_pack(region_name)
     if policy not in judging.PLAIN and center is None:
         raise UsageError("--policy", "a model lives in a center; name it with --center, or choose stop or expert.")
@@ -62,6 +66,7 @@ def run_world(
         traffic_seed=seed,
         policy=spec,
         max_time_s=pack.roads["expert"]["max_time_s"],
+        layout=None if map_file is None else world.import_map(map_file),
     )
     (rollouts,) = world.run_jobs([job], workers=1, progress=progress)
     document: dict[str, Any] = {"synthetic": True, "policy": policy, "town": job.scenario, "video": None}
@@ -78,7 +83,7 @@ def run_world(
     if video is not None:
         if center is None:
             raise UsageError("--video", "pictures are written where a center's border allows; name it with --center.")
-        frames = world.birdseye(rollouts[0], pack)
+        frames = world.birdseye(rollouts[0], pack, layout=job.layout)
         (path,) = border.write_out(center, {video.name: frames}, video.parent, kind="picture")
         document["video"] = str(path)
     return document

@@ -6,9 +6,10 @@ from the region pack and never serve training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from onshore.core.control import Actuators
 from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.recording import Camera, Rig
 from onshore.region import RegionPack
@@ -27,8 +28,8 @@ WIDE_CAMERA = Camera(
     pose_camera_in_rig=(1.6, 0.0, 1.4, 0.0, 0.0, 0.0),
     source="measured",
 )
-PolicyKind = Literal["onnx", "expert", "oracle", "stop", "constant-speed", "python"]
-POLICY_KINDS = ("onnx", "expert", "oracle", "stop", "constant-speed", "python")
+PolicyKind = Literal["onnx", "expert", "oracle", "rule", "stop", "constant-speed", "python"]
+POLICY_KINDS = ("onnx", "expert", "oracle", "rule", "stop", "constant-speed", "python")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ class PolicySpec:
 
     onnx: `onnx` bytes and their `metadata` (bundle.format.BundleMetadata). python: `entry` is "module:callable" without
     arguments that returns a Policy. expert: the traffic engine keeps the car. oracle: the engine's answer through our
-    controller, a privileged row.
+    controller, a privileged row. rule: the map's lane, car following and lights, with perfect perception. blind: the policy
+    is shown black pictures, so what remains is what it knows without eyes.
     """
 
     kind: PolicyKind
@@ -46,6 +48,7 @@ class PolicySpec:
     metadata: Any = None
     entry: str = ""
     speed_mps: float = 7.0
+    blind: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in POLICY_KINDS:
@@ -57,7 +60,7 @@ class PolicySpec:
 
     @property
     def title(self) -> str:
-        return self.name or self.kind
+        return (self.name or self.kind) + ("-blind" if self.blind else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,7 @@ class RolloutJob:
     layout: the town, where it is not the generated one of `town_seed`. clock_h: local time of day at the start. vehicles: how
     many fill the town (None: as the pack says; 0: none). warm_s: how long the town fills before the egos are taken over.
     starts: where egos start instead, one each. script: "module:callable", called with `script_facts` as keywords; it returns
-    an `onshore.world.actors.Script` that moves further road users.
+    an `onshore.world.actors.Script` that moves further road users. actuators: how late the egos' cars obey.
     """
 
     region: str
@@ -96,6 +99,7 @@ class RolloutJob:
     starts: tuple[Start, ...] = ()
     script: str = ""
     script_facts: dict[str, Any] = field(default_factory=dict)
+    actuators: Actuators = Actuators()
 
     def __post_init__(self) -> None:
         if self.egos < 1 or self.route_m <= 0 or self.max_time_s <= 0:
@@ -116,6 +120,12 @@ class RolloutJob:
     def town(self) -> int | Layout:
         """What `Towns.get` takes."""
         return self.town_seed if self.layout is None else self.layout
+
+    def as_record(self) -> dict[str, Any]:
+        """Everything that the run depends on but the policy, as plain data."""
+        plain = {name: value for name, value in vars(self).items() if name not in ("policy", "layout")}
+        plain |= {"starts": [asdict(start) for start in self.starts], "actuators": asdict(self.actuators)}
+        return {**plain, "layout": None if self.layout is None else self.layout.digest}
 
     def with_policy(self, policy: PolicySpec) -> RolloutJob:
         return replace(self, policy=policy)

@@ -19,6 +19,7 @@ from onshore.core.frames import from_frame
 from onshore.core.rollout import ACTOR_KINDS, LIGHTS, Rollout
 from onshore.region import RegionPack
 from onshore.world.jobs import WIDE_CAMERA
+from onshore.world.layout import Layout
 from onshore.world.pool import Task, Workers, default_cache_dir
 from onshore.world.roads import Roads
 
@@ -41,30 +42,54 @@ class PictureRequest:
     rows: tuple[int, ...]
     kind: Literal["camera", "above", "animation"]
     scale: int = 1
+    layout: Layout | None = None
 
 
 def camera_pictures(
-    rollout: Rollout, pack: RegionPack, *, at_s: tuple[float, ...], scale: int = 3, cache_dir: Path | None = None
+    rollout: Rollout,
+    pack: RegionPack,
+    *,
+    at_s: tuple[float, ...],
+    scale: int = 3,
+    layout: Layout | None = None,
+    cache_dir: Path | None = None,
 ) -> list[bytes]:
     """PNG pictures through the ego's camera at the given times; `scale` 1 is what a policy sees, 3 is for people."""
     rows = tuple(_row_at(rollout, at) for at in at_s)
-    request = PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="camera", scale=scale)
+    request = PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="camera", scale=scale, layout=layout)
     return _drawn(request, cache_dir)
 
 
-def birdseye(rollout: Rollout, pack: RegionPack, *, every_s: float = 0.4, cache_dir: Path | None = None) -> bytes:
-    """An animated WebP of the whole run from above, `every_s` of driving per picture, played at twice that pace."""
+def birdseye(
+    rollout: Rollout,
+    pack: RegionPack,
+    *,
+    every_s: float = 0.4,
+    layout: Layout | None = None,
+    cache_dir: Path | None = None,
+) -> bytes:
+    """An animated WebP of the whole run from above, `every_s` of driving per picture, played at twice that pace.
+
+    layout: the town's, where it is not a generated one.
+    """
     steps = max(1, round(every_s * 10))
     rows = tuple(range(0, len(rollout.steps["t_s"]), steps))
-    return _drawn(PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="animation"), cache_dir)[0]
+    return _drawn(
+        PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="animation", layout=layout), cache_dir
+    )[0]
 
 
 def birdseye_pictures(
-    rollout: Rollout, pack: RegionPack, *, at_s: tuple[float, ...], cache_dir: Path | None = None
+    rollout: Rollout,
+    pack: RegionPack,
+    *,
+    at_s: tuple[float, ...],
+    layout: Layout | None = None,
+    cache_dir: Path | None = None,
 ) -> list[bytes]:
     """PNG pictures from above at the given times."""
     rows = tuple(_row_at(rollout, at) for at in at_s)
-    return _drawn(PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="above"), cache_dir)
+    return _drawn(PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="above", layout=layout), cache_dir)
 
 
 def _row_at(rollout: Rollout, at_s: float) -> int:
@@ -86,7 +111,7 @@ def draw_pictures(request: PictureRequest, towns: Towns) -> list[bytes]:
     """Encoded pictures of one request."""
     rollout = request.rollout
     roads = Roads.from_record(rollout.region, request.roads)
-    assets = towns.get(roads, int(rollout.scenario.rpartition("-")[2]))
+    assets = towns.get(roads, request.layout or int(rollout.scenario.rpartition("-")[2]))
     if request.kind == "camera":
         return [_png(frame) for frame in _through_camera(request, roads, assets)]
     frames = [_from_above(rollout, row, roads, assets) for row in request.rows]
