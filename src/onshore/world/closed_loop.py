@@ -35,8 +35,10 @@ from onshore.core.rollout import (
 )
 from onshore.world.camera import Scene, TownCamera, town_camera
 from onshore.world.furniture import Furniture, vehicle_boxes
+from onshore.world.generated import generated_layout
 from onshore.world.ground import Ground, paint_ground
 from onshore.world.jobs import WIDE_CAMERA, RolloutJob
+from onshore.world.layout import Layout
 from onshore.world.navigation import Fix, Navigation, front_of
 from onshore.world.referee import Box, Referee, Sight
 from onshore.world.roads import Roads
@@ -69,18 +71,20 @@ class Towns:
 
     def __init__(self, cache_dir: Path, camera: Camera = WIDE_CAMERA) -> None:
         self.cache_dir, self.camera = cache_dir, camera
-        self._open: OrderedDict[tuple[str, int], TownAssets] = OrderedDict()
+        self._open: OrderedDict[tuple[str, int | str], TownAssets] = OrderedDict()
 
-    def get(self, roads: Roads, seed: int) -> TownAssets:
-        key = (roads.digest, seed)
+    def get(self, roads: Roads, town: int | Layout) -> TownAssets:
+        """A generated town by its seed, or the town of a layout."""
+        key = (roads.digest, town if isinstance(town, int) else town.digest)
         if key not in self._open:
             while len(self._open) >= TOWNS_KEPT:
                 self._open.popitem(last=False)
-            town = Town.open(roads, seed, self.cache_dir)
-            ground = paint_ground(town)
-            furniture = Furniture(town, ground)
+            layout = generated_layout(roads, town) if isinstance(town, int) else town
+            built = Town.of(roads, layout, self.cache_dir)
+            ground = paint_ground(built)
+            furniture = Furniture(built, ground)
             camera = town_camera(self.camera, ground, furniture, roads.looks.sky)
-            self._open[key] = TownAssets(town=town, ground=ground, furniture=furniture, camera=camera)
+            self._open[key] = TownAssets(town=built, ground=ground, furniture=furniture, camera=camera)
         self._open.move_to_end(key)
         return self._open[key]
 
@@ -194,8 +198,7 @@ class TownWorld:
     def _edges_left(self, vehicle: str, index: int) -> tuple[str, ...]:
         """The streets ahead, as many as the route needs; empty when there are too few."""
         edges = self.traffic.route(vehicle)[index:]
-        lane = self.roads.car_lanes[-1]
-        lengths = np.cumsum([self.assets.town.edges[edge].lanes[lane].length_m for edge in edges[1:]])
+        lengths = np.cumsum([self.assets.town.edges[edge].lanes[-1].length_m for edge in edges[1:]])
         enough = int(np.searchsorted(lengths, self.job.route_m + 60.0))
         return edges[: enough + 3] if enough + 2 < len(edges) else ()
 

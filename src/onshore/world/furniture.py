@@ -84,8 +84,8 @@ def _stop(edge: Edge, lane: int) -> tuple[Floats, Floats, Floats]:
 def _hang_light(town: Town, head: Head, rows: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
     """Housing, pole and arm into `rows`; returns the three lamps (red, yellow, green)."""
     style, edge = town.roads.lights, town.edges[head.edge]
-    first, along, left = _stop(edge, town.roads.car_lanes[0])
-    middle = (first + _stop(edge, town.roads.car_lanes[-1])[0]) / 2
+    first, along, left = _stop(edge, edge.car_lanes[0])
+    middle = (first + _stop(edge, edge.car_lanes[-1])[0]) / 2
     kerb, _, _ = _stop(edge, 0)
     right = kerb - left * edge.lanes[0].width_m / 2
     yaw = float(np.arctan2(along[1], along[0]))
@@ -108,7 +108,7 @@ def _hang_light(town: Town, head: Head, rows: list[tuple[float, ...]]) -> list[t
 
 
 def _put_signs(town: Town, edge: Edge, rows: list[tuple[float, ...]]) -> None:
-    gives_way = town.junctions[edge.end].kind == "priority" and edge.priority < 5
+    gives_way = edge.stop_rule == "give_way"
     for sign in town.roads.signs:
         if sign.where == "give_way" and not gives_way:
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ BRAKE_SIGNAL = 8
 FASTEST_STREET_S = 9.0
 #: Worlds shorter than this have the same traffic, however long they run.
 LONG_S = 400.0
+#: No vehicle starts on a street shorter than this.
+SHORTEST_START_M = 25.0
 #: The ego is placed exactly, may leave its lane and route, and may use lanes forbidden to it (bits 1, 2 and 4).
 PLACE_FREELY = 7
 OBEY_NOTHING, OBEY_ALL = 0, 31
@@ -169,7 +172,7 @@ class Traffic:
 def demand_xml(town: Town, seed: int, horizon_s: float) -> str:
     """Vehicles on random walks, as the region mixes them: a function of (town, seed, horizon)."""
     rng, roads = random.Random(seed * 7919 + town.seed), town.roads
-    edges = sorted(town.edges)
+    edges = [name for name in sorted(town.edges) if town.edges[name].lanes[0].length_m > SHORTEST_START_M]
     lines = [_type_xml(roads, kind) for kind in sorted(roads.vehicles)]
     traffic = roads.traffic
     t_s, number = 0.0, 0
@@ -180,8 +183,8 @@ def demand_xml(town: Town, seed: int, horizon_s: float) -> str:
             "id": f"{share.kind}.{number}",
             "type": share.kind,
             "depart": f"{t_s:.1f}",
-            "departLane": rng.choice(share.lanes),
-            "departPos": f"{rng.uniform(15, 50):.0f}",
+            "departLane": rng.choice(_start_lanes(town, walk[0], share)),
+            "departPos": f"{min(rng.uniform(15, 50), 0.8 * town.edges[walk[0]].lanes[0].length_m):.0f}",
             "departSpeed": 0,
         }
         lines.append(f'<vehicle {_xml(attributes)}><route edges="{" ".join(walk)}"/></vehicle>')
@@ -210,11 +213,22 @@ def _drawn(rng: random.Random, mix: tuple[Share, ...]) -> Share:
     return mix[-1]
 
 
+def _start_lanes(town: Town, edge: str, share: Share) -> Sequence[int]:
+    """The pack's lanes for this kind of vehicle; on a street with lanes of its own, those of the same kinds."""
+    lanes, usual = town.edges[edge].lanes, town.roads.lanes
+    if [lane.kind for lane in lanes] == [lane.kind for lane in usual]:
+        return share.lanes
+    kinds = {usual[lane].kind for lane in share.lanes}
+    return [lane.index for lane in lanes if lane.kind in kinds] or town.edges[edge].car_lanes
+
+
 def _walk(town: Town, rng: random.Random, start: str, share: Share, length: int) -> list[str]:
-    """A random walk on streets; a kind that keeps to one lane takes only turns its lane has."""
+    """A random walk on streets; a kind that keeps to one lane takes only turns its lane has. Ends at a dead end."""
     walk = [start]
     for _ in range(length):
-        exits = list(town.net.successors[walk[-1]])
+        exits = [b for b in town.net.successors.get(walk[-1], ()) if town.net.turn_lanes[walk[-1], b]]
+        if not exits:
+            break
         if town.roads.lanes[share.lanes[0]].kind == "bus":
             kept = [b for b in exits if len(exits) == 1 or town.command(walk[-1], b) is not RouteCommand.LEFT]
             exits = kept or exits
