@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onshore.core.errors import InputError
 from onshore.core.recording import Camera
-from onshore.world.furniture import Boxes, Decals, Fixed, Furniture
+from onshore.world.furniture import Boxes, Fixed, Furniture
 from onshore.world.ground import CELL_M, Ground
 from onshore.world.looks import AMBIENT, BEAM, GLOW, HAZE, HAZE_RGB, HORIZON, PLAIN, WET, ZENITH, look_named
 from onshore.world.roads import Colour
@@ -92,7 +92,9 @@ def _level_camera(camera: Camera) -> tuple[Camera, Floats | None]:
     corners = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]], np.float64).T
     rays = turn @ ray_of_pixel @ corners
     if (np.arctan2(np.hypot(rays[1], rays[2]), rays[0]) > WIDEST_RAD).any():
-        raise InputError("bad_config", f"camera {camera.name}", "it looks too far up, down or aside for the town's camera.")
+        raise InputError(
+            "bad_config", f"camera {camera.name}", "it looks too far up, down or aside for the town's camera."
+        )
     left, up = rays[1] / rays[0] * f, rays[2] / rays[0] * f
     centre_x, centre_y = math.ceil(left.max()) + 1.0, math.ceil(up.max()) + 1.0
     level = replace(
@@ -115,7 +117,9 @@ def town_camera(camera: Camera, ground: Ground, furniture: Furniture, sky: Colou
 
 
 @numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
-def _render(eyes, fixed, vehicles, decals, own, lens, look, pixels, starts, sizes, origin, texels, levels, halo, frames):  # type: ignore[no-untyped-def]
+def _render(  # type: ignore[no-untyped-def]
+    eyes, fixed, vehicles, decals, own, lens, look, pixels, starts, sizes, origin, texels, levels, halo, frames
+):
     height, width = frames.shape[1], frames.shape[2]
     depth = np.empty((height, width), np.float32)
     rows = np.empty(height, np.float32)
@@ -145,11 +149,9 @@ def _render(eyes, fixed, vehicles, decals, own, lens, look, pixels, starts, size
         count = _visible_decals(decals, x, y, cos, sin, spread, order, near)
         for rank in range(count - 1, -1, -1):
             row = decals[order[rank]]
-            _draw_decal(row, 0, halo, x, y, cos, sin, lens, look, rows, depth, texels, levels, frames[index])
-            if row[10] > 0.5 and look[GLOW] > 0.0:
-                _draw_decal(row, 1, halo, x, y, cos, sin, lens, look, rows, depth, texels, levels, frames[index])
-            if row[10] > 0.5 and look[WET] > 0.0:
-                _draw_decal(row, 2, halo, x, y, cos, sin, lens, look, rows, depth, texels, levels, frames[index])
+            for kind in range(3 if row[10] > 0.5 else 1):
+                if kind == 0 or look[GLOW if kind == 1 else WET] > 0.0:
+                    _draw_decal(row, kind, halo, x, y, cos, sin, lens, look, rows, depth, texels, levels, frames[index])
 
 
 @numba.njit(fastmath=True, error_model="numpy", cache=True)
@@ -257,7 +259,9 @@ def _draw_box(row, x, y, cos, sin, lens, depth, columns, shine, frame):  # type:
                 depth[v, u] = enter
                 face = 2.0 if enter_z > columns[0, u] else columns[3, u]
                 across = oy + enter * columns[2, u]
-                ahead = ox + enter * (cb * (cos - sin * (lens[1] - u - 0.5) / lens[0]) + sb * (sin + cos * (lens[1] - u - 0.5) / lens[0]))
+                ahead = ox + enter * (
+                    cb * (cos - sin * (lens[1] - u - 0.5) / lens[0]) + sb * (sin + cos * (lens[1] - u - 0.5) / lens[0])
+                )
                 shine[v, u] = _shade(row, face, oz + enter * up, across, ahead, enter, frame[v, u])
 
 
@@ -278,7 +282,7 @@ def _shade(row, face, up, across, ahead, enter, pixel):  # type: ignore[no-untyp
             if (int(floor) * 7919 + int(along) * 104729 + int(abs(row[0]) * 31.0)) % 5 == 0:
                 shine = 150
     elif mode == 3 or mode == 4:
-        lamp = abs(across) > row[4] * 0.55 and up > -row[5] * 0.35 and up < row[5] * 0.5
+        lamp = abs(across) > row[4] * 0.55 and up > -row[5] * 0.2 and up < row[5] * 0.45
         if face == 1.0 and lamp:
             red, green, blue, shine = (255.0 if mode == 4 else 150.0), 20.0, 20.0, (255 if mode == 4 else 170)
         elif face == -1.0 and lamp:
@@ -290,8 +294,14 @@ def _shade(row, face, up, across, ahead, enter, pixel):  # type: ignore[no-untyp
     elif mode == 5 and face != 2.0:
         red, green, blue = 46.0, 52.0, 62.0
     elif mode == 6:
-        spot = math.sin(across * 5.1 + up * 3.7) * math.sin(up * 6.3 + ahead * 4.1)
-        red, green, blue = red * (0.9 + 0.14 * spot), green * (0.9 + 0.14 * spot), blue * (0.9 + 0.14 * spot)
+        spot = math.sin(across * 5.1 + row[0]) * math.sin(up * 6.3 + ahead) + 0.6 * math.sin(ahead * 9.1) * math.sin(
+            across * 3.0 - up * 8.7
+        )
+        red, green, blue = red * (0.9 + 0.1 * spot), green * (0.9 + 0.1 * spot), blue * (0.9 + 0.1 * spot)
+    elif mode == 7:
+        band = (up + row[5]) * 3.0
+        if band - math.floor(band) > 0.5 and face != 2.0:
+            red, green, blue = 200.0, 200.0, 200.0
     elif mode == 2:
         shine = 255
     pixel[0], pixel[1], pixel[2] = np.uint8(min(red, 255.0)), np.uint8(min(green, 255.0)), np.uint8(min(blue, 255.0))
@@ -345,6 +355,7 @@ def _draw_ground(x, y, cos, sin, lens, look, depth, pixels, starts, sizes, origi
                 )
                 frame[v, u, k] = np.uint8(total >> 12)
 
+
 @numba.njit(fastmath=True, error_model="numpy", cache=True)
 def _beam(t, left, up, lens, look):  # type: ignore[no-untyped-def]
     """Own headlights at a point of the picture: `left`, `up` metres from the camera's axis. Low beams fall off above 1 m."""
@@ -355,7 +366,15 @@ def _beam(t, left, up, lens, look):  # type: ignore[no-untyped-def]
         return 0.0
     wide = aside / (1.6 + 0.42 * ahead)
     high = max(0.0, up + lens[3] - 1.0) / (1.0 + 0.06 * ahead)
-    return look[BEAM] * math.exp(-wide * wide - ahead / 26.0 - high) * ahead / (ahead + 2.0)
+    return look[BEAM] * _fades(wide * wide + ahead / 26.0 + high) * ahead / (ahead + 2.0)
+
+
+@numba.njit(fastmath=True, error_model="numpy", cache=True)
+def _fades(x):  # type: ignore[no-untyped-def]
+    """About exp(-x) for x >= 0, four times as fast: close enough for light."""
+    y = 1.0 + x * (0.25 + x * 0.03125)
+    y *= y
+    return 1.0 / (y * y)
 
 
 @numba.njit(fastmath=True, error_model="numpy", cache=True)
@@ -373,9 +392,9 @@ def _light_up(lens, look, rows, depth, shine, frame):  # type: ignore[no-untyped
             own = shine[v, u] / 255.0
             wet = look[WET] if t == rows[v] else 0.0
             mirror = wet * min(0.08 + t * 0.012, 0.5)
-            left_of_haze = math.exp(-t * look[HAZE])
+            left_of_haze = _fades(t * look[HAZE])
             for k in range(3):
-                light = max(min(look[AMBIENT + k] + beam, 1.15), own)
+                light = max(min(look[AMBIENT + k] + beam, 1.25), own)
                 tone = frame[v, u, k] * (1.0 - 0.38 * wet) * light
                 if own > 0.4 and own < 0.65:
                     tone = max(tone, (235.0 - 50.0 * k) * own * (1.0 - look[AMBIENT]))
@@ -404,7 +423,6 @@ def _draw_decal(row, kind, halo, x, y, cos, sin, lens, look, rows, depth, texels
     ua = lens[1] - lens[0] * (left - slide * half_w) / near_a
     ub = lens[1] - lens[0] * (left + slide * half_w) / far_a
     u0, u1 = int(max(min(ua, ub), 0.0)), int(min(max(ua, ub), width - 1.0))
-    nearest = min(near_a, far_a)
     plane = rx * nx + ry * ny
     own = row[10] if kind == 0 else 1.0
     strength = 1.0 if kind == 0 else (0.55 * look[GLOW] if kind == 1 else 0.5 * look[WET])
@@ -431,7 +449,7 @@ def _draw_decal(row, kind, halo, x, y, cos, sin, lens, look, rows, depth, texels
             level += 1
         side = SIDE >> level
         start = face * levels[LEVELS] + levels[level]
-        haze = math.exp(-t * look[HAZE])
+        haze = _fades(t * look[HAZE])
         back = facing < 0.0
         for v in range(v0, v1 + 1):
             r = (v + 0.5 - top) / tall
@@ -455,7 +473,9 @@ def _draw_decal(row, kind, halo, x, y, cos, sin, lens, look, rows, depth, texels
                 tone = (texels[at, k] * (1 - fc) + texels[at + step, k] * fc) * (1 - fw) + (
                     texels[below, k] * (1 - fc) + texels[below + step, k] * fc
                 ) * fw
-                tone = (95.0 * cover if back else tone * row[7 + k] * strength) * max(own, min(look[AMBIENT + k] + beam, 1.05))
+                tone = (95.0 * cover if back else tone * row[7 + k] * strength) * max(
+                    own, min(look[AMBIENT + k] + beam, 1.05)
+                )
                 tone = tone * haze + look[HAZE_RGB + k] * (1.0 - haze) * cover * (1.0 if kind == 0 else 0.0)
                 under = frame[v, u, k] * ((1.0 - cover) if kind == 0 else 1.0)
                 frame[v, u, k] = np.uint8(min(under + tone, 255.0))

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 from onshore.core.policy import RouteCommand
-from onshore.world.layout import ConnectionSpec, EdgeSpec, LaneSpec, Layout, NodeSpec, Points
+from onshore.core.rollout import TURNS
+from onshore.world.layout import CARS, ConnectionSpec, CrosswalkSpec, EdgeSpec, LaneSpec, Layout, NodeSpec, Points
 from onshore.world.net import command_between
 from onshore.world.roads import Roads
 
@@ -22,14 +24,56 @@ def generated_layout(roads: Roads, town_seed: int) -> Layout:
     rng = random.Random(town_seed)
     grid = int(roads.town["grid"])
     places = _places(roads, rng, grid)
-    edges = _edges(roads, rng, places, grid)
+    nodes, plain = _nodes(roads, places, grid, town_seed), _edges(roads, rng, places, grid)
+    connections = _connections(roads, plain)
+    edges = _with_arrows(roads, plain, connections)
     return Layout(
         name=f"town-{town_seed:03d}",
-        nodes=_nodes(roads, places, grid, town_seed),
+        nodes=nodes,
         edges=edges,
-        connections=_connections(roads, edges),
+        connections=connections,
+        crosswalks=_crosswalks(roads, nodes, edges),
         seed=town_seed,
     )
+
+
+def _with_arrows(
+    roads: Roads, edges: tuple[EdgeSpec, ...], connections: tuple[ConnectionSpec, ...]
+) -> tuple[EdgeSpec, ...]:
+    """Arrows on the car lanes of approaches that leave a choice, where the region paints them."""
+    if not roads.approach.arrow_at_m:
+        return edges
+    shapes = {edge.id: edge.shape for edge in edges}
+    allowed: dict[tuple[str, int], int] = {}
+    exits: dict[str, set[str]] = {}
+    for way in connections:
+        command = command_between(shapes[way.start], shapes[way.end])
+        key = (way.start, way.from_lane)
+        allowed[key] = allowed.get(key, 0) | TURNS[command.name.lower()]
+        exits.setdefault(way.start, set()).add(way.end)
+    return tuple(
+        replace(
+            edge,
+            lanes=tuple(
+                replace(lane, turns=allowed.get((edge.id, index), 0) if lane.kind == "car" else 0)
+                for index, lane in enumerate(edge.lanes)
+            ),
+        )
+        if len(exits.get(edge.id, ())) > 1
+        else edge
+        for edge in edges
+    )
+
+
+def _crosswalks(roads: Roads, nodes: tuple[NodeSpec, ...], edges: tuple[EdgeSpec, ...]) -> tuple[CrosswalkSpec, ...]:
+    """One across each approach of the junctions at which the region paints them."""
+    style = roads.crosswalk
+    if style is None:
+        return ()
+    kinds = {node.id: node.kind for node in nodes}
+    far = -(style.after_stop_m + style.width_m)
+    marked = [edge.id for edge in edges if kinds[edge.end] in style.at]
+    return tuple(CrosswalkSpec(edge=edge, before_end_m=far, depth_m=style.width_m) for edge in marked)
 
 
 def _places(roads: Roads, rng: random.Random, grid: int) -> dict[Cell, tuple[float, float]]:
@@ -41,9 +85,7 @@ def _places(roads: Roads, rng: random.Random, grid: int) -> dict[Cell, tuple[flo
     }
 
 
-def _nodes(
-    roads: Roads, places: dict[Cell, tuple[float, float]], grid: int, town_seed: int
-) -> tuple[NodeSpec, ...]:
+def _nodes(roads: Roads, places: dict[Cell, tuple[float, float]], grid: int, town_seed: int) -> tuple[NodeSpec, ...]:
     nodes = []
     for (i, j), (x, y) in places.items():
         sides = (i in (0, grid - 1)) + (j in (0, grid - 1))
@@ -57,7 +99,16 @@ def _nodes(
 def _edges(
     roads: Roads, rng: random.Random, places: dict[Cell, tuple[float, float]], grid: int
 ) -> tuple[EdgeSpec, ...]:
-    lanes = tuple(LaneSpec(kind=lane.kind, width_m=lane.width_m, allow=lane.allow) for lane in roads.lanes)
+    lanes = tuple(
+        LaneSpec(
+            kind=lane.kind,
+            width_m=lane.width_m,
+            allow=lane.allow,
+            hours=lane.reserved_h,
+            others=CARS if lane.reserved_h else "",
+        )
+        for lane in roads.lanes
+    )
     edges = []
     for here in places:
         for there in ((here[0] + 1, here[1]), (here[0], here[1] + 1)):
@@ -94,8 +145,9 @@ def _bent(a: tuple[float, float], b: tuple[float, float], bend_m: float) -> Poin
 
 
 def _connections(roads: Roads, edges: tuple[EdgeSpec, ...]) -> tuple[ConnectionSpec, ...]:
-    """Straight on from every lane; left from the innermost car lane, right from the outermost and from the bicycle lane."""
+    """Straight on from every lane; across the oncoming traffic from the innermost car lane, to the near side from the outermost."""
     cars = roads.car_lanes
+    far, near = (RouteCommand.LEFT, RouteCommand.RIGHT)[:: int(roads.inward)]
     ways = []
     for edge in edges:
         exits = [other for other in edges if other.start == edge.end and other.end != edge.start]
@@ -104,9 +156,9 @@ def _connections(roads: Roads, edges: tuple[EdgeSpec, ...]) -> tuple[ConnectionS
             straight = len(exits) == 1 or command is RouteCommand.STRAIGHT
             for index, lane in enumerate(roads.lanes):
                 if lane.kind == "car":
-                    allowed = straight or index == (cars[-1] if command is RouteCommand.LEFT else cars[0])
+                    allowed = straight or index == (cars[-1] if command is far else cars[0])
                 else:
-                    allowed = straight or lane.kind != "bus" or command is RouteCommand.RIGHT
+                    allowed = straight or lane.kind != "bus" or command is near
                 if allowed:
                     ways.append(ConnectionSpec(start=edge.id, end=other.id, from_lane=index, to_lane=index))
     return tuple(ways)

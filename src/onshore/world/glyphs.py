@@ -65,31 +65,32 @@ def draw_glyph(mask: Mask, paths: tuple[str, ...], box: Box) -> None:
             cv2.polylines(mask, at, kind == "ring", value, thick, cv2.LINE_AA, SHIFT)
 
 
-def draw_text(mask: Mask, text: str, box: Box, glyphs: Glyphs) -> None:
-    """Words of a text as rows that fill the box; rows of digits are twice as high as others. "@name" is a symbol."""
+def draw_text(mask: Mask, text: str, box: Box, glyphs: Glyphs, *, stretch: bool = False) -> None:
+    """Words of a text as rows that fill the box; rows of digits are twice as high as others. stretch: as tall as the row."""
     left, top, width, height = box
     rows = text.split()
     weights = [2.0 if row.strip("-:").isdigit() and len(rows) > 1 else 1.0 for row in rows]
     for row, weight in zip(rows, weights, strict=True):
         high = height * weight / sum(weights)
-        _draw_row(mask, row, (left, top + high * 0.06, width, high * 0.88), glyphs)
+        _draw_row(mask, row, (left, top + high * 0.06, width, high * 0.88), glyphs, stretch)
         top += high
 
 
-def _draw_row(mask: Mask, row: str, box: Box, glyphs: Glyphs) -> None:
+def _draw_row(mask: Mask, row: str, box: Box, glyphs: Glyphs, stretch: bool) -> None:
     left, top, width, height = box
-    symbols = [row[1:]] if row.startswith("@") else list(row)
-    if all(symbol in glyphs for symbol in symbols):
-        side = min(height, width / len(symbols))
-        start = left + (width - side * len(symbols)) / 2
-        for index, symbol in enumerate(symbols):
-            draw_glyph(mask, glyphs[symbol], (start + (index + 0.04) * side, top + (height - side) / 2, side * 0.92, side))
+    if all(symbol in glyphs for symbol in row):
+        wide = width / len(row) if stretch else min(height, width / len(row))
+        tall = height if stretch else wide
+        start = left + (width - wide * len(row)) / 2
+        for index, symbol in enumerate(row):
+            place = (start + (index + 0.04) * wide, top + (height - tall) / 2, wide * 0.92, tall)
+            draw_glyph(mask, glyphs[symbol], place)
         return
-    _draw_latin(mask, row, box)
+    _draw_latin(mask, row, box, stretch)
 
 
-def _draw_latin(mask: Mask, row: str, box: Box) -> None:
-    """Latin letters, stretched to at most twice as narrow or wide as they are."""
+def _draw_latin(mask: Mask, row: str, box: Box, stretch: bool) -> None:
+    """Latin letters, not much narrower or wider than they are unless stretched."""
     left, top, width, height = box
     font, scale, thick = cv2.FONT_HERSHEY_SIMPLEX, 4.0, 20
     (wide, high), base = cv2.getTextSize(row, font, scale, thick)
@@ -98,7 +99,7 @@ def _draw_latin(mask: Mask, row: str, box: Box) -> None:
     ys, xs = np.nonzero(letters)
     letters = letters[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
     natural = letters.shape[1] / letters.shape[0]
-    shown = min(max(width / height, natural * 0.6), natural * 1.3)
+    shown = width / height if stretch else min(max(width / height, natural * 0.6), natural * 1.3)
     high_px = max(2, int(min(height, width / shown)))
     wide_px = max(2, int(min(width, high_px * shown)))
     small = cv2.resize(letters, (wide_px, high_px), interpolation=cv2.INTER_AREA)

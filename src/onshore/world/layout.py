@@ -110,7 +110,7 @@ class LightSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class CrosswalkSpec:
-    """Across a whole street: its far edge lies `before_end_m` before the street's end, and it is `depth_m` deep."""
+    """Across a whole street: its far edge lies `before_end_m` before the street's end (negative: beyond), `depth_m` deep."""
 
     edge: str
     before_end_m: float = 1.5

@@ -69,8 +69,8 @@ LOOKS: dict[str, Look] = {
         ),
         Look(
             name="night",
-            ambient=(0.17, 0.17, 0.2),
-            beam=0.95,
+            ambient=(0.25, 0.24, 0.25),
+            beam=1.2,
             haze_m=260.0,
             haze=(14, 15, 22),
             glow=0.9,

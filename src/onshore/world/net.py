@@ -96,6 +96,7 @@ def _net(layout: Layout, path: Path) -> Net:
 
 def _options(roads: Roads) -> dict[str, Any]:
     return {
+        **({} if roads.drive_on == "right" else {"--lefthand": "true"}),
         "--tls.cycle.time": roads.town["light_cycle_s"],
         "--tls.yellow.time": roads.town["yellow_s"],
         "--junctions.internal-link-detail": 12,

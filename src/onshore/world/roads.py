@@ -22,8 +22,8 @@ from onshore.core.rollout import ACTOR_KINDS, LANE_KINDS
 Colour = tuple[int, int, int]
 Hours = tuple[tuple[float, float], ...]
 #: Where a sign stands: at approaches that give way, have priority or stop; after each junction where a lane of `lane_kind`
-#: starts; at the start of each street; before crosswalks; over the lanes of an approach; beside a waiting area; at the end
-#: of the middle line; or only where a scenario puts it.
+#: starts; at the start of each street; before crosswalks; over the lanes of an approach; beside a waiting area; or only
+#: where a scenario puts it.
 SignPlace = Literal[
     "give_way",
     "priority",
@@ -33,7 +33,6 @@ SignPlace = Literal[
     "crosswalk",
     "approach_lanes",
     "waiting_area",
-    "median",
     "scenario",
 ]
 SignShape = Literal["circle", "octagon", "triangle", "triangle_down", "square", "diamond", "rectangle"]

@@ -79,7 +79,9 @@ def sign_text(roads: Roads, face: str, *, speed_mps: float | None = None) -> str
 def build_atlas(roads: Roads, wanted: Iterable[tuple[str, str]] = ()) -> Atlas:
     """Every face of the region with its usual text, further (face, text) pairs, lamps and digits."""
     glyphs = {**shared_glyphs(), **roads.glyphs}
-    named = {face_name(face): draw_face(roads.sign_faces[face], sign_text(roads, face), glyphs) for face in roads.sign_faces}
+    named = {
+        face_name(face): draw_face(roads.sign_faces[face], sign_text(roads, face), glyphs) for face in roads.sign_faces
+    }
     for face, text in sorted(set(wanted)):
         named[face_name(face, text)] = draw_face(roads.sign_faces[face], text, glyphs)
     for lamp in LAMPS:
@@ -117,7 +119,14 @@ def draw_face(face: SignFace, text: str, glyphs: Glyphs) -> Rgba:
     _lay(picture, ink, face.ink)
     if face.bar is not None:
         bar = np.zeros((high, wide), np.uint8)
-        cv2.line(bar, (round(0.2 * wide), round(0.2 * high)), (round(0.8 * wide), round(0.8 * high)), 255, round(0.09 * high), cv2.LINE_AA)
+        cv2.line(
+            bar,
+            (round(0.2 * wide), round(0.2 * high)),
+            (round(0.8 * wide), round(0.8 * high)),
+            255,
+            round(0.09 * high),
+            cv2.LINE_AA,
+        )
         _lay(picture, bar, face.bar)
     return np.asarray(np.round(cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)), np.uint8)
 

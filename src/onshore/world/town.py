@@ -5,6 +5,7 @@ Rule: geometry only; nothing here moves. Coordinates are the net's own plane (`l
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from onshore.core.policy import RouteCommand
 from onshore.core.rollout import TURNS
 from onshore.world.generated import generated_layout
-from onshore.world.layout import EdgeSpec, LaneSpec, Layout
+from onshore.world.layout import CrosswalkSpec, EdgeSpec, LaneSpec, Layout
 from onshore.world.net import Net, cached_net, turn_between
 from onshore.world.roads import Roads
 
@@ -85,6 +86,25 @@ class Head:
     shape: str = "round"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Crosswalk:
+    """A crosswalk across a whole street: corners (4, 2), and the direction of the road it crosses."""
+
+    edge: str
+    corners_42: Floats
+    yaw_rad: float
+
+    def holds(self, points_N2: Floats, margin_m: float = 0.0) -> NDArray[np.bool_]:
+        """Which points lie on it, or within `margin_m` of it."""
+        centre = self.corners_42.mean(0)
+        gap = points_N2 - centre
+        cos, sin = math.cos(self.yaw_rad), math.sin(self.yaw_rad)
+        along, across = gap[:, 0] * cos + gap[:, 1] * sin, -gap[:, 0] * sin + gap[:, 1] * cos
+        half_depth = float(np.hypot(*(self.corners_42[1] - self.corners_42[2]))) / 2 + margin_m
+        half_width = float(np.hypot(*(self.corners_42[0] - self.corners_42[1]))) / 2 + margin_m
+        return np.asarray((np.abs(along) <= half_depth) & (np.abs(across) <= half_width), np.bool_)
+
+
 class Town:
     """One town of one region; build it with `Town.open` from its seed, or with `Town.of` from a layout."""
 
@@ -106,6 +126,41 @@ class Town:
     @classmethod
     def of(cls, roads: Roads, layout: Layout, cache_dir: Path) -> Town:
         return cls(roads, cached_net(roads, layout, cache_dir))
+
+    @cached_property
+    def reverse(self) -> dict[str, str]:
+        """The other direction of a street, where it has one."""
+        ends = {(edge.start, edge.end): edge.id for edge in self.layout.edges}
+        return {edge.id: ends[edge.end, edge.start] for edge in self.layout.edges if (edge.end, edge.start) in ends}
+
+    @cached_property
+    def crosswalks(self) -> tuple[Crosswalk, ...]:
+        """The layout's crosswalks, each across both directions of its street."""
+        return tuple(self._crosswalk(spec) for spec in self.layout.crosswalks)
+
+    def _crosswalk(self, spec: CrosswalkSpec) -> Crosswalk:
+        edge = self.edges[spec.edge]
+        xy = edge.lanes[-1].xy_N2
+        along = (xy[-1] - xy[-2]) / np.hypot(*(xy[-1] - xy[-2]))
+        inward = np.array([-along[1], along[0]]) * self.roads.inward
+        sides = [
+            edge.lanes[0].xy_N2[-1] - inward * edge.lanes[0].width_m / 2,
+            xy[-1] + inward * edge.lanes[-1].width_m / 2,
+        ]
+        other = self.reverse.get(edge.id)
+        if other is not None:
+            kerb = self.edges[other].lanes[0]
+            sides[1] = kerb.xy_N2[0] + inward * kerb.width_m / 2
+        # square to the road, measured from this street's innermost lane's end
+        across = [float((side - xy[-1]) @ inward) for side in sides]
+        far, near = xy[-1] - along * spec.before_end_m, xy[-1] - along * (spec.before_end_m + spec.depth_m)
+        corners = [
+            far + inward * across[0],
+            far + inward * across[1],
+            near + inward * across[1],
+            near + inward * across[0],
+        ]
+        return Crosswalk(edge=edge.id, corners_42=np.array(corners), yaw_rad=math.atan2(along[1], along[0]))
 
     def command(self, edge: str, following: str | None) -> RouteCommand:
         return RouteCommand.UNKNOWN if following is None else self.net.commands[edge, following]
