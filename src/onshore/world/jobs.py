@@ -90,7 +90,7 @@ class RolloutJob:
     max_time_s: float = 80.0
     collect: bool = False
     layout: Layout | None = None
-    clock_h: float = 10.0
+    clock_h: float = 8.0
     vehicles: int | None = None
     warm_s: float = 45.0
     starts: tuple[Start, ...] = ()

@@ -49,13 +49,13 @@ class Navigation:
         self.lines: dict[int, Line] = {
             rank: route_line(town, edges, [street.rank(rank) for street in streets]) for rank in ranks
         }
-        self._reference = self.lines[0]
+        self.reference = self.lines[0]
         self._at: dict[int, int] = {}
         for lane, line in self.lines.items():
             first = line.xy_N2[: line.streets[0][1] + 1]
             self._at[lane] = int(np.argmin(np.hypot(*(first - front_xy).T)))
-        self._index = self._at[0]
-        self._start_m = self._along(self._reference, self._index, front_xy)
+        self.index = self._at[0]
+        self._start_m = self.front_along_m = self._along(self.reference, self.index, front_xy)
         most = max(len(street.lanes) for street in streets)
         self._all = [
             route_line(town, edges, [min(lane, len(street.lanes) - 1) for street in streets]) for lane in range(most)
@@ -68,13 +68,13 @@ class Navigation:
 
     def update(self, front_xy: Floats) -> Fix:
         """Advance to where the front bumper now is; `passed` lists the streets whose stop line lies 2 m behind since."""
-        low = max(0, self._index - 3)
-        window = self._reference.xy_N2[low : self._index + 12]
+        low = max(0, self.index - 3)
+        window = self.reference.xy_N2[low : self.index + 12]
         apart = np.hypot(*(window - front_xy).T)
         nearest = int(np.argmin(apart))
-        before, self._index, self.off_m = self._index, max(self._index, low + nearest), float(apart[nearest])
-        streets = self._reference.streets
-        self.passed = [i for i, (_, end) in enumerate(streets[:-1]) if before <= end + 2 < self._index]
+        before, self.index, self.off_m = self.index, max(self.index, low + nearest), float(apart[nearest])
+        streets = self.reference.streets
+        self.passed = [i for i, (_, end) in enumerate(streets[:-1]) if before <= end + 2 < self.index]
         for lane, line in self.lines.items():
             low = max(0, self._at[lane] - 5)
             near = np.hypot(*(line.xy_N2[low : self._at[lane] + 20] - front_xy).T)
@@ -95,13 +95,13 @@ class Navigation:
         return float(kept[0]), float(kept[1])
 
     def _fix(self, front_xy: Floats) -> Fix:
-        streets = self._reference.streets
-        street = next((i for i, (_, end) in enumerate(streets) if self._index <= end), len(streets) - 1)
-        along = self._along(self._reference, self._index, front_xy)
-        inside = street > 0 and self._index < streets[street][0]
+        streets = self.reference.streets
+        street = next((i for i, (_, end) in enumerate(streets) if self.index <= end), len(streets) - 1)
+        along = self.front_along_m = self._along(self.reference, self.index, front_xy)
+        inside = street > 0 and self.index < streets[street][0]
         if inside:
             street -= 1
-        distance = 0.0 if inside else max(0.0, float(self._reference.along_N[streets[street][1]]) - along)
+        distance = 0.0 if inside else max(0.0, float(self.reference.along_N[streets[street][1]]) - along)
         following = self.edges[street + 1] if street + 1 < len(self.edges) else None
         return Fix(
             street=street,
