@@ -130,16 +130,24 @@ def test_the_engines_traffic_stops_for_an_actor_and_drives_on_when_it_has_gone(c
 
 
 def test_somebody_on_a_crosswalk_uses_it(cache: Path) -> None:
-    (empty,) = drive(cache, scene("stop", 1, ON, max_time_s=3.0))
+    (empty,) = drive(cache, scene("constant-speed", 1, ON, max_time_s=3.0))
     x = -150.0 + 30.0 + empty.steps["crosswalk_m"][0] + 2.6
     (used,) = drive(
         cache,
         scene(
-            "stop", 1, ON, max_time_s=3.0, script=STANDING, script_facts={"kind": "pedestrian", "pose": (x, -4.0, 1.6)}
+            "constant-speed",
+            1,
+            ON,
+            max_time_s=3.0,
+            script=STANDING,
+            script_facts={"kind": "pedestrian", "pose": (x, -4.0, 1.6)},
         ),
     )
-    assert set(empty.steps["crosswalk_used"]) == {0.0}
-    assert set(used.steps["crosswalk_used"]) == {1.0}
+    near = empty.steps["crosswalk_m"] < 54.0
+    assert near.any()
+    assert set(empty.steps["crosswalk_used"][near]) == {0.0}
+    assert set(used.steps["crosswalk_used"][near]) == {1.0}
+    assert np.isnan(empty.steps["crosswalk_used"][~near][:3]).all()
 
 
 def test_lanes_open_by_the_hour_and_arrows_change_with_it() -> None:
