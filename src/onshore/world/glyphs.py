@@ -32,7 +32,7 @@ def shared_glyphs() -> dict[str, tuple[str, ...]]:
     return {name: tuple(paths) for name, paths in record.items()}
 
 
-def problems(name: str, paths: tuple[str, ...]) -> list[str]:
+def glyph_problems(name: str, paths: tuple[str, ...]) -> list[str]:
     """What is wrong with a symbol's paths, each named."""
     found = []
     for index, path in enumerate(paths):
