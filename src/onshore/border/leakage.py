@@ -272,7 +272,7 @@ def _windows(center: Center, onnx: Artifact, all_of_them: Sequence[Canary]) -> W
     from onshore.dataset.proxy import build_proxy
     from onshore.dataset.windows import WindowSpec, build_windows
     from onshore.drive.discover import discover
-    from onshore.drive.grouping import place
+    from onshore.drive.grouping import place as placed_of
     from onshore.drive.workers import prepared
     from onshore.wire import write_mcap
 
@@ -282,7 +282,7 @@ def _windows(center: Center, onnx: Artifact, all_of_them: Sequence[Canary]) -> W
     with tempfile.TemporaryDirectory(prefix="onshore-canaries-") as folder:
         for one in all_of_them:
             write_mcap(recording_of(one), Path(folder) / f"segment-{one.seed[:16].hex()}.mcap")
-        placed = [place(source) for source in discover([Path(folder)], []).sources]
+        placed = [placed_of(source) for source in discover([Path(folder)], []).sources]
         for source, outcome in prepared(placed, center.pack.law, 1):
             if isinstance(outcome, InputError):
                 raise outcome
