@@ -29,7 +29,7 @@ from onshore.world.town import Town
 
 STEP_S = 0.1
 #: How often a driver of the traffic looks and decides; between, it carries out what it decided. Also what traffic costs.
-DECIDE_S = 0.5
+DECIDE_S = 0.1
 BRAKE_SIGNAL = 8
 #: No vehicle passes a street in less than this, so a walk of horizon / this streets never ends early.
 FASTEST_STREET_S = 9.0
