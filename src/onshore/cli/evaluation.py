@@ -67,6 +67,35 @@ def rules(
     show.answer(document, *recorded.rule_lines(document))
 
 
+@noun.command("rescore")
+def rescore(
+    targets: Annotated[list[str], typer.Argument(metavar="TARGETS", help="suite results or rollouts of the center")],
+    scorers: Annotated[
+        str, typer.Option(help="comma-separated: carla20, carla21, b2d, epdms, comfort, infractions, rules-<region>")
+    ] = "carla20,carla21,b2d,epdms,comfort,infractions",
+) -> None:
+    """Compute scores anew from stored rollouts: nothing is driven again."""
+    from onshore.evaluation import recorded
+
+    document = recorded.rescore(
+        session.center(), targets, [name.strip() for name in scorers.split(",") if name.strip()]
+    )
+    show = session.output()
+    for result in document["results"]:
+        show.table(f"{result['policy']} on {result['suite']}", result["rows"])
+    show.answer(document)
+
+
+@noun.command("show")
+def show_results() -> None:
+    """Every closed-loop result of the center, with worlds, egos, seeds and interval."""
+    from onshore.evaluation import recorded
+
+    rows = recorded.suite_results(session.center())
+    session.output().table("closed loop", rows)
+    session.output().answer({"results": rows})
+
+
 @noun.command("golden")
 def golden(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="cases with the original scorers' results")],
