@@ -5,7 +5,7 @@ Rule: every figure names the artifact it stands in; what could not be measured i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onshore import evaluation, release
@@ -19,9 +19,12 @@ from onshore.release import CheckResult, Verdict
 from onshore.release.gates import load_gate
 from onshore.store import Center
 from onshore.world import PolicySpec
+from onshore.world.jobs import POLICY_KINDS
 
 #: Policies that need no model.
 PLAIN = ("stop", "constant-speed", "expert", "oracle")
+#: Rows of every closed-loop table, lowest first.
+REFERENCES = ("stop", "constant-speed", "blind", "rule", "oracle", "expert")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,7 @@ def evaluate(
     model: str,
     suite: str | None = None,
     dataset: str | None = None,
+    rows: bool = True,
     workers: int = 2,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -94,10 +98,21 @@ def evaluate(
         document["open_loop"] = open_loop_rows(table)
         document |= {"open_loop_artifact": table.id, "moments": table.moments, "held_out_drives": table.drives}
     if suite is not None:
-        (found,) = evaluation.closed_loop(center, [policy(center, model)], suite, workers=workers, progress=progress)
-        document["closed_loop"] = [suite_row(found)]
-        document["closed_loop_artifact"] = found.id
+        asked = [policy(center, model), *(reference_policies(center, model) if rows else [])]
+        found = evaluation.closed_loop(center, asked, suite, workers=workers, progress=progress)
+        document["closed_loop"] = [suite_row(result) for result in found]
+        document["closed_loop_artifact"] = found[0].id
     return document
+
+
+def reference_policies(center: Center, model: str) -> list[PolicySpec]:
+    """The rows that stand beside every model, as far as this world has them; blind is the model before a black camera."""
+    known = [name for name in REFERENCES if name in POLICY_KINDS and name != model]
+    plain = [PolicySpec(kind=name, name=name) for name in known if name != "blind"]  # type: ignore[arg-type]
+    own = policy(center, model)
+    if "blind" not in known or own.onnx is None:
+        return plain
+    return [*plain, replace(own, kind="blind", name=f"blind {own.title}")]  # type: ignore[arg-type]
 
 
 def compare(center: Center, a: str, b: str, suite: str) -> dict[str, Any]:
@@ -105,6 +120,39 @@ def compare(center: Center, a: str, b: str, suite: str) -> dict[str, Any]:
     first, second = evaluation.closed_loop(center, [policy(center, a), policy(center, b)], suite)
     paired = evaluation.compare(first.scores, second.scores)
     return {"a": a, "b": b, "suite": suite, "synthetic": first.synthetic or second.synthetic, **vars(paired)}
+
+
+def compare_sequentially(
+    center: Center,
+    a: str,
+    b: str,
+    suite: str,
+    *,
+    minimum_effect: float,
+    most_worlds: int,
+    batch: int = 4,
+    workers: int = 2,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Is b better than a? Drives worlds batch by batch and stops when the evidence is there."""
+    from onshore.evaluation.closedloop import compare_in_batches
+    from onshore.evaluation.statistics import SequentialPlan
+
+    plan = SequentialPlan(minimum_effect=minimum_effect, most_worlds=most_worlds)
+    found, pairs = compare_in_batches(
+        center, policy(center, a), policy(center, b), suite, plan, batch=batch, workers=workers, progress=progress
+    )
+    routes = [route for first, _ in pairs for route in first.routes]
+    return {
+        "a": a,
+        "b": b,
+        "suite": suite,
+        **vars(found),
+        "egos": len(routes),
+        "seeds": len({route.world_seed for route in routes}),
+        "synthetic": any(result.synthetic for pair in pairs for result in pair),
+        "results": [result.id for pair in pairs for result in pair],
+    }
 
 
 def open_loop_rows(table: Any) -> list[dict[str, Any]]:
