@@ -82,6 +82,7 @@ EVENTS: tuple[str, ...] = (
     "blocked",
     "wrong_way",
     "timeout",
+    "policy_failed",  # a driver from elsewhere died, stayed silent or answered no plan
 )
 
 

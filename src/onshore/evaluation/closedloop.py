@@ -249,11 +249,13 @@ def _rates(scored: Sequence[tuple[Rollout, RouteScore]]) -> dict[str, float]:
     names = sorted({name for _, score in scored for name in score.events})
     rates = {name: sum(score.events.get(name, 0.0) for _, score in scored) / len(scored) for name in names}
     blameless = sum(event.kind == "collision_not_at_fault" for rollout, _ in scored for event in rollout.events)
+    failed = sum(event.kind == "policy_failed" for rollout, _ in scored for event in rollout.events)
     completion = sum(score.route_completion_pct for _, score in scored) / len(scored)
     return {
         **{name: round(rate, 6) for name, rate in rates.items()},
         "collision_not_at_fault": round(blameless / len(scored), 6),
         "completion_pct": round(completion, 6),
+        **({"policy_failed": round(failed / len(scored), 6)} if failed else {}),
     }
 
 
@@ -285,5 +287,6 @@ def _jobs_digest(jobs: Sequence[RolloutJob]) -> str:
 
 
 def _policy_record(policy: PolicySpec) -> dict[str, Any]:
-    onnx = sha256_hex(policy.onnx) if policy.onnx is not None else ""
-    return {"kind": policy.kind, "entry": policy.entry, "speed_mps": policy.speed_mps, "onnx": onnx}
+    """What a policy is, whatever it is called."""
+    plain = {name: value for name, value in vars(policy).items() if name not in ("name", "onnx", "metadata")}
+    return {**plain, "onnx": sha256_hex(policy.onnx) if policy.onnx is not None else ""}

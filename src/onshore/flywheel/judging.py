@@ -5,7 +5,8 @@ Rule: every figure names the artifact it stands in; what could not be measured i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from onshore import evaluation, release
@@ -24,7 +25,7 @@ from onshore.world.jobs import POLICY_KINDS
 #: Policies that need no model.
 PLAIN = ("stop", "constant-speed", "expert", "oracle")
 #: Rows of every closed-loop table, lowest first.
-REFERENCES = ("stop", "constant-speed", "blind", "rule", "oracle", "expert")
+REFERENCES = ("stop", "constant-speed", "rule", "oracle", "expert")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,25 @@ class Asked:
 
 
 def policy(center: Center, name: str) -> PolicySpec:
-    """A plain policy by name, or a model of the center as it ships."""
-    return PolicySpec(kind=name, name=name) if name in PLAIN else models.policy_spec(center, name)  # type: ignore[arg-type]
+    """A plain policy by name, a rival (`process:COMMAND`, `mapped:FILE.onnx`, `python:module:callable`), or a model."""
+    if name in PLAIN:
+        return PolicySpec(kind=name, name=name)  # type: ignore[arg-type]
+    return rival(name) or models.policy_spec(center, name)
+
+
+def rival(name: str) -> PolicySpec | None:
+    """A driver from elsewhere, or None when the name is none. Errors: NotFoundError for a file that is not there."""
+    kind, _, rest = name.partition(":")
+    if kind in ("process", "python"):
+        return PolicySpec(kind=kind, name=rest, entry=rest)  # type: ignore[arg-type]
+    if kind != "mapped":
+        return None
+    file = Path(rest)
+    signature = file.with_suffix(".toml")
+    if not file.is_file() or not signature.is_file():
+        raise NotFoundError(rest, f"give an ONNX file with its signature {signature.name} beside it.")
+    text = signature.read_text(encoding="utf8")
+    return PolicySpec(kind="mapped", name=file.stem, onnx=file.read_bytes(), entry=text)
 
 
 def judge(center: Center, asked: Asked, *, progress: Progress = silent) -> tuple[Verdict, Payload]:
@@ -107,12 +125,10 @@ def evaluate(
 
 def reference_policies(center: Center, model: str) -> list[PolicySpec]:
     """The rows that stand beside every model, as far as this world has them; blind is the model before a black camera."""
-    known = [name for name in REFERENCES if name in POLICY_KINDS and name != model]
-    plain = [PolicySpec(kind=name, name=name) for name in known if name != "blind"]  # type: ignore[arg-type]
+    plain = [PolicySpec(kind=name, name=name) for name in REFERENCES if name in POLICY_KINDS and name != model]  # type: ignore[arg-type]
     own = policy(center, model)
-    if "blind" not in known or own.onnx is None:
-        return plain
-    return [*plain, replace(own, kind="blind", name=f"blind {own.title}")]  # type: ignore[arg-type]
+    can_be_blind = "blind" in PolicySpec.__dataclass_fields__ and own.kind not in REFERENCES
+    return [*plain, *([PolicySpec(**{**vars(own), "blind": True})] if can_be_blind else [])]
 
 
 def compare(center: Center, a: str, b: str, suite: str) -> dict[str, Any]:
