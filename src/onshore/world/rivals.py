@@ -49,6 +49,7 @@ class Program:
                 start_new_session=True,
             )
         except (OSError, ValueError) as problem:
+            self._said.close()
             raise InputError("bad_config", f"policy {command!r}", f"it cannot be started: {problem}.") from problem
         hello = {
             "type": "hello",
@@ -57,7 +58,11 @@ class Program:
             "arcs_m": list(PATH_ARCS_M),
             "times_s": list(SPEED_TIMES_S),
         }
-        self._ask(hello, [], "ready", start_s)
+        try:
+            self._ask(hello, [], "ready", start_s)
+        except InputError:
+            self.close()
+            raise
 
     def reset(self, ego: int) -> None:
         """A new run of one ego begins."""
@@ -247,7 +252,7 @@ class MappedOnnx:
         if kind == "command":
             return np.asarray(int(observation.command), np.int64)
         if kind == "command_onehot":
-            return np.eye(len(RouteCommand), dtype=np.float32)[int(observation.command)]
+            return np.asarray(np.arange(len(RouteCommand)) == int(observation.command), np.float32)
         value = observation.speed_mps if kind == "speed_mps" else observation.junction_distance_m
         return np.asarray([0.0 if value is None or not math.isfinite(value) else value], np.float32)
 
