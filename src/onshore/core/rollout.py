@@ -83,6 +83,7 @@ EVENTS: tuple[str, ...] = (
     "wrong_way",
     "timeout",
     "policy_failed",  # a driver from elsewhere died, stayed silent or answered no plan
+    "left_valid_range",  # a replay went beyond what its pixels can show
 )
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onshore import evaluation, release
+import numpy as np
+
+from onshore import drive, evaluation, release
 from onshore.bundle.format import Payload
 from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.progress import Progress, silent
@@ -21,6 +23,7 @@ from onshore.release.gates import load_gate
 from onshore.store import Center
 from onshore.world import PolicySpec
 from onshore.world.jobs import POLICY_KINDS
+from onshore.world.replay import replay
 
 #: Policies that need no model.
 PLAIN = ("stop", "constant-speed", "expert", "oracle")
@@ -168,6 +171,44 @@ def compare_sequentially(
         "seeds": len({route.world_seed for route in routes}),
         "synthetic": any(result.synthetic for pair in pairs for result in pair),
         "results": [result.id for pair in pairs for result in pair],
+    }
+
+
+def replay_drive(center: Center, target: str, name: str, *, progress: Progress = silent) -> dict[str, Any]:
+    """Drive every segment of a recorded drive (or one segment) closed loop, as far as its pixels can be trusted.
+
+    A row says how far it came and why it ended; beyond `left_valid_range` nothing is scored. Errors: NotFoundError.
+    """
+    spec = policy(center, name)
+    rows = [row for row in drive.segments(center) if target in (row["drive"], row["id"])]
+    if not rows:
+        raise NotFoundError(target, "`drive list` shows the drives of this center.")
+    routes: list[dict[str, Any]] = []
+    for index, row in enumerate(rows):
+        progress("replay", index, len(rows))
+        routes.append(replay_row(center, row["id"], spec))
+    progress("replay", len(rows), len(rows))
+    return {"policy": spec.title, "drive": target, "world": "replay", "routes": routes}
+
+
+def replay_row(center: Center, segment: str, spec: PolicySpec) -> dict[str, Any]:
+    """One segment driven closed loop, or why it cannot be."""
+    try:
+        found = replay(drive.open_segment(center, segment), spec, region=center.region, name=segment)
+    except InputError as problem:
+        return {"segment": segment, "ended": "not measurable", "why": str(problem)}
+    lateral = np.abs(found.steps["lateral_m"])
+    return {
+        "segment": segment,
+        "ended": found.ended,
+        "seconds": round(float(found.steps["t_s"][-1]), 1),
+        "metres": round(float(found.steps["progress_m"][-1]), 1),
+        "of_m": round(found.route_length_m, 1),
+        "lateral_mean_m": round(float(lateral.mean()), 3),
+        "lateral_max_m": round(float(lateral.max()), 3),
+        "why": ", ".join(f"{key} {value}" for key, value in found.events[-1].detail.items()),
+        "synthetic": found.synthetic,
+        "digest": found.digest,
     }
 
 
