@@ -25,10 +25,9 @@ from onshore.world import PolicySpec
 from onshore.world.jobs import POLICY_KINDS
 from onshore.world.replay import replay
 
-#: Policies that need no model.
-PLAIN = ("stop", "constant-speed", "expert", "oracle")
-#: Rows of every closed-loop table, lowest first.
+#: Rows of every closed-loop table, lowest first: policies that need no model.
 REFERENCES = ("stop", "constant-speed", "rule", "oracle", "expert")
+PLAIN = tuple(name for name in REFERENCES if name in POLICY_KINDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +127,7 @@ def evaluate(
 
 def reference_policies(center: Center, model: str) -> list[PolicySpec]:
     """The rows that stand beside every model, as far as this world has them; blind is the model before a black camera."""
-    plain = [PolicySpec(kind=name, name=name) for name in REFERENCES if name in POLICY_KINDS and name != model]  # type: ignore[arg-type]
+    plain = [PolicySpec(kind=name, name=name) for name in PLAIN if name != model]  # type: ignore[arg-type]
     own = policy(center, model)
     can_be_blind = "blind" in PolicySpec.__dataclass_fields__ and own.kind not in REFERENCES
     return [*plain, *([PolicySpec(**{**vars(own), "blind": True})] if can_be_blind else [])]
