@@ -19,21 +19,31 @@ def add_to(app: typer.Typer) -> None:
 
 @noun.command("run")
 def run(
-    region: Annotated[str, typer.Option(help="whose towns: cn or us")],
     policy: Annotated[
-        str, typer.Option(help="stop, constant-speed, rule, expert, oracle, or an ONNX model of the center")
+        str, typer.Option(help="stop, constant-speed, rule, expert, oracle, a model of the center, or a rival")
     ],
+    region: Annotated[str | None, typer.Option(help="whose towns: cn or us")] = None,
+    replay: Annotated[
+        str | None, typer.Option(help="a recorded drive or segment to drive in, instead of a town")
+    ] = None,
     scenario: Annotated[str, typer.Option(help="town: everyday traffic in a held-out town")] = "town",
     seed: Annotated[int, typer.Option(help="seed of town and traffic")] = 900,
     map_file: Annotated[Path | None, typer.Option("--map", help="drive on this .osm or .xodr map instead")] = None,
     video: Annotated[Path | None, typer.Option(help="write an animation here: a folder that is in-region")] = None,
 ) -> None:
     """Drive one world closed loop and score it."""
-    from onshore.flywheel import outward
+    from onshore.flywheel import judging, outward
 
     if scenario != "town":
         raise UsageError(f"--scenario {scenario}", "this version has one family: town.")
     show = session.output()
+    if replay is not None:
+        with show.progress() as progress:
+            document = judging.replay_drive(session.center(), replay, policy, progress=progress)
+        show.table("replay of recorded video", document["routes"])
+        return show.answer(document)
+    if region is None:
+        raise UsageError("--region", "name the town's region, or a recorded drive with --replay.")
     with show.progress() as progress:
         document = outward.run_world(
             session.center() if session.has_center() else None,

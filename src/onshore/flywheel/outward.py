@@ -83,7 +83,9 @@ def run_world(
     if video is not None:
         if center is None:
             raise UsageError("--video", "pictures are written where a center's border allows; name it with --center.")
-        frames = world.birdseye(rollouts[0], pack, layout=job.layout)
+        frames = world.birdseye(
+            rollouts[0], pack, layout=job.layout, encoding="gif" if video.suffix == ".gif" else "webp"
+        )
         (path,) = border.write_out(center, {video.name: frames}, video.parent, kind="picture")
         document["video"] = str(path)
     return document
