@@ -22,6 +22,7 @@ def run(
     suite: Annotated[str | None, typer.Option(help="a closed-loop suite such as cn-core")] = None,
     dataset: Annotated[str | None, typer.Option(help="open loop on this dataset's held-out drives")] = None,
     workers: Annotated[int, typer.Option(min=1)] = 2,
+    blind: Annotated[bool, typer.Option("--blind", help="drive the suite once more with a black camera")] = False,
 ) -> None:
     """Score a model: closed loop on a suite of held-out worlds, open loop on held-out drives, or both."""
     from onshore.flywheel import judging
@@ -29,10 +30,17 @@ def run(
     show = session.output()
     with show.progress() as progress:
         document = judging.evaluate(
-            session.center(), model=model, suite=suite, dataset=dataset, workers=workers, progress=progress
+            session.center(),
+            model=model,
+            suite=suite,
+            dataset=dataset,
+            workers=workers,
+            blind=blind,
+            progress=progress,
         )
     show.table("open loop on held-out drives (not a driving score)", document["open_loop"])
     show.table("closed loop (synthetic town world)", document["closed_loop"])
+    show.table("success by scenario family, percent (synthetic)" if document["scenarios"] else "", document["scenarios"])
     show.answer(document)
 
 

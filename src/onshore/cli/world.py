@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from onshore.cli import session
-from onshore.core.errors import UsageError
 
 noun = typer.Typer(no_args_is_help=True, help="The town world (synthetic): run a policy, record a fleet.")
 
@@ -20,28 +19,42 @@ def add_to(app: typer.Typer) -> None:
 @noun.command("run")
 def run(
     region: Annotated[str, typer.Option(help="whose towns: cn or us")],
-    policy: Annotated[str, typer.Option(help="stop, constant-speed, expert, or an ONNX model of the center")],
-    scenario: Annotated[str, typer.Option(help="town: everyday traffic in a held-out town")] = "town",
-    seed: Annotated[int, typer.Option(help="seed of town and traffic")] = 900,
+    policy: Annotated[
+        str, typer.Option(help="stop, constant-speed, expert, careful or careless (scenarios), or a model of the center")
+    ],
+    scenario: Annotated[str, typer.Option(help="town: everyday traffic; or a family that `world scenarios` lists")] = "town",
+    seed: Annotated[int, typer.Option(help="seed of town and traffic, or of the family's world")] = 900,
     video: Annotated[Path | None, typer.Option(help="write an animation here: a folder that is in-region")] = None,
 ) -> None:
     """Drive one world closed loop and score it."""
     from onshore.flywheel import outward
 
-    if scenario != "town":
-        raise UsageError(f"--scenario {scenario}", "this version has one family: town.")
     show = session.output()
     with show.progress() as progress:
         document = outward.run_world(
             session.center() if session.has_center() else None,
             region_name=region,
             policy=policy,
+            scenario=scenario,
             seed=seed,
             video=video,
             progress=progress,
         )
     show.table("synthetic town world", document["routes"])
     show.answer(document)
+
+
+@noun.command("scenarios")
+def scenarios(
+    region: Annotated[str | None, typer.Option(help="only this region's families, with its weights")] = None,
+) -> None:
+    """List the scenario families: what happens, who fails, and how much each counts in a region."""
+    from onshore.world.scenarios import sharing
+
+    show = session.output()
+    rows = sharing.listing(region)
+    show.table("scenario families (synthetic)", rows)
+    show.answer({"synthetic": True, "families": rows}, f"{len(rows)} families")
 
 
 @noun.command("record")

@@ -14,14 +14,18 @@ from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.progress import Progress, silent
 from onshore.dataset import manifest
 from onshore.evaluation import SuiteResult
+from onshore.evaluation.scenarios import FamilySuccess, eyes_matter, suite_families
 from onshore.model import models
 from onshore.release import CheckResult, Verdict
 from onshore.release.gates import load_gate
 from onshore.store import Center
 from onshore.world import PolicySpec
+from onshore.world.scenarios.sharing import scripted
 
 #: Policies that need no model.
 PLAIN = ("stop", "constant-speed", "expert", "oracle")
+#: Privileged drivers that know scenarios alone.
+SCRIPTED = ("careful", "careless")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +41,13 @@ class Asked:
     workers: int = 2
 
 
-def policy(center: Center, name: str) -> PolicySpec:
-    """A plain policy by name, or a model of the center as it ships."""
-    return PolicySpec(kind=name, name=name) if name in PLAIN else models.policy_spec(center, name)  # type: ignore[arg-type]
+def policy(center: Center | None, name: str) -> PolicySpec:
+    """A plain policy by name, a scripted driver of scenarios, or a model of the center as it ships."""
+    if name in SCRIPTED:
+        return scripted(name)  # type: ignore[arg-type]
+    if name in PLAIN or center is None:
+        return PolicySpec(kind=name, name=name)  # type: ignore[arg-type]
+    return models.policy_spec(center, name)
 
 
 def judge(center: Center, asked: Asked, *, progress: Progress = silent) -> tuple[Verdict, Payload]:
@@ -83,21 +91,50 @@ def evaluate(
     suite: str | None = None,
     dataset: str | None = None,
     workers: int = 2,
+    blind: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Open loop on a dataset's held-out drives, closed loop on a suite, or both, as rows to print."""
+    """Open loop on a dataset's held-out drives, closed loop on a suite, or both, as rows to print.
+
+    blind: drive the suite once more with a black camera; its rows stand beside the seeing ones.
+    """
     if suite is None and dataset is None:
         raise UsageError("evaluation run", "name a --suite (closed loop), a --dataset (open loop), or both.")
-    document: dict[str, Any] = {"model": model, "open_loop": [], "closed_loop": []}
+    document: dict[str, Any] = {"model": model, "open_loop": [], "closed_loop": [], "scenarios": []}
     if dataset is not None:
         table = evaluation.open_loop(center, model, dataset, progress=progress)
         document["open_loop"] = open_loop_rows(table)
         document |= {"open_loop_artifact": table.id, "moments": table.moments, "held_out_drives": table.drives}
     if suite is not None:
-        (found,) = evaluation.closed_loop(center, [policy(center, model)], suite, workers=workers, progress=progress)
-        document["closed_loop"] = [suite_row(found)]
-        document["closed_loop_artifact"] = found.id
+        spec = policy(center, model)
+        specs = [spec, blinded(spec)] if blind else [spec]
+        found = evaluation.closed_loop(center, specs, suite, workers=workers, progress=progress)
+        document["closed_loop"] = [suite_row(row) for row in found]
+        document["closed_loop_artifact"] = found[0].id
+        document["scenarios"] = scenario_rows(*(suite_families(center, row) for row in found))
     return document
+
+
+def scenario_rows(seeing: list[FamilySuccess], blind: list[FamilySuccess] | None = None) -> list[dict[str, Any]]:
+    """Success by scenario family, in percent; with a blind run, that beside it and whether the intervals are apart."""
+    shut = {row.family: row for row in blind or []}
+    rows = []
+    for row in seeing:
+        shown = {
+            "family": row.family,
+            "worlds": row.worlds,
+            "passed": row.passed,
+            "not_measurable": row.not_measurable,
+            "success": round(100 * row.rate, 1),
+            "low": round(100 * row.low, 1),
+            "high": round(100 * row.high, 1),
+        }
+        if row.family in shut:
+            other = shut[row.family]
+            shown |= {"blind": round(100 * other.rate, 1), "blind_high": round(100 * other.high, 1)}
+            shown["eyes"] = ("apart" if eyes_matter(row, other) else "not apart") if row.needs_eyes else "not needed"
+        rows.append({**shown, "commonest": row.commonest})
+    return rows
 
 
 def compare(center: Center, a: str, b: str, suite: str) -> dict[str, Any]:
