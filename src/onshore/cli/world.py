@@ -20,9 +20,12 @@ def add_to(app: typer.Typer) -> None:
 def run(
     region: Annotated[str, typer.Option(help="whose towns: cn or us")],
     policy: Annotated[
-        str, typer.Option(help="stop, constant-speed, expert, careful or careless (scenarios), or a model of the center")
+        str,
+        typer.Option(help="stop, constant-speed, expert, careful or careless (scenarios), or a model of the center"),
     ],
-    scenario: Annotated[str, typer.Option(help="town: everyday traffic; or a family that `world scenarios` lists")] = "town",
+    scenario: Annotated[
+        str, typer.Option(help="town: everyday traffic; or a family that `world scenarios` lists")
+    ] = "town",
     seed: Annotated[int, typer.Option(help="seed of town and traffic, or of the family's world")] = 900,
     video: Annotated[Path | None, typer.Option(help="write an animation here: a folder that is in-region")] = None,
 ) -> None:

@@ -5,7 +5,7 @@ Rule: every figure names the artifact it stands in; what could not be measured i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onshore import evaluation, release
@@ -107,7 +107,7 @@ def evaluate(
         document |= {"open_loop_artifact": table.id, "moments": table.moments, "held_out_drives": table.drives}
     if suite is not None:
         spec = policy(center, model)
-        specs = [spec, blinded(spec)] if blind else [spec]
+        specs = [spec, replace(spec, blind=True, name=f"{spec.title}, blind")] if blind else [spec]
         found = evaluation.closed_loop(center, specs, suite, workers=workers, progress=progress)
         document["closed_loop"] = [suite_row(row) for row in found]
         document["closed_loop_artifact"] = found[0].id

@@ -27,8 +27,8 @@ WIDE_CAMERA = Camera(
     pose_camera_in_rig=(1.6, 0.0, 1.4, 0.0, 0.0, 0.0),
     source="measured",
 )
-PolicyKind = Literal["onnx", "expert", "oracle", "stop", "constant-speed", "python"]
-POLICY_KINDS = ("onnx", "expert", "oracle", "stop", "constant-speed", "python")
+PolicyKind = Literal["onnx", "expert", "oracle", "stop", "constant-speed", "python", "scripted"]
+POLICY_KINDS = ("onnx", "expert", "oracle", "stop", "constant-speed", "python", "scripted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class PolicySpec:
     """Who drives, described so that a child process can build it.
 
     onnx: `onnx` bytes and their `metadata` (bundle.format.BundleMetadata). python: `entry` is "module:callable" without
-    arguments that returns a Policy. expert: the traffic engine keeps the car. oracle: the engine's answer through our
+    arguments that returns a Policy. scripted: `entry` is called with the world and returns a Driver: privileged. blind: its camera is black. expert: the traffic engine keeps the car. oracle: the engine's answer through our
     controller, a privileged row.
     """
 
@@ -46,14 +46,15 @@ class PolicySpec:
     metadata: Any = None
     entry: str = ""
     speed_mps: float = 7.0
+    blind: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in POLICY_KINDS:
             raise UsageError(f"policy kind {self.kind!r}", f"choose one of {', '.join(POLICY_KINDS)}.")
         if self.kind == "onnx" and (self.onnx is None or self.metadata is None):
             raise UsageError("policy kind 'onnx'", "give the network's bytes and its bundle metadata.")
-        if self.kind == "python" and ":" not in self.entry:
-            raise UsageError("policy kind 'python'", "give entry='module:callable'.")
+        if self.kind in ("python", "scripted") and ":" not in self.entry:
+            raise UsageError(f"policy kind {self.kind!r}", "give entry='module:callable'.")
 
     @property
     def title(self) -> str:
@@ -127,11 +128,18 @@ def fleet_rig(roads: Roads) -> Rig:
 
 
 def suite(pack: RegionPack, name: str, policy: PolicySpec | None = None) -> list[RolloutJob]:
-    """The jobs of a fixed suite of held-out worlds, e.g. `us-core`; without a policy, for the expert."""
+    """The jobs of a fixed suite of held-out worlds, e.g. `us-core`; without a policy, for the expert.
+
+    A suite that counts `scenarios` shares them out among the region's families by their weights.
+    """
     suites = pack.suites.get("suites", {})
     if name not in suites:
         raise NotFoundError(f"suite {name!r}", f"region {pack.region} has {', '.join(sorted(suites)) or 'none'}.")
     chosen = suites[name]
+    if "scenarios" in chosen:
+        from onshore.world.scenarios.sharing import scenario_suite
+
+        return scenario_suite(pack, name, policy or PolicySpec(kind="expert"))
     stray = [town for town, _ in chosen["worlds"] if town not in pack.suites["held_out_towns"]]
     if stray:
         raise InputError("bad_config", f"{pack.region}/suites.toml {name}", f"towns {stray} are not held out.")

@@ -138,7 +138,8 @@ class Traffic:
     def step(self) -> None:
         self._engine.simulationStep()
         for name in self._engine.simulation.getDepartedIDList():
-            self._engine.vehicle.subscribe(name, self._read)
+            if not name.startswith(STAND_IN):
+                self._engine.vehicle.subscribe(name, self._read)
 
     def moment(self) -> Moment:
         """Read every vehicle and light."""
@@ -300,6 +301,8 @@ class Traffic:
         return float(self._engine.vehicle.getSpeedWithoutTraCI(vehicle))
 
     def remove(self, vehicle: str) -> None:
+        # the engine fails on a subscription to a vehicle that was removed since
+        self._engine.vehicle.unsubscribe(vehicle)
         self._engine.vehicle.remove(vehicle)
 
 

@@ -227,7 +227,9 @@ def following(v: float, wish_mps: float, gap_m: float, lead_mps: float) -> float
     free = max(free, -SLOW_DOWN_MPS2 - 1.0 if wish_mps > 0.5 else -3.0)
     if gap_m == math.inf:
         return free
-    wanted = STANDING_GAP_M + max(0.0, v * TIME_GAP_S + v * (v - lead_mps) / (2 * math.sqrt(MAX_ACCEL_MPS2 * EASY_BRAKE_MPS2)))
+    wanted = STANDING_GAP_M + max(
+        0.0, v * TIME_GAP_S + v * (v - lead_mps) / (2 * math.sqrt(MAX_ACCEL_MPS2 * EASY_BRAKE_MPS2))
+    )
     return min(free, MAX_ACCEL_MPS2 * (1.0 - (wanted / max(gap_m, 0.3)) ** 2))
 
 

@@ -38,16 +38,38 @@ ACROSS = {("n_in", "s_out"): "G", ("s_in", "n_out"): "G"}
 FOREVER_S = 300.0
 
 
-def crossing_place(name: str, roads: Roads, seed: int, lanes: list[LaneSpec], signal: LightSpec | None, arms: str = "wsen", **more: object) -> Layout:
+def crossing_place(
+    name: str,
+    roads: Roads,
+    seed: int,
+    lanes: list[LaneSpec],
+    signal: LightSpec | None,
+    arms: str = "wsen",
+    **more: object,
+) -> Layout:
     arm_m = ARM_M
     layout = places.cross(
-        name, {arm: lanes for arm in arms}, arm_m=arm_m, speed_mps=roads.town["speed_limit_mps"], light=signal, **more  # type: ignore[arg-type]
+        name,
+        {arm: lanes for arm in arms},
+        arm_m=arm_m,
+        speed_mps=roads.town["speed_limit_mps"],
+        light=signal,
+        **more,  # type: ignore[arg-type]
     )
     return replace(layout, seed=seed)
 
 
 def approach(
-    layout: Layout, route: tuple[str, ...], lane_index: int, speed_mps: float, away_m: float, plot: Callable[[Town], Plot], *, route_m: float, max_time_s: float = 45.0, clock_h: float = 10.0
+    layout: Layout,
+    route: tuple[str, ...],
+    lane_index: int,
+    speed_mps: float,
+    away_m: float,
+    plot: Callable[[Town], Plot],
+    *,
+    route_m: float,
+    max_time_s: float = 45.0,
+    clock_h: float = 10.0,
 ) -> Stage:
     """The ego starts about `away_m` before the junction."""
     at_m = START_M if route[0] == "far" else ARM_M - 10.0 - away_m
@@ -56,7 +78,12 @@ def approach(
 
 
 def along(
-    route: tuple[str, ...], lanes: tuple[int, ...], cruise_mps: float, *ignores: Ignored, movers: Callable[[Floats, Town], list[Mover]] | None = None, holds: Callable[[Town, Floats], tuple[Hold, ...]] | None = None
+    route: tuple[str, ...],
+    lanes: tuple[int, ...],
+    cruise_mps: float,
+    *ignores: Ignored,
+    movers: Callable[[Floats, Town], list[Mover]] | None = None,
+    holds: Callable[[Town, Floats], tuple[Hold, ...]] | None = None,
 ) -> Callable[[Town], Plot]:
     """Both drivers drive the engine's own line; the careless one ignores something."""
 
@@ -77,7 +104,9 @@ def stop_line(town: Town, line: Floats) -> float:
 # -- lights ------------------------------------------------------------------------------------------------------
 
 
-def _red_then_green(red_s: float, shapes: tuple[tuple[str, str, str], ...] = (), green: Mapping[tuple[str, str], str] = ALONG) -> LightSpec:
+def _red_then_green(
+    red_s: float, shapes: tuple[tuple[str, str, str], ...] = (), green: Mapping[tuple[str, str], str] = ALONG
+) -> LightSpec:
     yellow = dict.fromkeys(ACROSS, "y")
     return light((red_s - 4.0, ACROSS), (3.0, yellow), (1.0, {}), (FOREVER_S, green), shapes=shapes)
 
@@ -92,7 +121,13 @@ def _signal_approach(roads: Roads, rng: Random) -> Stage:
 def _horizontal_light(roads: Roads, rng: Random) -> Stage:
     ego, speed, away = rng.choice(roads.car_lanes), rng.uniform(8.5, 10.5), rng.uniform(55.0, 65.0)
     green_s = (away - rng.uniform(42.0, 48.0)) / speed
-    phases = (green_s, ALONG), (3.0, dict.fromkeys(ALONG, "y")), (rng.uniform(8.0, 12.0), ACROSS), (2.0, {}), (FOREVER_S, ALONG)
+    phases: tuple[tuple[float, Mapping[tuple[str, str], str]], ...] = (
+        (green_s, ALONG),
+        (3.0, dict.fromkeys(ALONG, "y")),
+        (rng.uniform(8.0, 12.0), ACROSS),
+        (2.0, {}),
+        (FOREVER_S, ALONG),
+    )
     layout = crossing_place("horizontal_light", roads, layout_seed(away), own_lanes(roads), light(*phases))
     return approach(layout, ON, ego, speed, away, along(ON, (ego, ego), speed, "lights"), route_m=away + 50.0)
 
@@ -119,7 +154,9 @@ def _temporary_light(roads: Roads, rng: Random) -> Stage:
         careless = Manner(front_N2=line, cruise_mps=speed, ignores=frozenset({"lights"}))
         return Plot(movers=movers, careful=Manner(front_N2=line, cruise_mps=speed), careless=careless)
 
-    layout = straight("temporary_light", layout_seed(length), roads, [car], length_m=length, light=signal, joint="traffic_light")
+    layout = straight(
+        "temporary_light", layout_seed(length), roads, [car], length_m=length, light=signal, joint="traffic_light"
+    )
     return staged(layout, ego, speed, plot, route_m=length + 35.0 - START_M, max_time_s=45.0)
 
 
@@ -133,7 +170,9 @@ def _right_on_red(roads: Roads, rng: Random) -> Stage:
         through = lane_line(town, ("n_in", ego), ("s_out", ego))
         meet = town.edges["s_out"].lanes[ego].xy_N2[0]
         reach_s = (station(line, meet) - (ARM_M - 10.0 - away)) / speed + 1.0
-        return stream("car", through, station(through, meet), reach_s - early, count=count, pace_mps=pace, headway_s=1.5)
+        return stream(
+            "car", through, station(through, meet), reach_s - early, count=count, pace_mps=pace, headway_s=1.5
+        )
 
     def holds(town: Town, line: Floats) -> tuple[Hold, ...]:
         return (Hold(s_m=stop_line(town, line) - 0.8, stand_s=0.6),) if must_stand else ()
@@ -154,10 +193,14 @@ def _unprotected_left(roads: Roads, rng: Random) -> Stage:
         oncoming = lane_line(town, ("e_in", ego), ("w_out", ego))
         meet = crossing(line, oncoming)
         reach_s = (station(line, meet) - (ARM_M - 10.0 - away)) / speed + 0.8
-        return stream("car", oncoming, station(oncoming, meet), reach_s - early, count=count, pace_mps=pace, headway_s=1.4)
+        return stream(
+            "car", oncoming, station(oncoming, meet), reach_s - early, count=count, pace_mps=pace, headway_s=1.4
+        )
 
     green = {**ALONG, ("w_in", "n_out"): "g", ("e_in", "s_out"): "g"}
-    layout = crossing_place("unprotected_left", roads, layout_seed(away), own_lanes(roads), light((FOREVER_S, green), (3.0, ACROSS)))
+    layout = crossing_place(
+        "unprotected_left", roads, layout_seed(away), own_lanes(roads), light((FOREVER_S, green), (3.0, ACROSS))
+    )
     plot = along(LEFT_ROUTE, (ego, ego), speed, "crossing", "leaders", movers=movers)
     return approach(layout, LEFT_ROUTE, ego, speed, away, plot, route_m=away + 45.0)
 
@@ -171,9 +214,13 @@ def _e_bike_filtering(roads: Roads, rng: Random) -> Stage:
         bikes = lane_line(town, ("w_in", 0), ("e_out", 0))
         meet = crossing(line, bikes)
         reach_s = (station(line, meet) - (ARM_M - 10.0 - away)) / speed + 1.2
-        return stream("ebike", bikes, station(bikes, meet), reach_s - early, count=count, pace_mps=pace, headway_s=headway)
+        return stream(
+            "ebike", bikes, station(bikes, meet), reach_s - early, count=count, pace_mps=pace, headway_s=headway
+        )
 
-    layout = crossing_place("e_bike_filtering", roads, layout_seed(away), lanes, light((FOREVER_S, ALONG), (3.0, ACROSS)))
+    layout = crossing_place(
+        "e_bike_filtering", roads, layout_seed(away), lanes, light((FOREVER_S, ALONG), (3.0, ACROSS))
+    )
     plot = along(RIGHT_ROUTE, (ego, ego), speed, "crossing", "leaders", movers=movers)
     return approach(layout, RIGHT_ROUTE, ego, speed, away, plot, route_m=away + 35.0)
 
@@ -203,7 +250,9 @@ def _changing(route: tuple[str, ...], ego: int, wanted: int, stays_to: int, spee
         careful = _entered(good, (ego - wanted) * _step(town))
         careless = lane_line(town, ("far", ego), (route[1], ego), (route[2], stays_to))
         return Plot(
-            movers=(), careful=Manner(front_N2=careful, cruise_mps=speed), careless=Manner(front_N2=careless, cruise_mps=speed)
+            movers=(),
+            careful=Manner(front_N2=careful, cruise_mps=speed),
+            careless=Manner(front_N2=careless, cruise_mps=speed),
         )
 
     return plot
@@ -220,7 +269,11 @@ def _step(town: Town) -> float:
 
 
 def _exit_lane(town: Town, route: tuple[str, ...], lane_index: int) -> int:
-    ways = [way for way in town.layout.connections if (way.start, way.end, way.from_lane) == (route[1], route[2], lane_index)]
+    ways = [
+        way
+        for way in town.layout.connections
+        if (way.start, way.end, way.from_lane) == (route[1], route[2], lane_index)
+    ]
     return ways[0].to_lane if ways else lane_index
 
 
@@ -231,7 +284,13 @@ def _turn_only_lane(roads: Roads, rng: Random) -> Stage:
     ego, wanted = (2, 1) if only == LEFT else (0, 1)
     green = {**ALONG, ("w_in", "n_out"): "g"}
     layout = crossing_place(
-        "turn_only_lane", roads, layout_seed(speed), lanes, light((FOREVER_S, green), (3.0, ACROSS)), before=_before(roads, 3), before_m=FAR_M
+        "turn_only_lane",
+        roads,
+        layout_seed(speed),
+        lanes,
+        light((FOREVER_S, green), (3.0, ACROSS)),
+        before=_before(roads, 3),
+        before_m=FAR_M,
     )
     route = ("far", *ON)
     plot = _changing(route, ego, wanted, ego, speed)
@@ -245,7 +304,13 @@ def _variable_direction_lane(roads: Roads, rng: Random) -> Stage:
     lanes[1] = replace(lanes[1], turns_by_hour=((7.0, 9.0, LEFT),))
     green = {**ALONG, ("w_in", "n_out"): "G", ("e_in", "w_out"): "r"}
     layout = crossing_place(
-        "variable_direction_lane", roads, layout_seed(speed), lanes, light((FOREVER_S, green), (3.0, ACROSS)), before=_before(roads, 3), before_m=FAR_M
+        "variable_direction_lane",
+        roads,
+        layout_seed(speed),
+        lanes,
+        light((FOREVER_S, green), (3.0, ACROSS)),
+        before=_before(roads, 3),
+        before_m=FAR_M,
     )
     # in the peak the middle lane leads left and the ego goes straight on; off-peak it is the other way round
     route, wanted = (("far", *ON), 0) if peak else (("far", *LEFT_ROUTE), 2)
@@ -259,7 +324,11 @@ def _left_turn_waiting_area(roads: Roads, rng: Random) -> Stage:
     lanes = arrows(roads, AHEAD | RIGHT, AHEAD, LEFT, waiting_m=wait_m)
     turn = {("w_in", "n_out"): "G", ("e_in", "s_out"): "G"}
     signal = light(
-        (straight_s, ALONG), (3.0, dict.fromkeys(ALONG, "y")), (1.0, {}), (FOREVER_S, turn), shapes=tuple((a, b, "arrow") for a, b in turn)
+        (straight_s, ALONG),
+        (3.0, dict.fromkeys(ALONG, "y")),
+        (1.0, {}),
+        (FOREVER_S, turn),
+        shapes=tuple((a, b, "arrow") for a, b in turn),
     )
 
     def holds(town: Town, line: Floats) -> tuple[Hold, ...]:
@@ -276,7 +345,14 @@ def _u_turn_lane(roads: Roads, rng: Random) -> Stage:
     lanes = arrows(roads, AHEAD | RIGHT, AHEAD | LEFT, LEFT | BACK)
     green = {**ALONG, BACK_ROUTE: "G", ("w_in", "n_out"): "g"}
     layout = crossing_place(
-        "u_turn_lane", roads, layout_seed(speed), lanes, light((FOREVER_S, green), (3.0, ACROSS)), before=_before(roads, 3), before_m=FAR_M, median_m=median
+        "u_turn_lane",
+        roads,
+        layout_seed(speed),
+        lanes,
+        light((FOREVER_S, green), (3.0, ACROSS)),
+        before=_before(roads, 3),
+        before_m=FAR_M,
+        median_m=median,
     )
 
     def plot(town: Town) -> Plot:

@@ -59,12 +59,18 @@ def street(
     """`street` along `shape`, then `on` along `after`, and the way back beside them."""
     on = tuple(on_lanes or lanes)
     ends = {"a": shape[0], "b": shape[-1], "c": after[-1]}
-    nodes = [NodeSpec(id=node, x_m=x, y_m=y, kind=joint if node == "b" else "priority", radius_m=1.0) for node, (x, y) in ends.items()]
+    nodes = [
+        NodeSpec(id=node, x_m=x, y_m=y, kind=joint if node == "b" else "priority", radius_m=1.0)
+        for node, (x, y) in ends.items()
+    ]
     edges = [_edge("street", "a", "b", shape, lanes, speed_mps), _edge("on", "b", "c", after, on, speed_mps)]
     ways = [("street", "on")]
     if two_way:
         plain = [replace(spec, turns=0, turns_by_hour=(), waiting_m=0.0) for spec in on]
-        edges += [_edge("back", "c", "b", after[::-1], plain, speed_mps), _edge("home", "b", "a", shape[::-1], plain, speed_mps)]
+        edges += [
+            _edge("back", "c", "b", after[::-1], plain, speed_mps),
+            _edge("home", "b", "a", shape[::-1], plain, speed_mps),
+        ]
         ways.append(("back", "home"))
     count = {edge.id: len(edge.lanes) for edge in edges}
     connections = tuple(
@@ -82,8 +88,12 @@ def street(
     )
 
 
-def _edge(name: str, start: str, end: str, shape: Points, lanes: Sequence[LaneSpec], speed_mps: float, priority: int = 5) -> EdgeSpec:
-    return EdgeSpec(id=name, start=start, end=end, shape=shape, lanes=tuple(lanes), speed_mps=speed_mps, priority=priority)
+def _edge(
+    name: str, start: str, end: str, shape: Points, lanes: Sequence[LaneSpec], speed_mps: float, priority: int = 5
+) -> EdgeSpec:
+    return EdgeSpec(
+        id=name, start=start, end=end, shape=shape, lanes=tuple(lanes), speed_mps=speed_mps, priority=priority
+    )
 
 
 def cross(
@@ -172,13 +182,17 @@ def _exits(arm: str) -> dict[int, str]:
 
 def _onto(lanes: Sequence[LaneSpec], index: int, kind: str, turn: int) -> int:
     """The lane a turn leads into: of its own kind, the middle one for left turns, the kerb's for right turns."""
-    same = [k for k, spec in enumerate(lanes) if spec.kind == kind] or [k for k, spec in enumerate(lanes) if spec.kind == "car"]
+    same = [k for k, spec in enumerate(lanes) if spec.kind == kind] or [
+        k for k, spec in enumerate(lanes) if spec.kind == "car"
+    ]
     if turn in (LEFT, BACK):
         return same[-1]
     return same[0] if turn == RIGHT else min(same, key=lambda k: abs(k - index))
 
 
-def light(*phases: tuple[float, Mapping[tuple[str, str], str]], shapes: Sequence[tuple[str, str, str]] = (), node: str = "x") -> LightSpec:
+def light(
+    *phases: tuple[float, Mapping[tuple[str, str], str]], shapes: Sequence[tuple[str, str, str]] = (), node: str = "x"
+) -> LightSpec:
     """The lights of a node: per phase its seconds and the states of the movements that are not red."""
     return LightSpec(
         node=node,
@@ -238,7 +252,13 @@ def crossing(a_N2: Floats, b_N2: Floats) -> tuple[float, float]:
 def bends(radius_m: float, turn_rad: float, straight_m: float, *, sign: int) -> tuple[Points, Points]:
     """An S: straight, a bend one way, a short straight, a bend the other way; and the straight after it."""
     points, heading, x, y = [(0.0, 0.0)], 0.0, 0.0, 0.0
-    for length, curvature in ((straight_m, 0.0), (radius_m * turn_rad, sign / radius_m), (12.0, 0.0), (radius_m * turn_rad, -sign / radius_m), (15.0, 0.0)):
+    for length, curvature in (
+        (straight_m, 0.0),
+        (radius_m * turn_rad, sign / radius_m),
+        (12.0, 0.0),
+        (radius_m * turn_rad, -sign / radius_m),
+        (15.0, 0.0),
+    ):
         count = max(1, round(length / 2.5))
         for _ in range(count):
             step = length / count

@@ -21,7 +21,9 @@ def weights(pack: RegionPack) -> dict[str, float]:
     for name, weight in found.items():
         if name not in families() or not isinstance(weight, int | float) or weight <= 0:
             raise InputError(
-                "bad_config", f"{pack.region}/suites.toml families.{name}", f"give one of {', '.join(families())} a weight above 0."
+                "bad_config",
+                f"{pack.region}/suites.toml families.{name}",
+                f"give one of {', '.join(families())} a weight above 0.",
             )
     return {name: float(weight) for name, weight in found.items()}
 

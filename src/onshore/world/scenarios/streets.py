@@ -53,7 +53,9 @@ def own_lanes(roads: Roads) -> list[LaneSpec]:
     return [LaneSpec(kind=own.kind, width_m=own.width_m, allow=own.allow) for own in roads.lanes]
 
 
-def straight(name: str, seed: int, roads: Roads, lanes: list[LaneSpec], *, length_m: float = 130.0, **more: object) -> Layout:
+def straight(
+    name: str, seed: int, roads: Roads, lanes: list[LaneSpec], *, length_m: float = 130.0, **more: object
+) -> Layout:
     """A straight street of `length_m` and 60 m after it."""
     shape, after = ((0.0, 0.0), (length_m, 0.0)), ((length_m, 0.0), (length_m + 60.0, 0.0))
     layout = places.street(name, shape, after, lanes, speed_mps=roads.town["speed_limit_mps"], **more)  # type: ignore[arg-type]
@@ -61,14 +63,25 @@ def straight(name: str, seed: int, roads: Roads, lanes: list[LaneSpec], *, lengt
 
 
 def staged(
-    layout: Layout, lane_index: int, speed_mps: float, plot: Callable[[Town], Plot], *, route_m: float, max_time_s: float = 40.0, clock_h: float = 10.0
+    layout: Layout,
+    lane_index: int,
+    speed_mps: float,
+    plot: Callable[[Town], Plot],
+    *,
+    route_m: float,
+    max_time_s: float = 40.0,
+    clock_h: float = 10.0,
 ) -> Stage:
     start = Start(route=STREET, lane=lane_index, at_m=START_M, speed_mps=speed_mps)
     return Stage(layout=layout, start=start, plot=plot, route_m=route_m, max_time_s=max_time_s, clock_h=clock_h)
 
 
 def one_line(
-    lane_index: int, cruise_mps: float, movers: Callable[[Floats, Town], list[Mover]], *ignores: Ignored, slow: tuple[tuple[float, float, float], ...] = ()
+    lane_index: int,
+    cruise_mps: float,
+    movers: Callable[[Floats, Town], list[Mover]],
+    *ignores: Ignored,
+    slow: tuple[tuple[float, float, float], ...] = (),
 ) -> Callable[[Town], Plot]:
     """A plot in which both drivers keep to one lane and the careless one ignores something."""
 
@@ -112,19 +125,32 @@ def _curves(roads: Roads, rng: Random) -> Stage:
 def _stop_and_go(roads: Roads, rng: Random) -> Stage:
     ego, cars = rng.choice(roads.car_lanes), rng.randint(2, 4)
     gap, pace = rng.uniform(16.0, 24.0), rng.uniform(5.0, 7.0)
-    wave = StopAndGo(cruise_mps=pace, go_s=rng.uniform(3.0, 5.0), stop_s=rng.uniform(3.0, 5.0), end_s=22.0, phase_s=rng.uniform(0.0, 3.0))
+    wave = StopAndGo(
+        cruise_mps=pace,
+        go_s=rng.uniform(3.0, 5.0),
+        stop_s=rng.uniform(3.0, 5.0),
+        end_s=22.0,
+        phase_s=rng.uniform(0.0, 3.0),
+    )
 
     def movers(line: Floats, town: Town) -> list[Mover]:
-        return [Mover(kind="car", line_N2=line, behaviour=wave, s_m=START_M + gap + 8.0 * k, speed_mps=pace) for k in range(cars)]
+        return [
+            Mover(kind="car", line_N2=line, behaviour=wave, s_m=START_M + gap + 8.0 * k, speed_mps=pace)
+            for k in range(cars)
+        ]
 
     layout = straight("stop_and_go", layout_seed(gap), roads, own_lanes(roads))
-    return staged(layout, ego, rng.uniform(7.0, 10.0), one_line(ego, 11.0, movers, "leaders"), route_m=100.0, max_time_s=60.0)
+    return staged(
+        layout, ego, rng.uniform(7.0, 10.0), one_line(ego, 11.0, movers, "leaders"), route_m=100.0, max_time_s=60.0
+    )
 
 
 def _hard_braking_lead(roads: Roads, rng: Random) -> Stage:
     ego, speed = rng.choice(roads.car_lanes), rng.uniform(8.0, 11.0)
     gap = speed * rng.uniform(1.3, 1.7) + 4.6
-    brake = HardBrake(cruise_mps=speed, at_s_m=START_M + rng.uniform(35.0, 55.0), to_mps=0.0, stand_s=rng.uniform(2.0, 4.0))
+    brake = HardBrake(
+        cruise_mps=speed, at_s_m=START_M + rng.uniform(35.0, 55.0), to_mps=0.0, stand_s=rng.uniform(2.0, 4.0)
+    )
 
     def movers(line: Floats, town: Town) -> list[Mover]:
         return [Mover(kind="car", line_N2=line, behaviour=brake, s_m=START_M + gap, speed_mps=speed)]
@@ -175,11 +201,14 @@ def _merge(roads: Roads, rng: Random) -> Stage:
         name="merge",
         nodes=tuple(NodeSpec(id=name, x_m=x, y_m=y, radius_m=4.0) for name, (x, y) in nodes.items()),
         edges=tuple(
-            EdgeSpec(id=name, start=a, end=b, shape=(nodes[a], nodes[b]), lanes=lanes, speed_mps=limit, priority=priority)
+            EdgeSpec(
+                id=name, start=a, end=b, shape=(nodes[a], nodes[b]), lanes=lanes, speed_mps=limit, priority=priority
+            )
             for name, (a, b, lanes, priority) in ends.items()
         ),
         connections=tuple(
-            ConnectionSpec(start=a, end="on", from_lane=low, to_lane=high) for a, low, high in (("street", 0, 0), ("main", 0, 0), ("main", 1, 1))
+            ConnectionSpec(start=a, end="on", from_lane=low, to_lane=high)
+            for a, low, high in (("street", 0, 0), ("main", 0, 0), ("main", 1, 1))
         ),
         seed=layout_seed(angle),
     )
@@ -194,10 +223,18 @@ def _merge(roads: Roads, rng: Random) -> Stage:
     return staged(layout, 0, speed, one_line(0, speed, movers, "crossing", "leaders"), route_m=115.0, max_time_s=45.0)
 
 
-def stream(kind: str, line: Floats, at_m: float, first_s: float, *, count: int, pace_mps: float, headway_s: float) -> list[Mover]:
+def stream(
+    kind: str, line: Floats, at_m: float, first_s: float, *, count: int, pace_mps: float, headway_s: float
+) -> list[Mover]:
     """Road users at one pace of whom the first passes `at_m` of the line at `first_s`, the others at their headways."""
     return [
-        Mover(kind=kind, line_N2=line, behaviour=Column(speed_mps=pace_mps), s_m=at_m - pace_mps * (first_s + k * headway_s), speed_mps=pace_mps)
+        Mover(
+            kind=kind,
+            line_N2=line,
+            behaviour=Column(speed_mps=pace_mps),
+            s_m=at_m - pace_mps * (first_s + k * headway_s),
+            speed_mps=pace_mps,
+        )
         for k in range(count)
     ]
 
@@ -213,7 +250,9 @@ def _walker(line: Floats, town: Town, at_m: float, *, pace_mps: float, late_s: f
     far = float(lanes[-1].xy_N2[0, 1]) + 14.0
     lead = (y - edge) / pace_mps + late_s
     across = np.array([[at_m, edge], [at_m, far]])
-    return Mover(kind="pedestrian", line_N2=across, behaviour=Cross(point_xy=(at_m, y), speed_mps=pace_mps, lead_s=lead))
+    return Mover(
+        kind="pedestrian", line_N2=across, behaviour=Cross(point_xy=(at_m, y), speed_mps=pace_mps, lead_s=lead)
+    )
 
 
 def _jaywalker(roads: Roads, rng: Random) -> Stage:
@@ -264,7 +303,16 @@ def _wrong_way_e_bike(roads: Roads, rng: Random) -> Stage:
     def movers(line: Floats, town: Town) -> list[Mover]:
         back = line[::-1].copy()
         rides = AgainstTraffic(speed_mps=pace, left_m=side, dodge_left_m=2.1)
-        return [Mover(kind="ebike", line_N2=back, behaviour=rides, s_m=station(back, (at, float(line[0, 1]))), left_m=side, speed_mps=pace)]
+        return [
+            Mover(
+                kind="ebike",
+                line_N2=back,
+                behaviour=rides,
+                s_m=station(back, (at, float(line[0, 1]))),
+                left_m=side,
+                speed_mps=pace,
+            )
+        ]
 
     layout = straight("wrong_way_e_bike", layout_seed(at), roads, own_lanes(roads))
     return staged(layout, ego, speed, one_line(ego, speed, movers, "crossing", "leaders"), route_m=100.0)
@@ -321,7 +369,11 @@ def _solid_line(roads: Roads, rng: Random) -> Stage:
         slow = Mover(kind=kind, line_N2=line, behaviour=Keep(speed_mps=pace), s_m=START_M + ahead, speed_mps=pace)
         patient = shifted(line, (length + 3.0, 22.0, step))
         hasty = shifted(line, (START_M + 5.0, 22.0, step))
-        return Plot(movers=(slow,), careful=Manner(front_N2=patient, cruise_mps=speed), careless=Manner(front_N2=hasty, cruise_mps=speed))
+        return Plot(
+            movers=(slow,),
+            careful=Manner(front_N2=patient, cruise_mps=speed),
+            careless=Manner(front_N2=hasty, cruise_mps=speed),
+        )
 
     solid = [replace(car, line_left="solid"), car]
     dashed = [replace(car, line_left="dashed"), car]
