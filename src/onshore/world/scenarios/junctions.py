@@ -20,8 +20,20 @@ from onshore.world.scenarios import places
 from onshore.world.scenarios.driving import Hold, Ignored, Manner
 from onshore.world.scenarios.family import Family, Plot, Stage, layout_seed
 from onshore.world.scenarios.movers import Keep, Mover
-from onshore.world.scenarios.places import AHEAD, BACK, LEFT, RIGHT, crossing, lane, lane_line, light, shifted, station
-from onshore.world.scenarios.streets import SAFE, START_M, own_lanes, staged, straight, stream
+from onshore.world.scenarios.places import (
+    AHEAD,
+    BACK,
+    LEFT,
+    RIGHT,
+    crossing,
+    lane,
+    lane_line,
+    light,
+    own_lanes,
+    shifted,
+    station,
+)
+from onshore.world.scenarios.streets import SAFE, START_M, staged, straight, stream
 from onshore.world.scenarios.verdicts import (
     obeys_lights,
     turns_from_its_lane,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onshore.core.rollout import TURNS
 from onshore.world.layout import (
+    CARS,
     ConnectionSpec,
     CrosswalkSpec,
     EdgeSpec,
@@ -24,7 +25,7 @@ from onshore.world.layout import (
     NodeSpec,
     Points,
 )
-from onshore.world.roads import Roads
+from onshore.world.roads import Lane, Roads
 from onshore.world.scenarios.movers import arc_lengths, project
 from onshore.world.town import Town
 
@@ -36,11 +37,21 @@ AHEAD, LEFT, RIGHT, BACK = TURNS["straight"], TURNS["left"], TURNS["right"], TUR
 STREET = ("street", "on")
 
 
+def own_lanes(roads: Roads) -> list[LaneSpec]:
+    """The lanes that the region's streets have, from the kerb inwards."""
+    return [_built(own) for own in roads.lanes]
+
+
 def lane(roads: Roads, kind: str, **more: object) -> LaneSpec:
-    """A lane as the region builds it."""
-    found = next((lane for lane in roads.lanes if lane.kind == kind), None)
-    width_m, allow = (found.width_m, found.allow) if found else SPARE[kind]
-    return replace(LaneSpec(kind=kind, width_m=width_m, allow=allow), **more)  # type: ignore[arg-type]
+    """A lane of a kind, as the region builds it."""
+    found = next((own for own in roads.lanes if own.kind == kind), None)
+    built = _built(found) if found else LaneSpec(kind=kind, width_m=SPARE[kind][0], allow=SPARE[kind][1])
+    return replace(built, **more)  # type: ignore[arg-type]
+
+
+def _built(own: Lane) -> LaneSpec:
+    hours = own.reserved_h
+    return LaneSpec(kind=own.kind, width_m=own.width_m, allow=own.allow, hours=hours, others=CARS if hours else "")
 
 
 def street(
@@ -132,12 +143,10 @@ def cross(
         edges.append(_edge(f"{arm}_out", "x", arm, out, leaving, speed_mps, priority))
     ways = _ways(edges)
     if before is not None:
-        west = next(edge for edge in edges if edge.id == "w_in")
-        far = ((west.shape[0][0] - before_m, west.shape[0][1]), west.shape[0])
         nodes.append(NodeSpec(id="v", x_m=-arm_m - before_m, y_m=0.0, radius_m=1.0))
-        edges.append(_edge("far", "v", "w", far, before, speed_mps))
-        last = len(lanes["w"]) - 1
-        ways += [ConnectionSpec(start="far", end="w_in", from_lane=k, to_lane=min(k, last)) for k in range(len(before))]
+        further, joined = _lengthened(edges, before, before_m, speed_mps)
+        edges += further
+        ways += joined
     return Layout(
         name=name,
         nodes=tuple(nodes),
@@ -146,6 +155,22 @@ def cross(
         lights=(light,) if light else (),
         crosswalks=crosswalks,
     )
+
+
+def _lengthened(
+    edges: Sequence[EdgeSpec], before: Sequence[LaneSpec], before_m: float, speed_mps: float
+) -> tuple[list[EdgeSpec], list[ConnectionSpec]]:
+    """The street `far` that leads to the western approach, and `back` that leads away beside it."""
+    into, out = (next(edge for edge in edges if edge.id == name) for name in ("w_in", "w_out"))
+    (x, y), (out_x, out_y) = into.shape[0], out.shape[-1]
+    far = _edge("far", "v", "w", ((x - before_m, y), (x, y)), before, speed_mps)
+    back = _edge("back", "w", "v", ((out_x, out_y), (out_x - before_m, out_y)), out.lanes, speed_mps)
+    ways = [
+        ConnectionSpec(start=a.id, end=b.id, from_lane=k, to_lane=min(k, len(b.lanes) - 1))
+        for a, b in ((far, into), (out, back))
+        for k in range(len(a.lanes))
+    ]
+    return [far, back], ways
 
 
 def _ways(edges: Sequence[EdgeSpec]) -> list[ConnectionSpec]:

@@ -31,7 +31,7 @@ from onshore.world.scenarios.movers import (
     StopAndGo,
     WaitThenGo,
 )
-from onshore.world.scenarios.places import STREET, beside, lane, lane_line, shifted, station
+from onshore.world.scenarios.places import STREET, lane, lane_line, own_lanes, shifted, station
 from onshore.world.scenarios.verdicts import (
     arrives,
     bends_gently,
@@ -46,11 +46,6 @@ from onshore.world.town import Town
 Floats = NDArray[np.float64]
 SAFE = (touches_nobody, stays_on_road, arrives)
 START_M = 14.0
-
-
-def own_lanes(roads: Roads) -> list[LaneSpec]:
-    """The lanes that the region's streets have, from the kerb inwards."""
-    return [LaneSpec(kind=own.kind, width_m=own.width_m, allow=own.allow) for own in roads.lanes]
 
 
 def straight(
@@ -177,7 +172,7 @@ def _three_wheeler(roads: Roads, rng: Random) -> Stage:
     pace, gap, ahead = rng.uniform(3.5, 5.0), rng.uniform(15.0, 19.0), rng.uniform(35.0, 50.0)
 
     def movers(line: Floats, town: Town) -> list[Mover]:
-        side = -rng_free_side(town, ego)
+        side = -right_side(town, ego)
         slips = SlipIn(speed_mps=pace, left_from_m=side, left_to_m=0.0, gap_m=gap)
         return [Mover(kind="tricycle", line_N2=line, behaviour=slips, s_m=START_M + ahead, left_m=side, speed_mps=pace)]
 
@@ -185,7 +180,7 @@ def _three_wheeler(roads: Roads, rng: Random) -> Stage:
     return staged(layout, ego, speed, one_line(ego, speed, movers, "leaders"), route_m=100.0, max_time_s=50.0)
 
 
-def rng_free_side(town: Town, ego: int) -> float:
+def right_side(town: Town, ego: int) -> float:
     """How far to the right of the ego's lane a slower road user rides: the next lane's centre, or the kerb's edge."""
     return lane_step(town, ego - 1, ego) if ego else town.edges["street"].lanes[0].width_m * 0.75
 
@@ -474,4 +469,3 @@ STREET_FAMILIES: tuple[Family, ...] = (
         conditions=SAFE,
     ),
 )
-__all__ = ["STREET_FAMILIES", "beside"]
