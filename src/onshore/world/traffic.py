@@ -138,8 +138,7 @@ class Traffic:
     def step(self) -> None:
         self._engine.simulationStep()
         for name in self._engine.simulation.getDepartedIDList():
-            if not name.startswith(STAND_IN):
-                self._engine.vehicle.subscribe(name, self._read)
+            self._engine.vehicle.subscribe(name, self._read)
 
     def moment(self) -> Moment:
         """Read every vehicle and light."""
@@ -216,7 +215,7 @@ class Traffic:
     def set_actors(self, actors: Sequence[Actor]) -> None:
         """Where a script's actors are at the end of the coming step; on lanes the engine gets a stand-in for each."""
         self._actors = tuple(actors)
-        engine, kept = self._engine.vehicle, {}
+        engine, kept = self._engine.vehicle, dict[str, str]()
         for actor in self._actors:
             size = actor.size(self.town.roads)
             place = self._places.find(actor.x_m, actor.y_m, max(size[:2]) / 2)
@@ -231,8 +230,8 @@ class Traffic:
             engine.setSpeed(name, max(0.0, actor.speed_mps * math.cos(actor.yaw_rad - place.yaw_rad)))
             angle = (90.0 - math.degrees(place.yaw_rad)) % 360.0
             engine.moveToXY(name, place.edge, place.lane, x, y, angle=angle, keepRoute=PLACE_FREELY)
-        for name in set(self._stand_ins) - set(kept):
-            engine.remove(name)
+        for name in sorted(set(self._stand_ins) - set(kept)):
+            self.remove(name)
         self._stand_ins = kept
 
     def _add_stand_in(self, name: str, place: LanePlace, actor: Actor, size: tuple[float, float, float]) -> None:
@@ -301,7 +300,7 @@ class Traffic:
         return float(self._engine.vehicle.getSpeedWithoutTraCI(vehicle))
 
     def remove(self, vehicle: str) -> None:
-        # the engine fails on a subscription to a vehicle that was removed since
+        # the engine raises in its next step over a subscription of what is gone
         self._engine.vehicle.unsubscribe(vehicle)
         self._engine.vehicle.remove(vehicle)
 
