@@ -25,7 +25,8 @@ NAN = math.nan
 BEHIND_LINE_M = 10.0
 #: Who is this near a crosswalk, or will be within this time, uses it.
 NEAR_WALK_M, SOON_S = 0.6, 1.2
-WALK_SIGHT_M = 60.0
+#: Actors are known this far: a crosswalk further away is not known to be free.
+WALK_SIGHT_M = 55.0
 WALKERS = frozenset(ACTOR_KINDS.index(kind) for kind in ("pedestrian", "bicycle", "ebike", "tricycle"))
 ON_FOOT = ACTOR_KINDS.index("pedestrian")
 Floats = NDArray[np.float64]
@@ -200,7 +201,7 @@ class RoadContext:
         for near, far, walk in self._walks:
             if along - self.geometry.length_m < far:
                 gap = near - along
-                return gap, float(_used(walk, place)) if gap < WALK_SIGHT_M else 0.0
+                return gap, float(_used(walk, place)) if gap < WALK_SIGHT_M else NAN
         return NAN, NAN
 
 

@@ -97,6 +97,7 @@ def _net(layout: Layout, path: Path) -> Net:
 def _options(roads: Roads) -> dict[str, Any]:
     return {
         **({} if roads.drive_on == "right" else {"--lefthand": "true"}),
+        "--offset.disable-normalization": "true",
         "--tls.cycle.time": roads.town["light_cycle_s"],
         "--tls.yellow.time": roads.town["yellow_s"],
         "--junctions.internal-link-detail": 12,

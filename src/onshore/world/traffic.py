@@ -252,6 +252,8 @@ class Traffic:
     def start_ego(self, name: str, start: Start) -> None:
         """Put an ego's car into the town; it is there after the next step, where `put` then says."""
         route = f"{name}-route"
+        # the engine takes nobody in on a lane that is closed to cars; `put` does
+        open_ = self.town.edges[start.route[0]].lanes[start.lane].kind == "car"
         self._engine.route.add(route, list(start.route))
         self._routes[name] = start.route
         self._engine.vehicle.add(
@@ -259,7 +261,7 @@ class Traffic:
             route,
             typeID=name.partition(".")[0],
             depart="now",
-            departLane=str(start.lane),
+            departLane=str(start.lane) if open_ else "first",
             departPos=str(start.at_m),
             departSpeed=str(start.speed_mps),
         )
