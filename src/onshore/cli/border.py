@@ -136,23 +136,23 @@ def list_erasures() -> None:
 
 
 @erasure.command("show")
-def show_erasure(ticket: Annotated[str, typer.Argument(metavar="TICKET")]) -> None:
+def show_erasure(identity: Annotated[str, typer.Argument(metavar="ERASURE")]) -> None:
     """One request: reach, models, plan, and what still holds bytes."""
     from onshore.border import erasure as erasing
 
     center = session.center()
-    one = erasing.erasure(center, ticket)
+    one = erasing.erasure(center, identity)
     held = erasing.holding(center, one)
     document = {"erasure": one.as_record(), "holding": held}
     session.output().answer(document, f"{one.id}: {one.state}, due {one.due}", f"still holding: {held or 'nothing'}")
 
 
 @erasure.command("close")
-def close_erasure(ticket: Annotated[str, typer.Argument(metavar="TICKET")]) -> None:
+def close_erasure(identity: Annotated[str, typer.Argument(metavar="ERASURE")]) -> None:
     """Close a request after searching every store; refused while one still holds bytes."""
     from onshore.border.erasure import close
 
-    one = close(session.center(), ticket)
+    one = close(session.center(), identity)
     session.output().answer({"erasure": one.as_record()}, f"{one.id} closed")
 
 

@@ -68,6 +68,8 @@ def record(
     out: Annotated[Path, typer.Option(help="a folder for the MCAP drives")] = Path("fleet"),
     seed: Annotated[int, typer.Option()] = 0,
     town: Annotated[int, typer.Option(help="a training town's seed")] = 1,
+    look: Annotated[str, typer.Option(help="day, dusk, night or rain")] = "day",
+    surround: Annotated[bool, typer.Option("--surround", help="three more cameras: narrow, left, right")] = False,
 ) -> None:
     """Let a simulated fleet drive and record ordinary MCAP drives (labelled synthetic)."""
     from onshore import region as regions
@@ -81,6 +83,8 @@ def record(
             cars=cars,
             minutes=minutes,
             seed=seed,
+            look=look,
+            surround=surround,
             out_dir=out,
             progress=progress,
         )

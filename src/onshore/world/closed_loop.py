@@ -349,7 +349,7 @@ class TownWorld:
         vehicles = vehicle_boxes(
             self.roads, moment.kinds, moment.numbers, moment.poses_N3, moment.braking_N, moment.sizes_N3
         )
-        return Scene(fixed=self.assets.furniture.lit(moment.lights), vehicles=vehicles)
+        return Scene(fixed=self.assets.furniture.lit(moment.lights), vehicles=vehicles, look=self.job.look)
 
     def _observation(self, ego: Ego, now_s: float) -> Observation:
         shown = []

@@ -20,6 +20,7 @@ from onshore.core.policy import ConstantSpeedPolicy, Observation, Policy, StopPo
 from onshore.core.recording import Camera
 from onshore.core.rollout import Rollout
 from onshore.region import load_pack
+from onshore.region.packs import PACKS
 from onshore.world.closed_loop import Ego, Towns, TownWorld
 from onshore.world.jobs import PolicySpec, RolloutJob
 from onshore.world.roads import Roads
@@ -163,7 +164,7 @@ class Takeovers:
 
 def run_job(job: RolloutJob, towns: Towns) -> tuple[list[Rollout], Arrays]:
     """Run one world to its end."""
-    world = TownWorld(Roads.from_record(job.region, load_pack(job.region).roads), towns)
+    world = TownWorld(Roads.from_record(job.region, load_pack(job.region, job.packs or PACKS).roads), towns)
     try:
         world.reset(job, job.traffic_seed)
         driver = make_driver(job.policy, world, towns.camera)

@@ -7,12 +7,14 @@ from the region pack and never serve training.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.recording import Camera, Rig
 from onshore.region import RegionPack
 from onshore.world.layout import Layout
+from onshore.world.looks import look_named
 from onshore.world.roads import Roads
 
 #: The camera of every simulated car: just the widened default view, so that views turned and moved sideways can be cut
@@ -26,6 +28,15 @@ WIDE_CAMERA = Camera(
     centre_y_px=48.0,
     pose_camera_in_rig=(1.6, 0.0, 1.4, 0.0, 0.0, 0.0),
     source="measured",
+)
+#: Cameras to both sides and a narrow one ahead, for rigs that see around; the wide one stays the first.
+SURROUND = tuple(
+    replace(WIDE_CAMERA, name=name, focal_px=focal, pose_camera_in_rig=(*place, 0.0, pitch, yaw))
+    for name, focal, place, pitch, yaw in (
+        ("narrow", 160.0, (1.6, 0.0, 1.4), 0.02, 0.0),
+        ("left", 80.0, (1.2, 0.8, 1.1), 0.05, 1.2),
+        ("right", 80.0, (1.2, -0.8, 1.1), 0.05, -1.2),
+    )
 )
 PolicyKind = Literal["onnx", "expert", "oracle", "stop", "constant-speed", "python", "scripted"]
 POLICY_KINDS = ("onnx", "expert", "oracle", "stop", "constant-speed", "python", "scripted")
@@ -78,7 +89,8 @@ class RolloutJob:
     layout: the town, where it is not the generated one of `town_seed`. clock_h: local time of day at the start. vehicles: how
     many fill the town (None: as the pack says; 0: none). warm_s: how long the town fills before the egos are taken over.
     starts: where egos start instead, one each. script: "module:callable", called with `script_facts` as keywords; it returns
-    an `onshore.world.actors.Script` that moves further road users.
+    an `onshore.world.actors.Script` that moves further road users. look: one of `onshore.world.looks.LOOKS`. packs: the
+    folder of region packs, where it is not the shipped one.
     """
 
     region: str
@@ -97,6 +109,8 @@ class RolloutJob:
     starts: tuple[Start, ...] = ()
     script: str = ""
     script_facts: dict[str, Any] = field(default_factory=dict)
+    look: str = "day"
+    packs: Path | None = None
 
     def __post_init__(self) -> None:
         if self.egos < 1 or self.route_m <= 0 or self.max_time_s <= 0:
@@ -108,6 +122,7 @@ class RolloutJob:
             raise UsageError("rollout job", "give one start for each ego.")
         if self.script and ":" not in self.script:
             raise UsageError("rollout job", "give script='module:callable'.")
+        look_named(self.look)
 
     @property
     def scenario(self) -> str:
@@ -122,9 +137,10 @@ class RolloutJob:
         return replace(self, policy=policy)
 
 
-def fleet_rig(roads: Roads) -> Rig:
-    """The rig of every simulated car of a region."""
-    return Rig(cameras=(WIDE_CAMERA,), vehicle=roads.ego_geometry)
+def fleet_rig(roads: Roads, *, surround: bool = False) -> Rig:
+    """The rig of every simulated car of a region: the wide camera ahead, with `surround` three more."""
+    cameras = (WIDE_CAMERA, *SURROUND) if surround else (WIDE_CAMERA,)
+    return Rig(cameras=cameras, vehicle=roads.ego_geometry)
 
 
 def suite(pack: RegionPack, name: str, policy: PolicySpec | None = None) -> list[RolloutJob]:
