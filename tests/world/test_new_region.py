@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ from onshore.core.policy import RouteCommand
 from onshore.core.rollout import LANE_KINDS
 from onshore.region import load_pack, regions
 from onshore.region.packs import PACKS
-from onshore.world import PolicySpec, RolloutJob
+from onshore.world import PolicySpec, RolloutJob, contact_sheet
 from onshore.world.closed_loop import Towns
 from onshore.world.drivers import run_job
 from onshore.world.roads import Roads
@@ -127,3 +128,13 @@ def test_a_look_changes_pictures_and_nothing_else(cache: Path) -> None:
     (night,), _ = run_job(replace(job, look="night"), towns)
     assert day.frame_digest and night.frame_digest and day.frame_digest != night.frame_digest
     assert np.array_equal(day.steps["x_m"], night.steps["x_m"])
+
+
+def test_a_contact_sheet_shows_three_places_in_four_looks(cache: Path) -> None:
+    sheet = contact_sheet(load_pack("eu"), town_seed=3, cache_dir=cache)
+    picture = cv2.imdecode(np.frombuffer(sheet, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (3 * 216, 4 * 384, 3)
+    assert sheet == contact_sheet(load_pack("eu"), town_seed=3, cache_dir=cache)
+    views = [picture[y : y + 216, x : x + 384] for y in range(0, 648, 216) for x in range(0, 1536, 384)]
+    brightness = np.array([view.mean() for view in views]).reshape(3, 4)
+    assert (brightness[:, 0] > 2 * brightness[:, 2]).all()

@@ -18,11 +18,11 @@ def add_to(app: typer.Typer) -> None:
 
 @noun.command("run")
 def run(
-    region: Annotated[str, typer.Option(help="whose towns: cn or us")],
-    policy: Annotated[
-        str,
-        typer.Option(help="stop, constant-speed, expert, careful or careless (scenarios), or a model of the center"),
-    ],
+    policy: Annotated[str, typer.Option(help="stop, expert, careful or careless (scenarios), a model, a rival, …")],
+    region: Annotated[str | None, typer.Option(help="whose towns: cn or us")] = None,
+    replay: Annotated[
+        str | None, typer.Option(help="a recorded drive or segment to drive in, instead of a town")
+    ] = None,
     scenario: Annotated[
         str, typer.Option(help="town: everyday traffic; or a family that `world scenarios` lists")
     ] = "town",
@@ -30,9 +30,16 @@ def run(
     video: Annotated[Path | None, typer.Option(help="write an animation here: a folder that is in-region")] = None,
 ) -> None:
     """Drive one world closed loop and score it."""
-    from onshore.flywheel import outward
+    from onshore.flywheel import judging, outward
 
     show = session.output()
+    if replay is not None:
+        with show.progress() as progress:
+            document = judging.replay_drive(session.center(), replay, policy, progress=progress)
+        show.table("replay of recorded video", document["routes"])
+        return show.answer(document)
+    if region is None:
+        raise UsageError("--region", "name the town's region, or a recorded drive with --replay.")
     with show.progress() as progress:
         document = outward.run_world(
             session.center() if session.has_center() else None,

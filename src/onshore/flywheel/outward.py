@@ -66,7 +66,7 @@ def run_world(
     if video is not None:
         if center is None:
             raise UsageError("--video", "pictures are written where a center's border allows; name it with --center.")
-        frames = world.birdseye(rollouts[0], pack)
+        frames = world.birdseye(rollouts[0], pack, encoding="gif" if video.suffix == ".gif" else "webp")
         (path,) = border.write_out(center, {video.name: frames}, video.parent, kind="picture")
         document["video"] = str(path)
     return document

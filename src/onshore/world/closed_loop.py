@@ -32,6 +32,7 @@ from onshore.core.rollout import (
     LANE_KINDS,
     LIGHTS,
     STEP_COLUMNS,
+    Event,
     Rollout,
 )
 from onshore.world.actors import Script
@@ -323,7 +324,7 @@ class TownWorld:
     @property
     def sees(self) -> bool:
         """Whether anybody looks at the pictures."""
-        return self.job.collect or self.job.policy.kind in ("onnx", "python")
+        return self.job.collect or self.job.policy.kind in ("onnx", "python", "process", "mapped")
 
     # -- drive ---------------------------------------------------------------------------------------------------
 
@@ -367,6 +368,13 @@ class TownWorld:
             junction_distance_m=ego.fix.distance_m,
             in_junction=ego.fix.in_junction,
         )
+
+    def give_up(self, index: int, why: str) -> None:
+        """End one ego's run because its driver failed."""
+        ego = self.egos[index]
+        ego.referee.events.append(Event(t_s=self._steps * STEP_S, kind="policy_failed", detail={"why": why}))
+        ego.done = True
+        self.traffic.remove(ego.vehicle)
 
     def step(self, plans: dict[int, Plan]) -> None:
         """Drive every active ego by its plan for 0.2 s (the expert needs none)."""

@@ -201,7 +201,7 @@ class _Canvas:
         for before_m in approach.arrow_at_m:
             if before_m + approach.arrow_length_m + 1.0 < lane.length_m:
                 box = (approach.arrow_width_m, approach.arrow_length_m)
-                self._stamp(f"@{glyph}", *_on(lane, -before_m - approach.stop_gap_m), box, approach.colour)
+                self._stamp(f"@{glyph}", *on_lane(lane, -before_m - approach.stop_gap_m), box, approach.colour)
 
     def _words(self, lane: LaneLine) -> None:
         for word in self.roads.lane_text:
@@ -209,7 +209,7 @@ class _Canvas:
                 continue
             for at_m in np.arange(16.0, lane.length_m - 34.0, word.every_m):
                 box = (min(lane.width_m * 0.6, 1.8), word.height_m)
-                self._stamp(_read_from_near(word.text), *_on(lane, float(at_m)), box, word.colour)
+                self._stamp(_read_from_near(word.text), *on_lane(lane, float(at_m)), box, word.colour)
 
     def _through_junction(self, edge: Edge) -> None:
         """Guide lines and waiting areas of turns across the oncoming traffic."""
@@ -337,7 +337,7 @@ def _ends(lane: LaneLine) -> tuple[Floats, Floats]:
     return along, np.array([-along[1], along[0]])
 
 
-def _on(lane: LaneLine, at_m: float) -> tuple[Floats, Floats]:
+def on_lane(lane: LaneLine, at_m: float) -> tuple[Floats, Floats]:
     """A lane's point `at_m` from its start (from its end when negative) and the direction there."""
     xy = lane.xy_N2
     arcs = _arcs(xy)

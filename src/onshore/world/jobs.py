@@ -38,8 +38,8 @@ SURROUND = tuple(
         ("right", 80.0, (1.2, -0.8, 1.1), 0.05, -1.2),
     )
 )
-PolicyKind = Literal["onnx", "expert", "oracle", "stop", "constant-speed", "python", "scripted"]
-POLICY_KINDS = ("onnx", "expert", "oracle", "stop", "constant-speed", "python", "scripted")
+PolicyKind = Literal["onnx", "expert", "oracle", "stop", "constant-speed", "python", "process", "mapped", "scripted"]
+POLICY_KINDS = ("onnx", "expert", "oracle", "stop", "constant-speed", "python", "process", "mapped", "scripted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,12 @@ class PolicySpec:
             raise UsageError(f"policy kind {self.kind!r}", f"choose one of {', '.join(POLICY_KINDS)}.")
         if self.kind == "onnx" and (self.onnx is None or self.metadata is None):
             raise UsageError("policy kind 'onnx'", "give the network's bytes and its bundle metadata.")
+        if self.kind == "process" and not self.entry:
+            raise UsageError(
+                "policy kind 'process'", "give entry='command', a program that speaks the policy protocol."
+            )
+        if self.kind == "mapped" and (self.onnx is None or not self.entry):
+            raise UsageError("policy kind 'mapped'", "give the network's bytes and, as entry, its signature as TOML.")
         if self.kind in ("python", "scripted") and ":" not in self.entry:
             raise UsageError(f"policy kind {self.kind!r}", "give entry='module:callable'.")
 

@@ -240,8 +240,8 @@ class AgainstTraffic:
     speed_mps: float
     left_m: float
     dodge_left_m: float
-    polite_mps: float = 4.0
-    sees_m: float = 25.0
+    polite_mps: float = 5.0
+    sees_m: float = 32.0
     _around: bool = False
 
     def __call__(self, view: View) -> Wish:

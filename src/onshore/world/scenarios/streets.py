@@ -297,7 +297,7 @@ def _wrong_way_e_bike(roads: Roads, rng: Random) -> Stage:
 
     def movers(line: Floats, town: Town) -> list[Mover]:
         back = line[::-1].copy()
-        rides = AgainstTraffic(speed_mps=pace, left_m=side, dodge_left_m=2.1)
+        rides = AgainstTraffic(speed_mps=pace, left_m=side, dodge_left_m=2.5)
         return [
             Mover(
                 kind="ebike",
