@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from onshore.cli import session
+from onshore.core.errors import UsageError
 
 noun = typer.Typer(no_args_is_help=True, help="The town world (synthetic): run a policy, record a fleet.")
 
