@@ -27,10 +27,9 @@ from onshore.world.jobs import POLICY_KINDS
 from onshore.world.replay import replay
 from onshore.world.scenarios.sharing import scripted
 
-#: Policies that need no model.
-PLAIN = ("stop", "constant-speed", "expert", "oracle")
-#: Rows of every closed-loop table, lowest first.
+#: Rows of every closed-loop table, lowest first: policies that need no model.
 REFERENCES = ("stop", "constant-speed", "rule", "oracle", "expert")
+PLAIN = tuple(name for name in REFERENCES if name in POLICY_KINDS)
 #: Privileged drivers that know scenarios alone.
 SCRIPTED = ("careful", "careless")
 
@@ -136,7 +135,7 @@ def evaluate(
 
 def reference_policies(center: Center, model: str) -> list[PolicySpec]:
     """The rows that stand beside every model, as far as this world has them; blind is the model before a black camera."""
-    plain = [PolicySpec(kind=name, name=name) for name in REFERENCES if name in POLICY_KINDS and name != model]  # type: ignore[arg-type]
+    plain = [PolicySpec(kind=name, name=name) for name in PLAIN if name != model]  # type: ignore[arg-type]
     own = policy(center, model)
     can_be_blind = "blind" in PolicySpec.__dataclass_fields__ and own.kind not in REFERENCES
     return [*plain, *([replace(own, blind=True, name=f"{own.title}, blind")] if can_be_blind else [])]
