@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -282,8 +282,15 @@ def _read(outputs: dict[str, Any], fresh: bool) -> SuiteResult:
 
 def _jobs_digest(jobs: Sequence[RolloutJob]) -> str:
     """Everything about the jobs but the policy's bytes, which the stage's inputs name by digest."""
-    plain = [{name: value for name, value in vars(job).items() if name != "policy"} for job in jobs]
+    plain = [{name: _plain(value) for name, value in vars(job).items() if name != "policy"} for job in jobs]
     return record_digest(plain)
+
+
+def _plain(value: Any) -> Any:
+    """A job's field for a digest: records as what they hold."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _policy_record(policy: PolicySpec) -> dict[str, Any]:

@@ -145,6 +145,9 @@ def make_driver(spec: PolicySpec, world: TownWorld, camera: Camera) -> Driver:
         return EachItsOwn({ego: ConstantSpeedPolicy(spec.speed_mps) for ego in egos})
     module, _, name = spec.entry.partition(":")
     make = getattr(importlib.import_module(module), name)
+    if spec.kind == "scripted":
+        driver: Driver = make(world)
+        return driver
     policies = {ego: make() for ego in egos}
     for policy in policies.values():
         policy.reset(None)

@@ -38,8 +38,8 @@ SURROUND = tuple(
         ("right", 80.0, (1.2, -0.8, 1.1), 0.05, -1.2),
     )
 )
-PolicyKind = Literal["onnx", "expert", "oracle", "stop", "constant-speed", "python", "process", "mapped"]
-POLICY_KINDS = ("onnx", "expert", "oracle", "stop", "constant-speed", "python", "process", "mapped")
+PolicyKind = Literal["onnx", "expert", "oracle", "stop", "constant-speed", "python", "process", "mapped", "scripted"]
+POLICY_KINDS = ("onnx", "expert", "oracle", "stop", "constant-speed", "python", "process", "mapped", "scripted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class PolicySpec:
     """Who drives, described so that a child process can build it.
 
     onnx: `onnx` bytes and their `metadata` (bundle.format.BundleMetadata). python: `entry` is "module:callable" without
-    arguments that returns a Policy. expert: the traffic engine keeps the car. oracle: the engine's answer through our
+    arguments that returns a Policy. scripted: `entry` is called with the world and returns a Driver: privileged. blind: its camera is black. expert: the traffic engine keeps the car. oracle: the engine's answer through our
     controller, a privileged row.
     """
 
@@ -57,6 +57,7 @@ class PolicySpec:
     metadata: Any = None
     entry: str = ""
     speed_mps: float = 7.0
+    blind: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in POLICY_KINDS:
@@ -69,8 +70,8 @@ class PolicySpec:
             )
         if self.kind == "mapped" and (self.onnx is None or not self.entry):
             raise UsageError("policy kind 'mapped'", "give the network's bytes and, as entry, its signature as TOML.")
-        if self.kind == "python" and ":" not in self.entry:
-            raise UsageError("policy kind 'python'", "give entry='module:callable'.")
+        if self.kind in ("python", "scripted") and ":" not in self.entry:
+            raise UsageError(f"policy kind {self.kind!r}", "give entry='module:callable'.")
 
     @property
     def title(self) -> str:
@@ -149,11 +150,18 @@ def fleet_rig(roads: Roads, *, surround: bool = False) -> Rig:
 
 
 def suite(pack: RegionPack, name: str, policy: PolicySpec | None = None) -> list[RolloutJob]:
-    """The jobs of a fixed suite of held-out worlds, e.g. `us-core`; without a policy, for the expert."""
+    """The jobs of a fixed suite of held-out worlds, e.g. `us-core`; without a policy, for the expert.
+
+    A suite that counts `scenarios` shares them out among the region's families by their weights.
+    """
     suites = pack.suites.get("suites", {})
     if name not in suites:
         raise NotFoundError(f"suite {name!r}", f"region {pack.region} has {', '.join(sorted(suites)) or 'none'}.")
     chosen = suites[name]
+    if "scenarios" in chosen:
+        from onshore.world.scenarios.sharing import scenario_suite
+
+        return scenario_suite(pack, name, policy or PolicySpec(kind="expert"))
     stray = [town for town, _ in chosen["worlds"] if town not in pack.suites["held_out_towns"]]
     if stray:
         raise InputError("bad_config", f"{pack.region}/suites.toml {name}", f"towns {stray} are not held out.")
