@@ -15,7 +15,7 @@ from onshore.world.drivers import idm
 from world.conftest import job
 from world.test_layouts import ON, STANDING, drive, scene
 
-SEEING = PolicySpec(kind="python", entry="world.policies:Brightness", name="brightness")
+SEEING = PolicySpec(kind="python", entry="world.policies:Brightest", name="brightness")
 
 
 def test_idm_keeps_its_distance_and_its_speed() -> None:
@@ -51,7 +51,7 @@ def test_a_blind_policy_is_shown_black(cache: Path) -> None:
     )
     assert seeing[0].plan_speed_NT[0].max() > 0.0
     assert blind[0].plan_speed_NT.max() == 0.0
-    assert (seeing[0].policy, blind[0].policy) == ("brightness", "brightness-blind")
+    assert (seeing[0].policy, blind[0].policy) == ("brightness", "brightness")
 
 
 def test_actuators_wait_and_lag() -> None:
@@ -66,7 +66,7 @@ def test_actuators_wait_and_lag() -> None:
 def test_a_car_that_obeys_late_stops_later(cache: Path) -> None:
     prompt, late = drive(
         cache,
-        scene("stop", 1, ON, actuators=Actuators(dead_time_s=0.0, steering_lag_s=0.0, accel_lag_s=0.0), max_time_s=6.0),
+        scene("stop", 1, ON, max_time_s=6.0),
         scene("stop", 1, ON, actuators=Actuators(dead_time_s=0.5, accel_lag_s=0.3), max_time_s=6.0),
     )
     assert prompt.steps["accel_mps2"][0] < -4.0

@@ -34,6 +34,9 @@ def run(
         )
     show.table("open loop on held-out drives (not a driving score)", document["open_loop"])
     show.table("closed loop (synthetic town world)", document["closed_loop"])
+    show.table(
+        "success by scenario family, percent (synthetic)" if document["scenarios"] else "", document["scenarios"]
+    )
     show.answer(document)
 
 

@@ -20,22 +20,22 @@ def add_to(app: typer.Typer) -> None:
 @noun.command("run")
 def run(
     policy: Annotated[
-        str, typer.Option(help="stop, constant-speed, rule, expert, oracle, a model of the center, or a rival")
+        str, typer.Option(help="stop, rule, expert, careful or careless (scenarios), a model, a rival, …")
     ],
     region: Annotated[str | None, typer.Option(help="whose towns: cn or us")] = None,
     replay: Annotated[
         str | None, typer.Option(help="a recorded drive or segment to drive in, instead of a town")
     ] = None,
-    scenario: Annotated[str, typer.Option(help="town: everyday traffic in a held-out town")] = "town",
-    seed: Annotated[int, typer.Option(help="seed of town and traffic")] = 900,
+    scenario: Annotated[
+        str, typer.Option(help="town: everyday traffic; or a family that `world scenarios` lists")
+    ] = "town",
+    seed: Annotated[int, typer.Option(help="seed of town and traffic, or of the family's world")] = 900,
     map_file: Annotated[Path | None, typer.Option("--map", help="drive on this .osm or .xodr map instead")] = None,
     video: Annotated[Path | None, typer.Option(help="write an animation here: a folder that is in-region")] = None,
 ) -> None:
     """Drive one world closed loop and score it."""
     from onshore.flywheel import judging, outward
 
-    if scenario != "town":
-        raise UsageError(f"--scenario {scenario}", "this version has one family: town.")
     show = session.output()
     if replay is not None:
         with show.progress() as progress:
@@ -49,6 +49,7 @@ def run(
             session.center() if session.has_center() else None,
             region_name=region,
             policy=policy,
+            scenario=scenario,
             seed=seed,
             map_file=map_file,
             video=video,
@@ -56,6 +57,19 @@ def run(
         )
     show.table("synthetic town world", document["routes"])
     show.answer(document)
+
+
+@noun.command("scenarios")
+def scenarios(
+    region: Annotated[str | None, typer.Option(help="only this region's families, with its weights")] = None,
+) -> None:
+    """List the scenario families: what happens, who fails, and how much each counts in a region."""
+    from onshore.world.scenarios import sharing
+
+    show = session.output()
+    rows = sharing.listing(region)
+    show.table("scenario families (synthetic)", rows)
+    show.answer({"synthetic": True, "families": rows}, f"{len(rows)} families")
 
 
 @noun.command("record")

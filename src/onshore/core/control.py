@@ -119,6 +119,10 @@ class Actuators:
         )
 
 
+#: Obeys at once.
+PROMPT = Actuators(dead_time_s=0.0, steering_lag_s=0.0, accel_lag_s=0.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bicycle:
     """Kinematic single-track model on the rear axle; steering moves at a limited rate."""

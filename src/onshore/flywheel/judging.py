@@ -5,7 +5,7 @@ Rule: every figure names the artifact it stands in; what could not be measured i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.progress import Progress, silent
 from onshore.dataset import manifest
 from onshore.evaluation import SuiteResult
+from onshore.evaluation.scenarios import FamilySuccess, eyes_matter, suite_families
 from onshore.model import models
 from onshore.release import CheckResult, Verdict
 from onshore.release.gates import load_gate
@@ -24,10 +25,13 @@ from onshore.store import Center
 from onshore.world import PolicySpec
 from onshore.world.jobs import POLICY_KINDS
 from onshore.world.replay import replay
+from onshore.world.scenarios.sharing import scripted
 
 #: Rows of every closed-loop table, lowest first: policies that need no model.
 REFERENCES = ("stop", "constant-speed", "rule", "oracle", "expert")
 PLAIN = tuple(name for name in REFERENCES if name in POLICY_KINDS)
+#: Privileged drivers that know scenarios alone.
+SCRIPTED = ("careful", "careless")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +47,12 @@ class Asked:
     workers: int = 2
 
 
-def policy(center: Center, name: str) -> PolicySpec:
-    """A plain policy by name, a rival (`process:COMMAND`, `mapped:FILE.onnx`, `python:module:callable`), or a model."""
-    if name in PLAIN:
-        return PolicySpec(kind=name, name=name)  # type: ignore[arg-type]
+def policy(center: Center | None, name: str) -> PolicySpec:
+    """A plain policy by name, a scripted driver of scenarios, a rival (`process:COMMAND`, `mapped:FILE.onnx`, `python:module:callable`), or a model."""
+    if name in SCRIPTED:
+        return scripted(name)  # type: ignore[arg-type]
+    if name in PLAIN or center is None:
+        return rival(name) or PolicySpec(kind=name, name=name)  # type: ignore[arg-type]
     return rival(name) or models.policy_spec(center, name)
 
 
@@ -112,7 +118,7 @@ def evaluate(
     """Open loop on a dataset's held-out drives, closed loop on a suite, or both, as rows to print."""
     if suite is None and dataset is None:
         raise UsageError("evaluation run", "name a --suite (closed loop), a --dataset (open loop), or both.")
-    document: dict[str, Any] = {"model": model, "open_loop": [], "closed_loop": []}
+    document: dict[str, Any] = {"model": model, "open_loop": [], "closed_loop": [], "scenarios": []}
     if dataset is not None:
         table = evaluation.open_loop(center, model, dataset, progress=progress)
         document["open_loop"] = open_loop_rows(table)
@@ -122,6 +128,8 @@ def evaluate(
         found = evaluation.closed_loop(center, asked, suite, workers=workers, progress=progress)
         document["closed_loop"] = [suite_row(result) for result in found]
         document["closed_loop_artifact"] = found[0].id
+        shown = [row for spec, row in zip(asked, found, strict=True) if row is found[0] or spec.blind]
+        document["scenarios"] = scenario_rows(*(suite_families(center, row) for row in shown))
     return document
 
 
@@ -130,7 +138,29 @@ def reference_policies(center: Center, model: str) -> list[PolicySpec]:
     plain = [PolicySpec(kind=name, name=name) for name in PLAIN if name != model]  # type: ignore[arg-type]
     own = policy(center, model)
     can_be_blind = "blind" in PolicySpec.__dataclass_fields__ and own.kind not in REFERENCES
-    return [*plain, *([PolicySpec(**{**vars(own), "blind": True})] if can_be_blind else [])]
+    return [*plain, *([replace(own, blind=True, name=f"{own.title}, blind")] if can_be_blind else [])]
+
+
+def scenario_rows(seeing: list[FamilySuccess], blind: list[FamilySuccess] | None = None) -> list[dict[str, Any]]:
+    """Success by scenario family, in percent; with a blind run, that beside it and whether the intervals are apart."""
+    shut = {row.family: row for row in blind or []}
+    rows = []
+    for row in seeing:
+        shown = {
+            "family": row.family,
+            "worlds": row.worlds,
+            "passed": row.passed,
+            "not_measurable": row.not_measurable,
+            "success": round(100 * row.rate, 1),
+            "low": round(100 * row.low, 1),
+            "high": round(100 * row.high, 1),
+        }
+        if row.family in shut:
+            other = shut[row.family]
+            shown |= {"blind": round(100 * other.rate, 1), "blind_high": round(100 * other.high, 1)}
+            shown["eyes"] = ("apart" if eyes_matter(row, other) else "not apart") if row.needs_eyes else "not needed"
+        rows.append({**shown, "commonest": row.commonest})
+    return rows
 
 
 def compare(center: Center, a: str, b: str, suite: str) -> dict[str, Any]:

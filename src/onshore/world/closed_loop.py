@@ -55,6 +55,8 @@ FRAME_GAP_STEPS = 4
 ACTOR_RANGE_M = 60.0
 APART_M, LEAST_SPEED_MPS, LEAST_DISTANCE_M = 50.0, 2.0, 12.0
 BLEND_M = 10.0
+#: So far beyond a line it is passed.
+PAST_LINE_M = 2.0
 ONCOMING_DEG = 120.0
 TOWNS_KEPT = 3
 WAY_M, WAY_STEP_M = 55.0, 1.0
@@ -116,6 +118,8 @@ class Ego:
     response: Action = Action(steering_rad=0.0, accel_mps2=0.0)
     underway: deque[Action] = field(default_factory=deque)
     engine_accel_mps2: float = 0.0
+    #: The street whose waiting area it drove into on red.
+    waits: int | None = None
     done: bool = False
     rows: list[tuple[float, ...]] = field(default_factory=list)
     plans: list[Plan | None] = field(default_factory=list)
@@ -338,6 +342,8 @@ class TownWorld:
         scene = self.scene(moment)
         own = np.array([moment.rows.get(ego.vehicle, -1) for ego in self.active], np.int64)
         frames = self.assets.camera.render(scene, poses, own)
+        if self.job.policy.blind:
+            frames = np.zeros_like(frames)
         for ego, frame in zip(self.active, frames, strict=True):
             ego.frames.append((at_s, frame))
 
@@ -516,13 +522,25 @@ class TownWorld:
         return "green" if "g" in states else "yellow" if states & {"y", "u"} else "red"
 
     def _red_passed(self, ego: Ego) -> str | None:
-        """The street whose stop line now lies 2 m behind the front bumper although its light is red."""
-        edges = ego.navigation.edges
+        """The street whose stop line now lies 2 m behind the front bumper although its light is red and no rule frees it.
+
+        Who drove into an open waiting area is judged again at the area's end.
+        """
+        edges, programs = ego.navigation.edges, self.moment.programs
         for street in ego.navigation.passed:
-            links = self.assets.town.links_for(edges[street], edges[street + 1])
-            if links is not None and self._shown(links) == "red":
-                return edges[street]
+            if self._red(edges, street):
+                if not ego.context.may_pass_red(street, programs):
+                    return edges[street]
+                ego.waits = street if ego.context.area_m(street) else None
+        waits = ego.waits
+        if waits is not None and ego.context.beyond_line_m(waits) > ego.context.area_m(waits) + PAST_LINE_M:
+            ego.waits = None
+            return edges[waits] if self._red(edges, waits) else None
         return None
+
+    def _red(self, edges: tuple[str, ...], street: int) -> bool:
+        links = self.assets.town.links_for(edges[street], edges[street + 1])
+        return links is not None and self._shown(links) == "red"
 
     def _write(self, ego: Ego, sight: Sight, kind: int, light: tuple[int, float], speeds: Floats) -> None:
         state, fix = ego.state, ego.fix

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -196,20 +196,6 @@ def _corners(boxes_M5: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(boxes_M5[:, None, :2] + turned, np.float64)
 
 
-@dataclass
-class Blind:
-    """Another driver who is shown black pictures."""
-
-    driver: Driver
-
-    def plans(self, observations: dict[int, Observation]) -> dict[int, Plan]:
-        dark = {
-            ego: replace(seen, frames={name: np.zeros_like(frames) for name, frames in seen.frames.items()})
-            for ego, seen in observations.items()
-        }
-        return self.driver.plans(dark)
-
-
 def wanted_speeds(roads: Roads, speed_mps: float, accel_mps2: float) -> NDArray[np.float64]:
     """Target speeds of a driver who goes on accelerating as the engine asked, within its limits."""
     low, high = roads.expert["accel_mps2"]
@@ -220,11 +206,6 @@ def wanted_speeds(roads: Roads, speed_mps: float, accel_mps2: float) -> NDArray[
 
 def make_driver(spec: PolicySpec, world: TownWorld, camera: Camera) -> Driver:
     """Who drives, as a job names it."""
-    driver = _driver(spec, world, camera)
-    return Blind(driver) if spec.blind else driver
-
-
-def _driver(spec: PolicySpec, world: TownWorld, camera: Camera) -> Driver:
     egos = range(len(world.egos))
     if spec.kind == "onnx":
         return Network(spec, camera)
@@ -242,6 +223,9 @@ def _driver(spec: PolicySpec, world: TownWorld, camera: Camera) -> Driver:
         return EachItsOwn({ego: ConstantSpeedPolicy(spec.speed_mps) for ego in egos})
     module, _, name = spec.entry.partition(":")
     make = getattr(importlib.import_module(module), name)
+    if spec.kind == "scripted":
+        driver: Driver = make(world)
+        return driver
     policies = {ego: make() for ego in egos}
     for policy in policies.values():
         policy.reset(None)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from onshore.core.control import Actuators
+from onshore.core.control import PROMPT, Actuators
 from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.recording import Camera, Rig
 from onshore.region import RegionPack
@@ -39,8 +39,10 @@ SURROUND = tuple(
         ("right", 80.0, (1.2, -0.8, 1.1), 0.05, -1.2),
     )
 )
-PolicyKind = Literal["onnx", "expert", "oracle", "rule", "stop", "constant-speed", "python", "process", "mapped"]
-POLICY_KINDS = ("onnx", "expert", "oracle", "rule", "stop", "constant-speed", "python", "process", "mapped")
+PolicyKind = Literal[
+    "onnx", "expert", "oracle", "rule", "stop", "constant-speed", "python", "process", "mapped", "scripted"
+]
+POLICY_KINDS = ("onnx", "expert", "oracle", "rule", "stop", "constant-speed", "python", "process", "mapped", "scripted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +50,9 @@ class PolicySpec:
     """Who drives, described so that a child process can build it.
 
     onnx: `onnx` bytes and their `metadata` (bundle.format.BundleMetadata). python: `entry` is "module:callable" without
-    arguments that returns a Policy. expert: the traffic engine keeps the car. oracle: the engine's answer through our
-    controller, a privileged row. rule: the map's lane, car following and lights, with perfect perception. blind: the policy
-    is shown black pictures, so what remains is what it knows without eyes.
+    arguments that returns a Policy. scripted: `entry` is called with the world and returns a Driver: privileged. expert: the
+    traffic engine keeps the car. oracle: the engine's answer through our controller, a privileged row. rule: the map's lane,
+    car following and lights, with perfect perception. blind: its camera is black, so what remains is what it knows unseen.
     """
 
     kind: PolicyKind
@@ -72,12 +74,12 @@ class PolicySpec:
             )
         if self.kind == "mapped" and (self.onnx is None or not self.entry):
             raise UsageError("policy kind 'mapped'", "give the network's bytes and, as entry, its signature as TOML.")
-        if self.kind == "python" and ":" not in self.entry:
-            raise UsageError("policy kind 'python'", "give entry='module:callable'.")
+        if self.kind in ("python", "scripted") and ":" not in self.entry:
+            raise UsageError(f"policy kind {self.kind!r}", "give entry='module:callable'.")
 
     @property
     def title(self) -> str:
-        return (self.name or self.kind) + ("-blind" if self.blind else "")
+        return self.name or (f"{self.kind}-blind" if self.blind else self.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,8 @@ class RolloutJob:
     layout: the town, where it is not the generated one of `town_seed`. clock_h: local time of day at the start. vehicles: how
     many fill the town (None: as the pack says; 0: none). warm_s: how long the town fills before the egos are taken over.
     starts: where egos start instead, one each. script: "module:callable", called with `script_facts` as keywords; it returns
-    an `onshore.world.actors.Script` that moves further road users. actuators: how late the egos' cars obey. look: one of
+    an `onshore.world.actors.Script` that moves further road users. actuators: how late the egos' cars
+    obey (at once, unless said). look: one of
     `onshore.world.looks.LOOKS`. packs: the folder of region packs, where it is not the shipped one.
     """
 
@@ -117,7 +120,7 @@ class RolloutJob:
     starts: tuple[Start, ...] = ()
     script: str = ""
     script_facts: dict[str, Any] = field(default_factory=dict)
-    actuators: Actuators = Actuators()
+    actuators: Actuators = PROMPT
     look: str = "day"
     packs: Path | None = None
 
@@ -160,11 +163,18 @@ def fleet_rig(roads: Roads, *, surround: bool = False) -> Rig:
 
 
 def suite(pack: RegionPack, name: str, policy: PolicySpec | None = None) -> list[RolloutJob]:
-    """The jobs of a fixed suite of held-out worlds, e.g. `us-core`; without a policy, for the expert."""
+    """The jobs of a fixed suite of held-out worlds, e.g. `us-core`; without a policy, for the expert.
+
+    A suite that counts `scenarios` shares them out among the region's families by their weights.
+    """
     suites = pack.suites.get("suites", {})
     if name not in suites:
         raise NotFoundError(f"suite {name!r}", f"region {pack.region} has {', '.join(sorted(suites)) or 'none'}.")
     chosen = suites[name]
+    if "scenarios" in chosen:
+        from onshore.world.scenarios.sharing import scenario_suite
+
+        return scenario_suite(pack, name, policy or PolicySpec(kind="expert"))
     stray = [town for town, _ in chosen["worlds"] if town not in pack.suites["held_out_towns"]]
     if stray:
         raise InputError("bad_config", f"{pack.region}/suites.toml {name}", f"towns {stray} are not held out.")

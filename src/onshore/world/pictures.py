@@ -18,6 +18,7 @@ from onshore.core.errors import InputError
 from onshore.core.frames import from_frame
 from onshore.core.rollout import ACTOR_KINDS, LIGHTS, Rollout
 from onshore.region import RegionPack
+from onshore.world.actors import USUAL_SIZES
 from onshore.world.jobs import WIDE_CAMERA
 from onshore.world.layout import Layout
 from onshore.world.pool import Task, Workers, default_cache_dir
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
     from onshore.world.closed_loop import TownAssets, Towns
 
 ABOVE_M, ABOVE_PX = 80.0, 400
-EGO_COLOUR, ACTOR_COLOUR, BIKE_COLOUR = (30, 110, 255), (235, 235, 235), (250, 200, 60)
+EGO_COLOUR, ACTOR_COLOUR = (30, 110, 255), (235, 235, 235)
+KIND_COLOURS = {
+    "ebike": (250, 200, 60),
+    "bicycle": (250, 200, 60),
+    "tricycle": (250, 150, 60),
+    "pedestrian": (255, 90, 160),
+}
 PLAN_COLOUR, TRAIL_COLOUR = (60, 230, 120), (30, 110, 255)
 NO_LIGHT = 3
 Rgb = NDArray[np.uint8]
@@ -133,11 +140,20 @@ def draw_pictures(request: PictureRequest, towns: Towns) -> list[bytes]:
     """Encoded pictures of one request."""
     rollout = request.rollout
     roads = Roads.from_record(rollout.region, request.roads)
-    assets = towns.get(roads, request.layout or int(rollout.scenario.rpartition("-")[2]))
+    assets = towns.get(roads, request.layout or _town_of(rollout, roads))
     if request.kind == "camera":
         return [_png(frame) for frame in _through_camera(request, roads, assets)]
     frames = [_from_above(rollout, row, roads, assets) for row in request.rows]
     return [_animation(frames, request.encoding)] if request.kind == "animation" else [_png(frame) for frame in frames]
+
+
+def _town_of(rollout: Rollout, roads: Roads) -> int | Layout:
+    """The seed of a generated town, or the layout of a scenario's world."""
+    from onshore.world.scenarios import families
+
+    if rollout.scenario in families():
+        return families()[rollout.scenario].stage(roads, rollout.world_seed).layout
+    return int(rollout.scenario.rpartition("-")[2])
 
 
 def _through_camera(request: PictureRequest, roads: Roads, assets: TownAssets) -> list[Rgb]:
@@ -271,7 +287,13 @@ def _vehicles(rollout: Rollout, row: int, roads: Roads) -> NDArray[np.float32]:
             actors["yaw_rad"],
         ]
     )
-    return vehicle_boxes(roads, rollout.actor_kind[here], ids, fronts.astype(np.float64), np.array(braking, np.bool_))
+    kinds = rollout.actor_kind[here]
+    usual = {kind: USUAL_SIZES[kind][2] for kind in USUAL_SIZES} | {
+        n: style.height_m for n, style in roads.vehicles.items()
+    }
+    heights = [usual[ACTOR_KINDS[kind]] for kind in kinds]
+    sizes = np.column_stack([actors["length_m"], actors["width_m"], heights]).astype(np.float64).reshape(-1, 3)
+    return vehicle_boxes(roads, kinds, ids, fronts.astype(np.float64), np.array(braking, np.bool_), sizes)
 
 
 def _lights(rollout: Rollout, row: int, assets: TownAssets) -> NDArray[np.int8]:
@@ -306,8 +328,11 @@ def _from_above(rollout: Rollout, row: int, roads: Roads, assets: TownAssets) ->
     here = np.nonzero(rollout.actor_row == row)[0]
     for actor in here:
         values = {name: float(column[actor]) for name, column in rollout.actors.items()}
-        colour = BIKE_COLOUR if ACTOR_KINDS[rollout.actor_kind[actor]] in ("ebike", "bicycle") else ACTOR_COLOUR
-        box = (values["x_m"], values["y_m"], values["yaw_rad"], values["length_m"], values["width_m"])
+        kind = ACTOR_KINDS[rollout.actor_kind[actor]]
+        # people are drawn larger than they are: two pixels would not be seen
+        size = [max(values[name], 1.0) for name in ("length_m", "width_m")]
+        box = (values["x_m"], values["y_m"], values["yaw_rad"], size[0], size[1])
+        colour = KIND_COLOURS.get(kind, ACTOR_COLOUR)
         cv2.fillPoly(frame, [at(_corners(*box))], colour, cv2.LINE_AA, 4)
     car = roads.ego_geometry
     cv2.fillPoly(
