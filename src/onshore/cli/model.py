@@ -37,7 +37,7 @@ def train(
 def adapt(
     base: Annotated[str, typer.Option(help="the imported base's weights")],
     dataset: Annotated[str, typer.Option(help="a dataset's name or id")],
-    recipe: Annotated[str, typer.Option(help="a recipe's name")] = "nano-adapt",
+    recipe: Annotated[str, typer.Option(help="a recipe's name")] = "nano-cn-adapt",
 ) -> None:
     """Train an imported base further on local clips."""
     train(recipe=recipe, dataset=dataset, base=base, steps=None, seed=None)
