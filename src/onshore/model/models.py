@@ -6,8 +6,7 @@ a finished one is never run twice.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,8 @@ from onshore.core.errors import InputError
 from onshore.core.label import Artifact
 from onshore.core.progress import Progress, silent
 from onshore.dataset import Batch, Perturb, Windows, WindowSpec, batches, in_order, load_windows
-from onshore.dataset.manifest import row_of
+from onshore.dataset import manifest as frozen
+from onshore.model import samples
 from onshore.model.export import canonical, check_equal, onnx_difference_m, to_onnx
 from onshore.model.quantise import calibration_feeds, to_int8
 from onshore.model.recipe import Recipe
@@ -127,7 +127,10 @@ def export_int8(center: Center, model_id: str, dataset_id: str) -> Artifact:
         data = center.read(exported.id, purpose="train")
         runner = Network(data, policy_spec(center, exported.id).metadata)
         small = canonical(to_int8(data, calibration_feeds(runner, list(shown.views), shown.side_B9)))
-        parents = [center.artifact(weights_of(center, model_id)), center.artifact(row_of(center, dataset_id).artifact)]
+        parents = [
+            center.artifact(weights_of(center, model_id)),
+            center.artifact(frozen.row_of(center, dataset_id).artifact),
+        ]
         return keep_onnx(center, small, parents, trainable, onnx_difference_m(trainable, network, small), "int8")
 
     inputs = {"model": exported.id, "dataset": dataset_id, "quantiser": EXPORTER}
@@ -220,11 +223,12 @@ def window_spec(recipe: Recipe) -> WindowSpec:
 
 
 def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, progress: Progress) -> dict[str, Any]:
-    parents = [center.artifact(row_of(center, dataset_id).artifact), *([center.artifact(base)] if base else [])]
+    parents = [center.artifact(frozen.row_of(center, dataset_id).artifact), *([center.artifact(base)] if base else [])]
     network = _network_from(center, base, recipe) if base else None
     windows, source = _source(center, dataset_id, recipe)
-    seen = _SampleLog(source)
+    seen = samples.SampleLog(source, windows, recipe.batch)
     result = fit(recipe, made_ahead(seen), network=network, progress=progress)
+    log = samples.keep(center, seen, frozen.show(center, dataset_id))
     facts = {
         "name": recipe.name,
         "dataset": dataset_id,
@@ -239,6 +243,7 @@ def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, pr
         **facts,
         "trainable": record_of(recipe.trainable),
         "manifest": manifest(result.network),
+        "samples": log.id,
         "precision": precision(recipe),
         "probe": {"steps": min(PROBE_STEPS, recipe.steps), "weights": result.probe},
     }
@@ -272,20 +277,3 @@ def _network_from(center: Center, base: str, recipe: Recipe) -> nn.Module:
             f"it is a {trainable.name} of another shape or view than recipe {recipe.name}'s.",
         )
     return network
-
-
-class _SampleLog:
-    """Passes batches on and keeps a running digest of which samples were drawn and how they were turned, in order."""
-
-    def __init__(self, source: Iterable[Batch]) -> None:
-        self.source, self._hash = source, hashlib.sha256()
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.source:
-            for column in (batch.index_B, batch.path_BK2):
-                self._hash.update(np.ascontiguousarray(column).tobytes())
-            yield batch
-
-    @property
-    def digest(self) -> str:
-        return self._hash.hexdigest()
