@@ -17,13 +17,17 @@ CONFIG_FILE = "center.toml"
 
 @dataclass(frozen=True, kw_only=True)
 class CenterConfig:
-    """id; region; keys_dir: where the keys lie; in_region_dirs: folders outside that count as inside the region."""
+    """id; region; keys_dir: where the keys lie; in_region_dirs: folders outside that count as inside the region.
+
+    jail_strict: foreign bytes, user SQL and training are refused on a machine that lacks one of the jail's layers.
+    """
 
     id: str
     region: str
     keys_dir: Path
     ledger_key: str
     in_region_dirs: tuple[Path, ...] = ()
+    jail_strict: bool = False
     schema_version: int = 1
 
     def to_toml(self) -> str:
@@ -38,6 +42,8 @@ class CenterConfig:
             f"ledger_key = {json.dumps(self.ledger_key)}\n"
             "# Folders outside the center that are inside the region: files may be written there without a permit.\n"
             f"in_region_dirs = [{folders}]\n"
+            "# true: no work in a jail that lacks a layer. false: what is missing stands in the ledger.\n"
+            f"jail_strict = {json.dumps(self.jail_strict)}\n"
         )
 
 
@@ -54,6 +60,7 @@ def read_config(root: Path) -> CenterConfig:
             keys_dir=Path(document["keys_dir"]),
             ledger_key=document["ledger_key"],
             in_region_dirs=tuple(Path(folder) for folder in document.get("in_region_dirs", [])),
+            jail_strict=bool(document.get("jail_strict", False)),
             schema_version=document["schema_version"],
         )
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as fault:
