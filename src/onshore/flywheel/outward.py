@@ -14,9 +14,10 @@ from onshore.core.digest import sha256_hex
 from onshore.core.errors import UsageError
 from onshore.core.progress import Progress, silent
 from onshore.core.rollout import Rollout
+from onshore.dataset import manifest
 from onshore.evaluation import driving_score
 from onshore.flywheel import judging
-from onshore.model.models import export_onnx
+from onshore.model.models import export_int8, export_onnx
 from onshore.store import Center
 from onshore.world import PolicySpec, RolloutJob
 from onshore.world.roads import Roads
@@ -34,10 +35,20 @@ def export_drive(center: Center, drive_id: str, out: Path, *, permit: str | None
     return [{"path": str(path), "sha256": sha256_hex(path.read_bytes())} for path in paths]
 
 
-def export_model(center: Center, model_id: str, out: Path | None, *, permit: str | None = None) -> dict[str, Any]:
-    """The model as ONNX, checked against the trained network; written to `out` where one is named."""
-    exported = export_onnx(center, model_id)
-    document = {"onnx": exported.id, "model": model_id, "difference_m": exported.meta["difference_m"], "file": None}
+def export_model(
+    center: Center, model_id: str, out: Path | None, *, int8: str | None = None, permit: str | None = None
+) -> dict[str, Any]:
+    """The model as ONNX, compared with the trained network; written to `out` where one is named.
+
+    int8: a dataset on whose training windows 8-bit convolutions are calibrated; the file's id then goes where a model's
+    would: it is judged and signed as what ships.
+    """
+    if int8 is None:
+        exported = export_onnx(center, model_id)
+    else:
+        exported = export_int8(center, model_id, manifest.row_of(center, int8).id)
+    document = {"onnx": exported.id, "model": model_id, "file": None}
+    document |= {name: exported.meta[name] for name in ("difference_m", "precision")}
     if out is not None:
         (path, *_) = border.write_out(center, [exported.id], out, permit)
         document["file"] = str(path)
