@@ -7,7 +7,7 @@ grown; an export verifies it whole first.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from onshore.core.errors import CorruptError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onshore.store import Center, LedgerEntry
 
 ENROLLED, DISMISSED = "border.approver", "border.approver.dismissed"
-EXPORT = "border.export"
+EXPORT, LEAKAGE = "border.export", "border.leakage"
 #: Lines that name an artifact and the digest of the attestation it was stored with.
 ATTESTING = frozenset(["declassified", "segment"])
 
@@ -41,6 +41,7 @@ class Book:
     enrolled: dict[str, str] = field(default_factory=dict)
     attested: set[tuple[str, str]] = field(default_factory=set)
     exports: list[Exported] = field(default_factory=list)
+    leakage: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def take(self, entry: LedgerEntry) -> None:
         body = entry.body
@@ -50,6 +51,8 @@ class Book:
             self.enrolled.pop(body["key"], None)
         elif entry.kind in ATTESTING and "attestation" in body:
             self.attested.add((body["artifact"], body["attestation"]))
+        elif entry.kind == LEAKAGE:
+            self.leakage[body["weights"]] = body
         elif entry.kind == EXPORT:
             self.exports.append(
                 Exported(

@@ -221,7 +221,7 @@ def load_windows(
     One residency decision for the whole dataset. workers: decoding threads; they change nothing but the time.
     """
     manifest, read = open_split(center, dataset, split)
-    return windows_of(manifest, read, spec or _spec(manifest["settings"]), split, workers=workers, progress=progress)
+    return windows_of(manifest, read, spec or views_of(manifest["settings"]), split, workers=workers, progress=progress)
 
 
 def open_split(center: Center, dataset: str, split: str) -> tuple[dict[str, Any], Callable[[str], bytes]]:
@@ -278,7 +278,7 @@ def _freeze(
     where: str,
     progress: Progress,
 ) -> DatasetRow:
-    spec = _spec(settings)
+    spec = views_of(settings)
     places = {clip["drive"]: clip["place"] for clip in clips}
     splits = _splits(center, places, settings)
     wanted = {clip["segment"]: clip["drive"] for clip in clips}
@@ -307,8 +307,8 @@ def _freeze(
     return _keep(center, manifest, members)
 
 
-def _spec(settings: Mapping[str, Any]) -> WindowSpec:
-    """The views that a dataset was frozen for."""
+def views_of(settings: Mapping[str, Any]) -> WindowSpec:
+    """The views that a dataset with these settings was frozen for."""
     beside = tuple(View.from_record(record) for record in settings.get("side_views", ()))
     return WindowSpec(view=View.from_record(settings["view"]), side_views=beside)
 
