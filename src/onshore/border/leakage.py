@@ -283,7 +283,7 @@ def _windows(center: Center, onnx: Artifact, all_of_them: Sequence[Canary]) -> W
             write_mcap(recording_of(one), Path(folder) / f"segment-{one.seed[:16].hex()}.mcap")
         sources = discover([Path(folder)], []).sources
         with Desk(center, sources, 1) as desk:
-            placed = [desk.place(source) for source in sources]
+            placed = [desk.located(source) for source in sources]
             for source, outcome in desk.prepared(placed, center.pack.law):
                 if isinstance(outcome, InputError):
                     raise outcome

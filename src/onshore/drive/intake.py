@@ -120,7 +120,7 @@ class _Intake:
             try:
                 digest = source_digest(source.files)
                 if not self._is_known(digest):
-                    placed.append(desk.place(source))
+                    placed.append(desk.located(source))
                     digests[source.path] = digest
             except (InputError, CorruptError) as error:
                 self.quarantine(source.files, source.path, InputError(error.code, error.subject, error.advice))

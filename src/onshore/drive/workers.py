@@ -44,7 +44,7 @@ class Desk:
         self._cells: list[Cell] = []
         self._free: SimpleQueue[Cell] = SimpleQueue()
 
-    def place(self, source: Source) -> Placed:
+    def located(self, source: Source) -> Placed:
         """As `grouping.place`, in the jail."""
         self._staff(1)
         placed: Placed = unpacked(self._ask({"do": "place", "one": packed(source)}, source), Placed)
