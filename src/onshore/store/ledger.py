@@ -25,7 +25,7 @@ from onshore.store.files import locked, sync_folder, write_durably
 from onshore.store.merkle import consistency_proof, fold_leaf, frontier_of, inclusion_proof, leaf_hash
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from onshore.store.keys import Signer
 
 ENTRIES, CHECKPOINT, NEXT = "entries.jsonl", "checkpoint", "checkpoint.next"
 LINE_LIMIT_BYTES, READ_BYTES = 1 << 16, 1 << 20
@@ -55,7 +55,7 @@ class LedgerReport:
 class Ledger:
     """The log in one folder, shared by processes."""
 
-    def __init__(self, folder: Path, *, origin: str, signer: Ed25519PrivateKey, scratch: Path, lock: Path) -> None:
+    def __init__(self, folder: Path, *, origin: str, signer: Signer, scratch: Path, lock: Path) -> None:
         self._folder, self._origin, self._signer = folder, origin, signer
         self._scratch, self._lock = scratch, lock
 

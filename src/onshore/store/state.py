@@ -32,12 +32,6 @@ LINEAGE = sa.Table(
     sa.Column("parent", sa.String, primary_key=True),
     sa.Column("child", sa.String, primary_key=True),
 )
-DATA_KEYS = sa.Table(
-    "data_keys",
-    METADATA,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("wrapped", sa.LargeBinary, nullable=False),
-)
 STAGES = sa.Table(
     "stages",
     METADATA,
@@ -59,11 +53,16 @@ QUARANTINE = sa.Table(
 
 def open_state(path: Path) -> sa.Engine:
     """The engine of a center's state file; tables are made when missing."""
+    return open_sqlite(path, METADATA)
+
+
+def open_sqlite(path: Path, metadata: sa.MetaData) -> sa.Engine:
+    """The engine of one SQLite file with these tables."""
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60.0})
     sa.event.listen(engine, "connect", _on_connect)
     sa.event.listen(engine, "begin", _on_begin)
     with engine.begin() as connection:
-        METADATA.create_all(connection)
+        metadata.create_all(connection)
     _let_go_in_children(engine)
     return engine
 
