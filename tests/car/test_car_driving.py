@@ -85,7 +85,7 @@ def test_a_car_plans_five_times_a_second_from_what_it_saw_so_far(car: Path) -> N
     assert np.array_equal(drive.t_ns, made.signals.t_ns[::2])
     assert drive.release_id == payload(1, synthetic=True).release_id and drive.synthetic
     policy = OnnxPolicy(payload(1).files["model.onnx"], payload(1).metadata, CAMERA)
-    seen = list(observations(made, made.videos[0], CAMERA))
+    seen = list(observations(made, [CAMERA]))
     again = [policy.act(observation) for observation in seen]
     assert all(np.array_equal(a.path_xy_m, b.path_xy_m) for a, b in zip(drive.plans, again, strict=True))
     assert all(max(ages) < 0.25 and min(ages) == 0.0 for o in seen for ages in o.frame_ages_s.values())

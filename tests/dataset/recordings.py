@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onshore.bundle.inputs import View, view_maps, warp
 from onshore.core.control import Action, Bicycle, EgoState, VehicleGeometry
-from onshore.core.recording import Camera, Clock, Recording, Rig, Signals
+from onshore.core.recording import Camera, Clock, Recording, Rig, Signals, Video
 from onshore.wire import encode
 
 START_NS = 1_700_000_000_000_000_000
@@ -20,6 +20,8 @@ CAMERA = Camera(
     name="front", width_px=192, height_px=96, focal_px=64.0, centre_x_px=96.0, centre_y_px=48.0,
     pose_camera_in_rig=(1.5, 0.0, 1.4, 0.0, 0.0, 0.0),
 )  # fmt: skip
+
+LEFT = replace(CAMERA, name="left", pose_camera_in_rig=(1.9, 0.9, 1.4, 0.0, 0.0, math.radians(70.0)))
 
 Drive = Callable[[float], tuple[float, float]]
 
@@ -48,18 +50,20 @@ def signals(seconds: float = 12.0, drive: Drive = lambda t: (0.0, 0.0), **keep: 
 
 
 def ground_picture(camera: Camera, x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.uint8]:
-    """What a level camera sees of a smooth pattern painted on the plane z = 0, under a plain sky."""
+    """What a level camera, turned to the side or not, sees of a smooth pattern painted on the plane z = 0, under a plain sky."""
     column, row = np.meshgrid(np.arange(camera.width_px) + 0.5, np.arange(camera.height_px) + 0.5)
     left, up = (camera.centre_x_px - column) / camera.focal_px, (camera.centre_y_px - row) / camera.focal_px
     mount_x, mount_y, height = camera.pose_camera_in_rig[:3]
+    turned = camera.pose_camera_in_rig[5]
     ahead = height / np.maximum(-up, 1e-9)
-    rig_x, rig_y = mount_x + ahead, mount_y + ahead * left
+    rig_x = mount_x + ahead * math.cos(turned) - ahead * left * math.sin(turned)
+    rig_y = mount_y + ahead * math.sin(turned) + ahead * left * math.cos(turned)
     x = x_m + rig_x * math.cos(yaw_rad) - rig_y * math.sin(yaw_rad)
     y = y_m + rig_x * math.sin(yaw_rad) + rig_y * math.cos(yaw_rad)
     # detail fades with distance, as a lens that resolves no finer than a pixel would have it
     fade = np.exp(-ahead / 12.0)
     ground = np.stack([128 + 90 * fade * np.sin(x * 1.3), 128 + 90 * fade * np.sin(y * 1.7), 90 + 0 * x], -1)
-    azimuth = np.arctan(left) + yaw_rad
+    azimuth = np.arctan(left) + yaw_rad + turned
     sky = np.stack([160 + 60 * np.sin(3 * azimuth), 170 + 0 * azimuth, 200 + 0 * azimuth], -1)
     return np.where((up < 0)[..., None], ground, sky).clip(0, 255).astype(np.uint8)
 
@@ -70,6 +74,7 @@ def recording(
     drive_key: str = "route-1",
     moves: Signals | None = None,
     camera: Camera = CAMERA,
+    beside: tuple[Camera, ...] = (),
     hz: float = 10.0,
     video_seconds: float | None = None,
     **fields: Any,
@@ -84,14 +89,18 @@ def recording(
     x, y, yaw = (
         np.interp(at, seconds, np.nan_to_num(column)) for column in (moves.x_m, moves.y_m, np.unwrap(moves.yaw_rad))
     )
-    frames = ((int(t), ground_picture(camera, *pose)) for t, *pose in zip(t_ns, x, y, yaw, strict=True))
+
+    def film(seen: Camera) -> Video:
+        frames = ((int(t), ground_picture(seen, *pose)) for t, *pose in zip(t_ns, x, y, yaw, strict=True))
+        return encode(seen.name, frames, crf=10)
+
     given: dict[str, Any] = {"synthetic": True, "segment_index": 0, **fields}
     return Recording(
         vehicle=vehicle,
         clock=Clock(kind="utc", utc_offset_ns=0, uncertainty_ns=0),
-        rig=Rig(cameras=(camera,)),
+        rig=Rig(cameras=(camera, *beside)),
         signals=moves,
-        videos=(encode(camera.name, frames, crf=10),),
+        videos=tuple(film(seen) for seen in (camera, *beside)),
         drive_key=drive_key,
         **given,
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset.recordings import CAMERA, ground_picture, view_of
+from dataset.recordings import CAMERA, LEFT, ground_picture, view_of
 from onshore.bundle.inputs import View
 from onshore.core.errors import InputError
 from onshore.dataset.perturb import Perturb, earlier_laterals, render, seen_from
@@ -51,6 +51,19 @@ def test_a_camera_beside_the_middle_turns_about_the_rear_axle() -> None:
     wide, there = ground_picture(camera, 0, 0, 0.0), ground_picture(camera, 0, 0, yaw)
     warped = cut(wide, 0.0, yaw, mount)
     assert np.abs(warped.astype(float) - view_of(there, camera, VIEW)).mean() < 2.0
+
+
+@pytest.mark.parametrize(("lateral_m", "yaw_deg"), [(0.5, 0), (-0.5, 0), (0, 5), (0.3, -6)])
+def test_a_side_view_moves_with_the_car(lateral_m: float, yaw_deg: float) -> None:
+    view = View(yaw_rad=LEFT.pose_camera_in_rig[5])
+    yaw, mount = math.radians(yaw_deg), np.array([LEFT.pose_camera_in_rig[:2]], np.float32)
+    wide = ground_picture(LEFT, 3.0, 1.0, 0.4)
+    there = ground_picture(LEFT, 3.0 - lateral_m * math.sin(0.4), 1.0 + lateral_m * math.cos(0.4), 0.4 + yaw)
+    truth, plain = (view_of(picture, LEFT, view).astype(float) for picture in (there, wide))
+    offsets, turned = np.array([[lateral_m]], np.float32), np.array([yaw], np.float32)
+    warped = render(wide[None], np.zeros((1, 1), np.int32), offsets, turned, mount, view)[0, 0].transpose(1, 2, 0)
+    moved, error = np.abs(plain - truth).mean(), np.abs(warped - truth).mean()
+    assert error < 2.0 and error < moved / 4, (moved, error)
 
 
 def test_frames_of_another_size_are_refused() -> None:

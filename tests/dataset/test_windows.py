@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset.recordings import CAMERA, START_NS, ground_picture, recording, shifted, signals, view_of
+from dataset.recordings import CAMERA, LEFT, START_NS, ground_picture, recording, shifted, signals, view_of
 from onshore.bundle.inputs import View, view_maps
 from onshore.core.errors import CorruptError, InputError
 from onshore.core.recording import Packet, Rig
@@ -53,6 +53,31 @@ def pair() -> list[Proxy]:
 def windows(pair: list[Proxy]) -> Windows:
     spans = {"segment-a": EVERYTHING, "segment-b": EVERYTHING}
     return build_windows(pair, spans, SPEC, takeovers=[takeover_bytes(5)])
+
+
+def test_side_views_show_the_same_moments_from_their_own_cameras() -> None:
+    made = recording(
+        segment_id="segment-a",
+        drive_id="drive-a",
+        anonymised=True,
+        beside=(LEFT,),
+        moves=signals(6, lambda t: (0.05, 0)),
+    )
+    left = View(yaw_rad=LEFT.pose_camera_in_rig[5])
+    spec = WindowSpec(side_views=(left,))
+    both = [build_proxy(made, view) for view in spec.views]
+    windows = build_windows(both, {"segment-a": EVERYTHING}, spec)
+    alone = build_windows(both[:1], {"segment-a": EVERYTHING}, SPEC)
+    assert np.array_equal(windows.t_ns, alone.t_ns) and np.array_equal(windows.frames_NHW3, alone.frames_NHW3)
+    batch = next(in_order(windows, batch=8))
+    assert [view.shape for view in batch.views] == [(8, 2, 3, 64, 128)] * 2
+    at = (windows.t_ns[:8] - made.signals.t_ns[0]) / 1e9
+    seconds = (made.signals.t_ns - made.signals.t_ns[0]) / 1e9
+    for row, t_s in enumerate(at):
+        pose = [float(np.interp(t_s, seconds, getattr(made.signals, name))) for name in ("x_m", "y_m", "yaw_rad")]
+        truth = view_of(ground_picture(LEFT, *pose), LEFT, left).transpose(2, 0, 1)
+        assert np.abs(batch.views[1][row, -1].astype(float) - truth).mean() < 4.0
+    assert len(build_windows(both[:1], {"segment-a": EVERYTHING}, spec)) == 0
 
 
 def test_a_proxy_is_the_same_bytes_every_time_and_reads_back(pair: list[Proxy]) -> None:

@@ -20,6 +20,7 @@ class ArrayBatch:
     path_mask_BK: NDArray[np.float32]
     speed_BT: NDArray[np.float32]
     speed_mask_BT: NDArray[np.float32]
+    side_frames: tuple[NDArray[np.uint8], ...] = ()
 
 
 def bright_side(steps: int, *, batch: int = 16, seed: int = 0, width: int = 128, height: int = 64) -> Iterator[Any]:

@@ -52,9 +52,9 @@ def altered(data: bytes, change: str) -> bytes:
     elif change == "order":
         header = dict(reversed(header.items()))
     elif change == "offsets":
-        header["speed.bias"]["data_offsets"] = [0, 1 << 40]
+        header["head.speed.bias"]["data_offsets"] = [0, 1 << 40]
     elif change == "type":
-        header["speed.bias"]["dtype"] = "C64"
+        header["head.speed.bias"]["dtype"] = "C64"
     head = json.dumps(header, separators=(",", ":")).encode()
     return struct.pack("<Q", len(head)) + head + body
 
@@ -75,9 +75,9 @@ def test_what_is_not_weights_is_refused(data: bytes) -> None:
 def test_weights_of_another_network_are_refused(network: nn.Module) -> None:
     state = dict(network.state_dict())
     extra = {**state, "stowaway": torch.zeros(3)}
-    missing = {name: tensor for name, tensor in state.items() if name != "speed.bias"}
-    wrong = {**state, "speed.bias": torch.zeros(5)}
-    for bad, name in ((extra, "stowaway"), (missing, "speed.bias"), (wrong, "speed.bias")):
+    missing = {name: tensor for name, tensor in state.items() if name != "head.speed.bias"}
+    wrong = {**state, "head.speed.bias": torch.zeros(5)}
+    for bad, name in ((extra, "stowaway"), (missing, "head.speed.bias"), (wrong, "head.speed.bias")):
         with pytest.raises(InputError, match=name):
             load(SMALL.build(), serialise(bad))
 

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from onshore.store import merkle
 from onshore.store.merkle import (
+    BLOCK_LEAVES,
     EMPTY_ROOT,
     consistency_proof,
     fold_frontier,
     fold_leaf,
     frontier_of,
+    frontiers_of,
     inclusion_proof,
     leaf_hash,
     root_of,
@@ -114,3 +116,10 @@ def test_no_proof_of_what_is_not_there() -> None:
     with pytest.raises(IndexError):
         consistency_proof(leaves_of(3), 4)
     assert not verify_inclusion(leaf_hash(b""), 3, 3, [], EMPTY_ROOT)
+
+
+def test_the_frontier_at_a_mark_is_that_of_the_shorter_tree() -> None:
+    leaves = [leaf_hash(b"%d" % number) for number in range(2 * BLOCK_LEAVES + 3)]
+    whole = frontiers_of(leaves)[:2]
+    for mark in (0, 1, 5, BLOCK_LEAVES - 1, BLOCK_LEAVES, BLOCK_LEAVES + 1, 2 * BLOCK_LEAVES, len(leaves)):
+        assert frontiers_of(leaves, mark) == (*whole, frontiers_of(leaves[:mark])[0])

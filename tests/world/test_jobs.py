@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from onshore.core.errors import InputError, NotFoundError, UsageError
-from onshore.region import RegionPack
+from onshore.region import RegionPack, load_pack
 from onshore.world import PolicySpec, RolloutJob, suite, training_jobs
 from onshore.world.roads import Roads
 
@@ -73,12 +73,27 @@ def test_asks_without_meaning_are_refused(ask: object) -> None:
         ("traffic", "mix", [{"kind": "rocket", "share": 1.0, "lanes": [0]}], "rocket"),
         ("traffic", "mix", [{"kind": "car", "share": 1.0, "lanes": [9]}], "no lane 9"),
         ("lights", "stack", "diagonal", "stack"),
-        ("lights", "colour", "green", "unexpected"),
+        ("lights", "colour", "green", "lights.colour.*unexpected"),
+        ("lights", "housing", [1, 2], r"lights.housing: expected a list of 3"),
+        ("lights", "height_m", "high", "lights.height_m: expected float"),
+        ("approach", "arrow_at_m", [1.0, "far"], r"approach.arrow_at_m\[1\]: expected float"),
+        ("paint", "centre", {"colour": [1, 2, 3]}, "paint.centre.width_m.*missing"),
+        (
+            "signs",
+            0,
+            {"face": "moon", "where": "stop", "height_m": 2.0, "half_size_m": 0.4},
+            r"signs\[0\].face: no .*moon",
+        ),
+        ("lanes", 0, {"kind": "car", "width_m": 3, "allow": "bus", "reserved_h": [[9, 7]]}, r"lanes\[0\].reserved_h"),
+        ("town", "grid", None, "town.grid"),
     ],
 )
-def test_bad_roads_name_the_field(pack: RegionPack, table: str, field: str, value: object, named: str) -> None:
+def test_bad_roads_name_the_field(pack: RegionPack, table: str, field: str | int, value: object, named: str) -> None:
     record = copy.deepcopy(pack.roads)
-    record[table][field] = value
+    if value is None:
+        del record[table][field]
+    else:
+        record[table][field] = value
     with pytest.raises(InputError, match=named):
         Roads.from_record(pack.region, record)
 
@@ -87,3 +102,11 @@ def test_roads_without_a_table_name_it(pack: RegionPack) -> None:
     record = {name: value for name, value in pack.roads.items() if name != "lights"}
     with pytest.raises(InputError, match="lights"):
         Roads.from_record(pack.region, record)
+
+
+def test_a_bus_lane_is_the_buses_at_its_hours_alone() -> None:
+    bus = next(lane for lane in Roads.from_record("cn", load_pack("cn").roads).lanes if lane.kind == "bus")
+    assert [bus.open_to_cars(hour) for hour in (6.9, 7.0, 8.9, 9.0, 12.0, 18.0, 19.0, 31.5)] == [
+        *(True, False, False, True),
+        *(True, False, True, False),
+    ]

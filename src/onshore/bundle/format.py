@@ -34,6 +34,7 @@ class BundleMetadata:
     """What a car must know to drive from an ONNX file.
 
     model_id: the weights it was exported from. counter: rises with every release of a region; a car never goes back.
+    view: what the network sees; side_views: what it sees beside that, each another camera's (inputs `frames_1`, ...).
     arcs_m, times_s: where the plan's path and speeds stand. controller: the version that turns plans into actions.
     gate: the gate it is meant to pass. road_use: one of ROAD_USES.
     """
@@ -42,6 +43,7 @@ class BundleMetadata:
     model_id: str
     onnx_sha256: str
     view: View = View()
+    side_views: tuple[View, ...] = ()
     frame_offsets_s: tuple[float, ...] = (0.4, 0.0)
     arcs_m: tuple[float, ...] = PATH_ARCS_M
     times_s: tuple[float, ...] = SPEED_TIMES_S
@@ -69,14 +71,20 @@ class BundleMetadata:
     def as_record(self) -> dict[str, Any]:
         record = {field.name: getattr(self, field.name) for field in fields(self)}
         numbers = {name: [float(x) for x in record[name]] for name in ("frame_offsets_s", "arcs_m", "times_s")}
-        return {**record, **numbers, "view": self.view.as_record()}
+        seen = {"view": self.view.as_record(), "side_views": [view.as_record() for view in self.side_views]}
+        return {**record, **numbers, **seen}
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        return (self.view, *self.side_views)
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> BundleMetadata:
         """Read a record back. Raises InputError `bad_config` when a field is missing, unknown or impossible."""
         try:
             lists = {name: tuple(record[name]) for name in ("frame_offsets_s", "arcs_m", "times_s")}
-            return cls(**{**record, **lists, "view": View.from_record(record["view"])})
+            views = View.from_record(record["view"]), tuple(View.from_record(v) for v in record.get("side_views", ()))
+            return cls(**{**record, **lists, "view": views[0], "side_views": views[1]})
         except (KeyError, TypeError) as problem:
             raise InputError("bad_config", "metadata", f"unexpected or missing field: {problem}.") from problem
 

@@ -10,6 +10,7 @@ Letters: N frames, H rows, W columns, C colours, P view pixels, K taps.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,12 +34,15 @@ SIDE_INPUTS: tuple[str, ...] = (
 )
 #: A junction further away than this counts as this far: beyond it, distance says nothing about how to drive.
 FAR_JUNCTION_M = 200.0
+#: A camera turned away from a view's direction by more than this does not fill it.
+WRONG_WAY_RAD = math.radians(60.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """The network's own camera: level, looking forward, `height_m` above the ground at the rig camera's x and y.
+    """The network's own camera: level, `height_m` above the ground at the rig camera's x and y.
 
+    It looks `yaw_rad` to the left of straight ahead; the rig's camera nearest to that direction fills it.
     `margin` is the share of width and height added on every side of the wide view, from which perturbed views are cut.
     """
 
@@ -47,8 +51,11 @@ class View:
     focal_px: float = 64.0
     height_m: float = 1.4
     margin: float = 0.25
+    yaw_rad: float = 0.0
 
     def __post_init__(self) -> None:
+        if not -math.pi <= self.yaw_rad <= math.pi:
+            raise InputError("bad_config", "view.yaw_rad", "must lie between -pi and pi.")
         if min(self.width_px, self.height_px) < 2 or self.focal_px <= 0 or self.height_m <= 0 or self.margin < 0:
             raise InputError(
                 "bad_config", "view", "sizes, focal length and height must be positive, margin not negative."
@@ -71,6 +78,7 @@ class View:
             "focal_px": float(self.focal_px),
             "height_m": float(self.height_m),
             "margin": float(self.margin),
+            "yaw_rad": float(self.yaw_rad),
         }
 
     @classmethod
@@ -102,12 +110,37 @@ class ViewMap:
     weights_KP: NDArray[np.uint64] = field(repr=False)
 
 
+def camera_for(view: View, cameras: Sequence[Camera]) -> Camera:
+    """The rig's camera that looks most nearly where the view does; the first one wins a tie.
+
+    Raises InputError `not_found` without cameras or when the nearest one is turned away by more than WRONG_WAY_RAD.
+    """
+
+    def off_rad(camera: Camera) -> float:
+        return abs(math.remainder(camera.pose_camera_in_rig[5] - view.yaw_rad, 2 * math.pi))
+
+    have = ", ".join(f"{c.name} at {math.degrees(c.pose_camera_in_rig[5]):.0f} deg" for c in cameras)
+    wanted = f"a camera that looks {math.degrees(view.yaw_rad):.0f} deg to the left"
+    if not cameras or off_rad(nearest := min(cameras, key=off_rad)) > WRONG_WAY_RAD:
+        raise InputError("not_found", "camera", f"the network wants {wanted}; there are {have or 'no frames of any'}.")
+    return nearest
+
+
+def video_for(view: View, recording: Recording) -> tuple[Camera, Video]:
+    """The camera that fills the view, and its video. Errors as `camera_for`."""
+    seen = {video.camera: video for video in recording.videos if video.packets}
+    camera = camera_for(view, [camera for camera in recording.rig.cameras if camera.name in seen])
+    return camera, seen[camera.name]
+
+
 def front_video(recording: Recording) -> tuple[Camera, Video]:
-    """The camera with frames that looks most nearly straight ahead, and its video; the first one wins a tie."""
-    seen = [(recording.rig.camera(video.camera), video) for video in recording.videos if video.packets]
-    if not seen:
-        raise InputError("not_found", "camera", "the recording has no frames of any camera.")
-    return min(seen, key=lambda pair: abs(math.remainder(pair[0].pose_camera_in_rig[5], 2 * math.pi)))
+    """The camera that looks most nearly straight ahead, and its video."""
+    return video_for(View(), recording)
+
+
+def frame_inputs(views: int) -> tuple[str, ...]:
+    """Names of the network's picture inputs, one per view: frames, frames_1, frames_2, ..."""
+    return ("frames", *(f"frames_{number}" for number in range(1, views)))
 
 
 def view_maps(camera: Camera, view: View, *, wide: bool = False) -> ViewMap:
@@ -158,6 +191,8 @@ def _project(
     rows = (np.arange(view.height_px * rays) + 0.5) / rays
     left, up = np.meshgrid((view.width_px / 2 - columns) / view.focal_px, (view.height_px / 2 - rows) / view.focal_px)
     ray = np.stack([np.ones_like(left), left, up], -1)
+    if view.yaw_rad:
+        ray = ray @ rotation_camera_in_rig(0.0, 0.0, view.yaw_rad).T
     height_m = camera.pose_camera_in_rig[2]
     if abs(height_m - view.height_m) > 1e-6:
         # the ground point seen along a ray at depth h / -up, seen again from the camera's own height

@@ -6,7 +6,7 @@ Rule: a plan at time t is made from frames and signals up to t and nothing later
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onshore.bundle.format import MODEL, Payload
-from onshore.bundle.inputs import front_video
 from onshore.bundle.runner import OnnxPolicy
 from onshore.car.install import load_running
 from onshore.core.errors import InputError
@@ -43,15 +42,15 @@ class PlannedDrive:
 def run(
     car_dir: Path | str, recording: Recording, *, camera: str | None = None, progress: Progress = silent
 ) -> PlannedDrive:
-    """Plans of the running release, every 0.2 s, over what a camera of it shows (default: the front one).
+    """Plans of the running release, every 0.2 s, over what the rig's cameras show (or `camera` alone).
 
     Raises NotFoundError when the car runs no release, InputError when the recording has no such camera or no frames.
     """
     payload = load_running(car_dir)
-    seen, video = _named(recording, camera) if camera else front_video(recording)
-    policy = OnnxPolicy(payload.files[MODEL], payload.metadata, seen)
+    rig = [_named(recording, camera)] if camera else [v.camera for v in recording.videos if v.packets]
+    policy = OnnxPolicy(payload.files[MODEL], payload.metadata, [recording.rig.camera(name) for name in rig])
     times, plans, spent = [], [], []
-    for observation in observations(recording, video, seen):
+    for observation in observations(recording, policy.cameras):
         began = time.perf_counter()
         plans.append(policy.act(observation))
         spent.append((time.perf_counter() - began) * 1e3)
@@ -71,25 +70,56 @@ def _planned(payload: Payload, times: list[int], plans: list[Plan], spent: list[
     )
 
 
-def observations(recording: Recording, video: Video, camera: Camera) -> Iterator[Observation]:
-    """What a policy may see along a recording: one observation per plan, with every frame since the one before."""
-    from onshore.wire import decode
+def observations(recording: Recording, cameras: Sequence[Camera]) -> Iterator[Observation]:
+    """What a policy may see along a recording: one observation per plan, paced by the first of `cameras`.
 
-    waiting: list[tuple[int, NDArray[np.uint8]]] = []
+    It carries every frame of the first camera since the plan before, and of each other camera every frame up to now.
+    """
+    videos = {video.camera: video for video in recording.videos}
+    first, *others = cameras
+    streams = {camera.name: _Frames(videos[camera.name], camera.time_offset_ns) for camera in others}
     due_ns = 0
-    for stamp_ns, frame in decode(video):
-        t_ns = stamp_ns + camera.time_offset_ns
+    waiting: list[tuple[int, NDArray[np.uint8]]] = []
+    for t_ns, frame in _Frames(videos[first.name], first.time_offset_ns):
         waiting.append((t_ns, frame))
         if t_ns < due_ns:
             continue
+        shown = {first.name: waiting} | {name: stream.until(t_ns) for name, stream in streams.items()}
+        if not all(shown.values()):
+            continue  # a camera has not begun yet
         due_ns = t_ns + round(PLAN_EVERY_S * 1e9) - 10_000_000
         yield observe(
             recording.signals,
             t_ns,
-            {camera.name: np.stack([shown for _, shown in waiting])},
-            {camera.name: tuple((t_ns - taken) / 1e9 for taken, _ in waiting)},
+            {name: np.stack([picture for _, picture in taken]) for name, taken in shown.items()},
+            {name: tuple((t_ns - at) / 1e9 for at, _ in taken) for name, taken in shown.items()},
         )
-        waiting.clear()
+        waiting = []
+
+
+class _Frames:
+    """A camera's frames in order, on the clock of the signals; `until` hands out what was taken since it was last asked."""
+
+    def __init__(self, video: Video, offset_ns: int) -> None:
+        from onshore.wire import decode
+
+        self._source = ((stamp_ns + offset_ns, frame) for stamp_ns, frame in decode(video))
+        self._next: tuple[int, NDArray[np.uint8]] | None = next(self._source, None)
+        self._last: tuple[int, NDArray[np.uint8]] | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        while self._next is not None:
+            yield self._next
+            self._next = next(self._source, None)
+
+    def until(self, t_ns: int) -> list[tuple[int, NDArray[np.uint8]]]:
+        """Frames up to `t_ns` that are new, or the last one again when none is."""
+        taken = []
+        while self._next is not None and self._next[0] <= t_ns:
+            taken.append(self._next)
+            self._next = next(self._source, None)
+        self._last = taken[-1] if taken else self._last
+        return taken or ([self._last] if self._last else [])
 
 
 def observe(
@@ -116,8 +146,7 @@ def _latest(t_ns: NDArray[np.int64], column: NDArray[np.float64], at_ns: int) ->
     return float(column[index])
 
 
-def _named(recording: Recording, camera: str) -> tuple[Camera, Video]:
-    for video in recording.videos:
-        if video.camera == camera and video.packets:
-            return recording.rig.camera(camera), video
+def _named(recording: Recording, camera: str) -> str:
+    if any(video.camera == camera and video.packets for video in recording.videos):
+        return camera
     raise InputError("not_found", f"camera {camera!r}", "the recording has no frames of it.")

@@ -49,6 +49,24 @@ def compare(
     session.output().answer(document, *(f"{name}: {value}" for name, value in document.items()))
 
 
+@noun.command("rules")
+def rules(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="TARGETS", help="drives, suite results, rollouts, .mcap or .rollout files")
+    ],
+    context: Annotated[Path | None, typer.Option(help="the map context beside a recorded drive")] = None,
+    region: Annotated[str | None, typer.Option(help="whose rules; by default those of where it was driven")] = None,
+) -> None:
+    """Traffic rules over what was driven: offences, points and fines per 100 km, and what could not be judged."""
+    from onshore.evaluation import recorded
+
+    center = session.center() if session.has_center() else None
+    document = recorded.rule_report(targets, center=center, context=context, region=region)
+    show = session.output()
+    show.table(f"traffic rules of {document['region']}, {document['km']:.2f} km", recorded.rule_rows(document))
+    show.answer(document, *recorded.rule_lines(document))
+
+
 @noun.command("golden")
 def golden(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="cases with the original scorers' results")],

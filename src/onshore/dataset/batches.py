@@ -23,7 +23,10 @@ from onshore.dataset.windows import Windows, weights_of
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one training step takes. index_B: the window of each sample; takeovers count down from -1."""
+    """What one training step takes. index_B: the window of each sample; takeovers count down from -1.
+
+    frames_BTCHW: the view's; side_frames: the same of every side view.
+    """
 
     frames_BTCHW: NDArray[np.uint8]
     side_B9: NDArray[np.float32]
@@ -32,6 +35,12 @@ class Batch:
     speed_BT: NDArray[np.float32]
     speed_mask_BT: NDArray[np.float32]
     index_B: NDArray[np.int64]
+    side_frames: tuple[NDArray[np.uint8], ...] = ()
+
+    @property
+    def views(self) -> tuple[NDArray[np.uint8], ...]:
+        """Per view (B, T, 3, H, W)."""
+        return (self.frames_BTCHW, *self.side_frames)
 
 
 def batches(
@@ -105,21 +114,17 @@ def take(
         name: np.concatenate([getattr(windows.labels, name)[mine], getattr(windows.takeovers.labels, name)[others]])
         for name in vars(windows.labels)
     }
-    frames = render(
-        windows.frames_NHW3,
-        windows.index_MT[mine],
-        earlier_laterals(lateral[own], yaw[own], windows.travelled_MT[mine]),
-        yaw[own],
-        windows.mount_M2[mine],
-        windows.spec.view,
-    )
-    if len(others):
-        ready = windows.takeovers.frames_NTHWC[others].transpose(0, 1, 4, 2, 3)
-        frames = np.concatenate([frames, ready])
+    earlier = earlier_laterals(lateral[own], yaw[own], windows.travelled_MT[mine])
+    ready = (windows.takeovers.frames_NTHWC, *windows.takeovers.side_frames)
+    views = []
+    for view, seen, kept in zip(windows.spec.views, windows.by_view, ready, strict=True):
+        drawn = render(seen.frames_NHW3, seen.index_MT[mine], earlier, yaw[own], seen.mount_M2[mine], view)
+        views.append(np.concatenate([drawn, kept[others].transpose(0, 1, 4, 2, 3)]) if len(others) else drawn)
     back = np.argsort(np.concatenate([np.flatnonzero(own), np.flatnonzero(~own)])) if len(others) else slice(None)
     path = seen_from(mixed["path_MK2"][back], lateral, yaw) * mixed["path_mask_MK"][back][..., None]
     return Batch(
-        frames_BTCHW=frames[back],
+        frames_BTCHW=views[0][back],
+        side_frames=tuple(view[back] for view in views[1:]),
         side_B9=mixed["side_M9"][back],
         path_BK2=path,
         path_mask_BK=mixed["path_mask_MK"][back],

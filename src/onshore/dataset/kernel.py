@@ -20,6 +20,7 @@ STEPS, MASK, HALF = 1 << SHIFT, (1 << SHIFT) - 1, 1 << (2 * SHIFT - 1)
 def cut_views(
     frames: NDArray[np.uint8],
     index_BT: NDArray[np.int32],
+    ahead_BT: NDArray[np.float32],
     lateral_BT: NDArray[np.float32],
     yaw_B: NDArray[np.float32],
     mount_B2: NDArray[np.float32],
@@ -27,7 +28,7 @@ def cut_views(
     height_m: Any,
     out: NDArray[np.uint8],
 ) -> None:
-    """Fill `out` (B, T, 3, H, W) from `frames` (N, wide H, wide W, 3)."""
+    """Fill `out` (B, T, 3, H, W) from `frames` (N, wide H, wide W, 3); moves and mounts are in the view's own axes."""
     rows, columns = out.shape[3], out.shape[4]
     top, left = (frames.shape[1] - rows) // 2, (frames.shape[2] - columns) // 2
     across = np.empty(columns, np.int32)
@@ -35,14 +36,13 @@ def cut_views(
     for b in range(out.shape[0]):
         for t in range(out.shape[1]):
             frame = frames[index_BT[b, t]]
-            if yaw_B[b] == 0 and lateral_BT[b, t] == 0:
+            if yaw_B[b] == 0 and lateral_BT[b, t] == 0 and ahead_BT[b, t] == 0:
                 for c in range(3):
                     out[b, t, c] = frame[top : top + rows, left : left + columns, c]
                 continue
             for row in range(rows):
-                _source_of_row(
-                    row, rows, lateral_BT[b, t], yaw_B[b], mount_B2[b], focal_px, height_m, frame.shape, across, down
-                )
+                moved = (ahead_BT[b, t], lateral_BT[b, t])
+                _source_of_row(row, rows, moved, yaw_B[b], mount_B2[b], focal_px, height_m, frame.shape, across, down)
                 _gather(frame, across, down, out[b, t, :, row])
 
 
@@ -50,7 +50,7 @@ def cut_views(
 def _source_of_row(
     row: int,
     rows: int,
-    lateral: Any,
+    moved: Any,
     yaw: Any,
     mount: NDArray[np.float32],
     focal: Any,
@@ -66,8 +66,8 @@ def _source_of_row(
     cos, sin = np.cos(yaw), np.sin(yaw)
     ahead = np.float32(1) + mount[0] * nearness
     # both coordinates of the source ray are linear in the view ray's own left coordinate
-    x0 = cos * ahead - sin * mount[1] * nearness - mount[0] * nearness
-    y0 = sin * ahead + cos * mount[1] * nearness + (lateral - mount[1]) * nearness
+    x0 = cos * ahead - sin * mount[1] * nearness + (moved[0] - mount[0]) * nearness
+    y0 = sin * ahead + cos * mount[1] * nearness + (moved[1] - mount[1]) * nearness
     middle_x = np.float32(source[1]) / np.float32(2) - np.float32(0.5)
     middle_y = np.float32(source[0]) / np.float32(2) - np.float32(0.5)
     last_x, last_y = np.float32(source[1] - 1), np.float32(source[0] - 1)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from onshore.bundle.inputs import View
+from onshore.bundle.inputs import View, front_video
 from onshore.clip import find
 from onshore.clip.motion import motion
 from onshore.core.digest import canonical_json, check_id, record_digest
@@ -19,7 +19,7 @@ from onshore.core.errors import CorruptError, InputError, NotFoundError, Onshore
 from onshore.core.label import Artifact
 from onshore.core.progress import Progress, silent
 from onshore.core.recording import ClipRef
-from onshore.dataset.proxy import CRF, GOP_FRAMES, PROXY_VERSION, RATE_HZ, Proxy, build_proxy, fitting_view, front_video
+from onshore.dataset.proxy import CRF, GOP_FRAMES, PROXY_VERSION, RATE_HZ, Proxy, build_proxy, fitting_view
 from onshore.dataset.split import HELD_OUT, TRAIN, split_drives
 from onshore.dataset.windows import Windows, WindowSpec, build_windows, read_takeovers
 from onshore.drive import open_segment, segments
@@ -64,12 +64,13 @@ def freeze(
     held_out: float = 0.2,
     seed: int = 0,
     view: View | None = None,
+    side_views: Sequence[View] = (),
     split_by: str = "place",
     progress: Progress = silent,
 ) -> DatasetRow:
     """Freeze the clips for which `where` (SQL over clips) holds, with on-policy `takeovers` (artifact ids).
 
-    Makes the missing proxies. split_by: "place" keeps every place in one split, "drive" looks at drives alone.
+    Makes the missing proxies, one per view and segment. split_by: "place" keeps every place in one split, "drive" looks at drives alone.
     Raises InputError `empty_input` when no clip is found, UsageError for SQL that cannot be read.
     """
     check_id(name, "dataset name")
@@ -77,6 +78,8 @@ def freeze(
     if not clips:
         raise InputError("empty_input", f"dataset {name}", "no clip was found; run `clip cut`, or widen the query.")
     settings = {"held_out": held_out, "seed": seed, "split_by": split_by, "view": (view or View()).as_record()}
+    if side_views:
+        settings["side_views"] = [beside.as_record() for beside in side_views]
     return _freeze(center, name, clips, sorted(set(takeovers)), settings, where or "", progress)
 
 
@@ -226,7 +229,7 @@ def load_windows(
     return build_windows(
         [Proxy.from_bytes(read(member), member) for member in members],
         spans,
-        spec or WindowSpec(view=View.from_record(manifest["settings"]["view"])),
+        spec or _spec(manifest["settings"]),
         takeovers=[read(member) for member in extra],
         workers=workers,
         progress=progress,
@@ -242,13 +245,14 @@ def _freeze(
     where: str,
     progress: Progress,
 ) -> DatasetRow:
-    view = View.from_record(settings["view"])
+    spec = _spec(settings)
     places = {clip["drive"]: clip["place"] for clip in clips}
     splits = _splits(center, places, settings)
     wanted = {clip["segment"]: clip["drive"] for clip in clips}
-    proxies = _proxies(center, wanted, view, progress)
-    extra = _checked_takeovers(center, takeovers, WindowSpec(view=view))
-    label = derive([artifact.label for artifact in [*proxies.values(), *extra]], kind="dataset")
+    proxies = [_proxies(center, wanted, view, progress) for view in spec.views]
+    extra = _checked_takeovers(center, takeovers, spec)
+    members = [*(artifact for of_view in proxies for artifact in of_view.values()), *extra]
+    label = derive([artifact.label for artifact in members], kind="dataset")
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
@@ -258,15 +262,22 @@ def _freeze(
         "clips": _clip_entries(clips, splits),
         "drives": [{"id": d, "place": places[d], "split": splits[d]} for d in sorted(splits)],
         "proxies": [
-            {"id": proxies[s].id, "segment": s, "drive": wanted[s]}
-            | {name: proxies[s].meta[name] for name in ("frames", "shown_share", "sources")}
-            for s in sorted(proxies)
+            {"id": of_view[s].id, "segment": s, "drive": wanted[s]}
+            | {name: of_view[s].meta[name] for name in ("frames", "shown_share", "sources")}
+            for of_view in proxies
+            for s in sorted(of_view)
         ],
         "takeovers": [{"id": artifact.id, "bytes": artifact.size_bytes} for artifact in extra],
         "label": label.as_record(),
     }
     manifest["counts"] = _counts(manifest)
-    return _keep(center, manifest, [*proxies.values(), *extra])
+    return _keep(center, manifest, members)
+
+
+def _spec(settings: Mapping[str, Any]) -> WindowSpec:
+    """The views that a dataset was frozen for."""
+    beside = tuple(View.from_record(record) for record in settings.get("side_views", ()))
+    return WindowSpec(view=View.from_record(settings["view"]), side_views=beside)
 
 
 def _splits(center: Center, places: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, str]:
@@ -404,7 +415,7 @@ def _counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "clips": len(clips),
         "drives": len(drives),
-        "segments": len(manifest["proxies"]),
+        "segments": len({proxy["segment"] for proxy in manifest["proxies"]}),
         "seconds": round(_covered_ns(clips) / 1e9, 3),
         "train_clips": sum(clip["split"] == TRAIN for clip in clips),
         "held_out_clips": sum(clip["split"] == HELD_OUT for clip in clips),

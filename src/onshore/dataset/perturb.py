@@ -83,5 +83,8 @@ def render(
     out = np.empty((*index_BT.shape, 3, view.height_px, view.width_px), np.uint8)
     kernel: Any = cut_views
     focal, height = np.float32(view.focal_px), np.float32(view.height_m)
-    kernel(frames_NHW3, index_BT, lateral_BT, yaw_B, mount_B2, focal, height, out)
+    # everything as the view's own axes have it: the camera's place, and where the car was moved to
+    cos, sin = np.float32(math.cos(view.yaw_rad)), np.float32(math.sin(view.yaw_rad))
+    mount = np.stack([cos * mount_B2[:, 0] + sin * mount_B2[:, 1], cos * mount_B2[:, 1] - sin * mount_B2[:, 0]], -1)
+    kernel(frames_NHW3, index_BT, lateral_BT * sin, lateral_BT * cos, yaw_B, mount, focal, height, out)
     return out

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onshore.bundle.inputs import View, ViewMap, view_maps, warp
+from onshore.bundle.inputs import View, ViewMap, video_for, view_maps, warp
 from onshore.core.control import VehicleGeometry
 from onshore.core.digest import canonical_json
 from onshore.core.errors import CorruptError, InputError
@@ -116,12 +116,12 @@ class Proxy:
 
 
 def build_proxy(recording: Recording, view: View) -> Proxy:
-    """The proxy of an anonymised recording. Raises InputError `empty_input` without pictures, `not_allowed` unanonymised."""
+    """The proxy of an anonymised recording. Raises InputError `not_found` without such a camera, `not_allowed` unanonymised."""
     if not recording.anonymised:
         raise InputError(
             "not_allowed", f"segment {recording.segment_id}", "proxies are made of anonymised frames only."
         )
-    camera, video = front_video(recording)
+    camera, video = video_for(view, recording)
     maps = view_maps(camera, view, wide=True)
     kept = nearest_to_grid(video.t_ns, RATE_HZ)
     return Proxy(
@@ -205,14 +205,6 @@ def fitting_view(cameras: Iterable[Camera], base: View | None = None, share: flo
         if all(float(view_maps(camera, view).inside.mean()) >= share for camera in cameras):
             return view
     raise InputError("bad_config", "cameras", "one of them does not look ahead; no view fits.")
-
-
-def front_video(recording: Recording) -> tuple[Camera, Video]:
-    """The camera with frames that looks most nearly straight ahead; the first one wins a tie."""
-    seen = [(recording.rig.camera(video.camera), video) for video in recording.videos if video.packets]
-    if not seen:
-        raise InputError("empty_input", f"segment {recording.segment_id}", "it has no pictures to learn from.")
-    return min(seen, key=lambda pair: abs(np.remainder(pair[0].pose_camera_in_rig[5] + np.pi, 2 * np.pi) - np.pi))
 
 
 def nearest_to_grid(t_ns: NDArray[np.int64], rate_hz: float) -> NDArray[np.intp]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onshore.bundle.inputs import SIDE_INPUTS, View
+from onshore.bundle.inputs import SIDE_INPUTS, View, frame_inputs
 from onshore.core.errors import InputError
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
 from onshore.core.progress import Progress, silent
@@ -31,9 +31,10 @@ TAKEOVER_ARRAYS = ("frames_NTHWC", "side_N9", "path", "path_mask", "speed", "spe
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSpec:
-    """What a network sees of a moment: the view, the ages of its frames (s, oldest first), a moment every `stride_s`."""
+    """What a network sees of a moment: its views, the ages of its frames (s, oldest first), a moment every `stride_s`."""
 
     view: View = field(default_factory=View)
+    side_views: tuple[View, ...] = ()
     frame_offsets_s: tuple[float, ...] = (0.4, 0.0)
     stride_s: float = 0.2
 
@@ -44,6 +45,10 @@ class WindowSpec:
         if self.stride_s <= 0:
             raise InputError("bad_config", f"stride_s {self.stride_s}", "a stride is positive.")
 
+    @property
+    def views(self) -> tuple[View, ...]:
+        return (self.view, *self.side_views)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
@@ -51,9 +56,19 @@ class Samples:
 
     frames_NTHWC: NDArray[np.uint8]
     labels: Moments
+    side_frames: tuple[NDArray[np.uint8], ...] = ()
 
     def __len__(self) -> int:
         return len(self.frames_NTHWC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewFrames:
+    """What one view of all windows needs: wide frames (N, H, W, 3), their indices per window, the camera's x, y."""
+
+    frames_NHW3: NDArray[np.uint8]
+    index_MT: NDArray[np.int32]
+    mount_M2: NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +77,8 @@ class Windows:
 
     frames_NHW3: wide frames. index_MT: the frames of each window, oldest first. travelled_MT: metres driven since each
     frame. mount_M2: the camera's x, y in the rig. segment_M: index into `segments`. t_ns: the moment of each window.
-    weight_M: how often it is drawn. `takeovers` come ready at view size (empty for held-out splits).
+    weight_M: how often it is drawn. `takeovers` come ready at view size (empty for held-out splits). side: the same
+    moments in the side views.
     """
 
     spec: WindowSpec
@@ -78,18 +94,31 @@ class Windows:
     segments: tuple[str, ...]
     drives: tuple[str, ...]
     synthetic: bool
+    side: tuple[ViewFrames, ...] = ()
 
     def __len__(self) -> int:
         return len(self.t_ns)
 
+    @property
+    def by_view(self) -> tuple[ViewFrames, ...]:
+        main = ViewFrames(frames_NHW3=self.frames_NHW3, index_MT=self.index_MT, mount_M2=self.mount_M2)
+        return (main, *self.side)
+
 
 @dataclass(frozen=True, kw_only=True)
-class _Piece:
-    """One segment's windows before its frames are decoded. `needed`: frames to keep, `index_MT` points into them."""
+class _Shown:
+    """The frames of one view that a segment's windows need: `needed` are kept, `index_MT` points into them."""
 
     proxy: Proxy
     needed: NDArray[np.intp]
     index_MT: NDArray[np.intp]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """One segment's windows before its frames are decoded, its proxies one per view."""
+
+    shown: tuple[_Shown, ...]
     travelled_MT: NDArray[np.float64]
     t_ns: NDArray[np.int64]
     labels: Moments
@@ -106,41 +135,48 @@ def build_windows(
 ) -> Windows:
     """Windows of the given proxies whose moment lies in one of their segment's `spans` (start_ns, end_ns).
 
-    workers: threads that decode; the result does not depend on it. Raises InputError `bad_config` when a proxy was made
+    proxies: one per segment and view of the spec; a segment without all of them lends no window. workers: threads that decode; the result does not depend on it. Raises InputError `bad_config` when a proxy was made
     for another view.
     """
-    drives: dict[str, list[Proxy]] = {}
-    for proxy in sorted(proxies, key=lambda proxy: (proxy.drive, int(proxy.t_ns[0]), proxy.segment)):
-        if proxy.view != spec.view:
-            advice = "the dataset was frozen for another view; freeze it again for this one."
-            raise InputError("bad_config", f"proxy of {proxy.segment}", advice)
-        drives.setdefault(proxy.drive, []).append(proxy)
+    drives = _by_drive(proxies, spec)
     pieces = []
     for done, members in enumerate(drives.values()):
         progress("reading labels", done, len(drives))
-        stretches = tracks([(proxy.signals, proxy.vehicle) for proxy in members])
-        pieces += [_piece(proxy, spans.get(proxy.segment, ()), spec, stretches) for proxy in members]
-    frames, starts = _decode_all(pieces, spec, workers, progress)
+        stretches = tracks([(views[0].signals, views[0].vehicle) for views in members])
+        pieces += [_piece(views, spans.get(views[0].segment, ()), spec, stretches) for views in members]
+    seen = [_view_frames(pieces, number, spec, workers, progress) for number in range(len(spec.views))]
     labels = _joined([piece.labels for piece in pieces])
     counts = [len(piece.t_ns) for piece in pieces]
-    mounts = np.array([piece.proxy.mount_xy_m for piece in pieces], np.float32).reshape(-1, 2)
-    indices = [piece.index_MT + start for piece, start in zip(pieces, starts, strict=True)]
     frames_each = len(spec.frame_offsets_s)
     return Windows(
         spec=spec,
-        frames_NHW3=frames,
-        index_MT=np.concatenate([np.empty((0, frames_each), np.int32), *indices]).astype(np.int32),
+        **vars(seen[0]),
+        side=tuple(seen[1:]),
         travelled_MT=np.concatenate([np.empty((0, frames_each)), *(p.travelled_MT for p in pieces)]).astype(np.float32),
-        mount_M2=np.repeat(mounts, counts, axis=0),
         segment_M=np.repeat(np.arange(len(pieces), dtype=np.int32), counts),
         t_ns=np.concatenate([np.empty(0, np.int64), *(piece.t_ns for piece in pieces)]),
         labels=labels,
         weight_M=weights_of(labels),
         takeovers=read_takeovers(takeovers, spec),
-        segments=tuple(piece.proxy.segment for piece in pieces),
+        segments=tuple(piece.shown[0].proxy.segment for piece in pieces),
         drives=tuple(drives),
         synthetic=any(proxy.synthetic for proxy in proxies),
     )
+
+
+def _by_drive(proxies: Sequence[Proxy], spec: WindowSpec) -> dict[str, list[tuple[Proxy, ...]]]:
+    """Drive -> its segments in time order, each with its proxies in the order of the spec's views."""
+    of_segment: dict[str, dict[View, Proxy]] = {}
+    for proxy in proxies:
+        if proxy.view not in spec.views:
+            advice = "the dataset was frozen for another view; freeze it again for this one."
+            raise InputError("bad_config", f"proxy of {proxy.segment}", advice)
+        of_segment.setdefault(proxy.segment, {})[proxy.view] = proxy
+    whole = [tuple(by[v] for v in spec.views) for by in of_segment.values() if all(v in by for v in spec.views)]
+    drives: dict[str, list[tuple[Proxy, ...]]] = {}
+    for views in sorted(whole, key=lambda views: (views[0].drive, int(views[0].t_ns[0]), views[0].segment)):
+        drives.setdefault(views[0].drive, []).append(views)
+    return drives
 
 
 def weights_of(labels: Moments) -> NDArray[np.float64]:
@@ -156,24 +192,38 @@ def anchors(t_ns: NDArray[np.int64], spec: WindowSpec) -> tuple[NDArray[np.int64
             chosen.append(index)
             following = t + round(spec.stride_s * 1e9) - STRIDE_TOLERANCE_NS
     now = np.array(chosen, np.int64)
-    wanted = t_ns[now][:, None] - np.round(np.array(spec.frame_offsets_s) * 1e9).astype(np.int64)
+    index_MT, close_M = _nearest(t_ns, t_ns[now], spec)
+    return now[close_M], index_MT[close_M]
+
+
+def _nearest(
+    t_ns: NDArray[np.int64], moment_ns: NDArray[np.int64], spec: WindowSpec
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """(M, T) frames nearest to the offsets of each moment, and whether all of them are near enough."""
+    wanted = moment_ns[:, None] - np.round(np.array(spec.frame_offsets_s) * 1e9).astype(np.int64)
     after = np.clip(np.searchsorted(t_ns, wanted), 1, max(len(t_ns) - 1, 1))
     if len(t_ns) < 2:
         after = np.zeros_like(after)
     before = np.maximum(after - 1, 0)
     nearest = np.where(wanted - t_ns[before] <= t_ns[after] - wanted, before, after)
-    close = (np.abs(t_ns[nearest] - wanted) <= FRAME_TOLERANCE_NS).all(1)
-    return now[close], nearest[close]
+    return nearest, (np.abs(t_ns[nearest] - wanted) <= FRAME_TOLERANCE_NS).all(1)
 
 
-def _piece(proxy: Proxy, spans: Sequence[tuple[int, int]], spec: WindowSpec, stretches: Sequence[Track]) -> _Piece:
-    """Choose the moments of a segment that lie in a span and on a track, and label them."""
-    frame_t = proxy.t_ns
+def _piece(
+    views: Sequence[Proxy], spans: Sequence[tuple[int, int]], spec: WindowSpec, stretches: Sequence[Track]
+) -> _Piece:
+    """Choose the moments of a segment that lie in a span and on a track and that every view shows, and label them."""
+    frame_t = views[0].t_ns
     now, index_MT = anchors(frame_t, spec)
     moment_ns = frame_t[now]
     asked = np.zeros(len(now), bool)
     for start, end in spans:
         asked |= (moment_ns >= start) & (moment_ns <= end)
+    indices = [index_MT]
+    for proxy in views[1:]:
+        beside_MT, close_M = _nearest(proxy.t_ns, moment_ns, spec)
+        indices.append(beside_MT)
+        asked &= close_M
     found: list[tuple[NDArray[np.intp], Moments, NDArray[np.float64]]] = []
     for track in stretches:
         on = np.flatnonzero(asked & (moment_ns >= track.t_ns[0]) & (moment_ns <= track.t_ns[-1]))
@@ -181,41 +231,51 @@ def _piece(proxy: Proxy, spans: Sequence[tuple[int, int]], spec: WindowSpec, str
         on, labels = on[labels.usable_M], _chosen(labels, labels.usable_M)
         found.append((on, labels, travelled(track, frame_t[index_MT[on]], moment_ns[on][:, None])))
     kept = np.concatenate([np.empty(0, np.intp), *(on for on, _, _ in found)])
-    needed, inverse = np.unique(index_MT[kept], return_inverse=True)
     return _Piece(
-        proxy=proxy,
-        needed=needed,
-        index_MT=inverse.reshape(len(kept), index_MT.shape[1]),
+        shown=tuple(_shown(proxy, index[kept]) for proxy, index in zip(views, indices, strict=True)),
         travelled_MT=np.concatenate([np.empty((0, index_MT.shape[1])), *(driven for _, _, driven in found)]),
         t_ns=moment_ns[kept],
         labels=_joined([labels for _, labels, _ in found]),
     )
 
 
-def _decode_all(
-    pieces: Sequence[_Piece], spec: WindowSpec, workers: int, progress: Progress
-) -> tuple[NDArray[np.uint8], list[int]]:
-    """Decode every proxy's GOPs once, straight into one array; returns it and where each piece begins."""
-    wide = spec.view.widened()
-    ends = np.cumsum([0, *(len(piece.needed) for piece in pieces)])
+def _shown(proxy: Proxy, index_MT: NDArray[np.intp]) -> _Shown:
+    needed, inverse = np.unique(index_MT, return_inverse=True)
+    return _Shown(proxy=proxy, needed=needed, index_MT=inverse.reshape(index_MT.shape))
+
+
+def _view_frames(
+    pieces: Sequence[_Piece], number: int, spec: WindowSpec, workers: int, progress: Progress
+) -> ViewFrames:
+    """Decode every proxy's GOPs of one view once, straight into one array."""
+    shown = [piece.shown[number] for piece in pieces]
+    wide = spec.views[number].widened()
+    ends = np.cumsum([0, *(len(one.needed) for one in shown)])
     frames = np.empty((int(ends[-1]), wide.height_px, wide.width_px, 3), np.uint8)
 
-    def fill(number: int) -> None:
-        piece = pieces[number]
-        if len(piece.needed):
-            fill_frames(piece.proxy, piece.needed, frames[ends[number] : ends[number + 1]])
+    def fill(at: int) -> None:
+        if len(shown[at].needed):
+            fill_frames(shown[at].proxy, shown[at].needed, frames[ends[at] : ends[at + 1]])
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for done, _ in enumerate(pool.map(fill, range(len(pieces)))):
-            progress("decoding proxies", done + 1, len(pieces))
-    return frames, [int(start) for start in ends[:-1]]
+        for done, _ in enumerate(pool.map(fill, range(len(shown)))):
+            progress("decoding proxies", done + 1, len(shown))
+    indices = [one.index_MT + start for one, start in zip(shown, ends[:-1], strict=True)]
+    mounts = np.array([one.proxy.mount_xy_m for one in shown], np.float32).reshape(-1, 2)
+    none = np.empty((0, len(spec.frame_offsets_s)), np.int32)
+    return ViewFrames(
+        frames_NHW3=frames,
+        index_MT=np.concatenate([none, *indices]).astype(np.int32),
+        mount_M2=np.repeat(mounts, [len(one.index_MT) for one in shown], axis=0),
+    )
 
 
 def read_takeovers(blobs: Sequence[bytes], spec: WindowSpec) -> Samples:
     """On-policy samples from their .npz bytes, checked against the spec. Raises InputError `bad_config`."""
-    view, count = spec.view, len(spec.frame_offsets_s)
+    count = len(spec.frame_offsets_s)
+    pictures = [f"{name}_NTHWC" for name in frame_inputs(len(spec.views))]
     shapes: dict[str, tuple[int, ...]] = {
-        "frames_NTHWC": (count, view.height_px, view.width_px, 3),
+        **{name: (count, view.height_px, view.width_px, 3) for name, view in zip(pictures, spec.views, strict=True)},
         "side_N9": (len(SIDE_INPUTS),),
         "path": (len(PATH_ARCS_M), 2),
         "path_mask": (len(PATH_ARCS_M),),
@@ -223,8 +283,7 @@ def read_takeovers(blobs: Sequence[bytes], spec: WindowSpec) -> Samples:
         "speed_mask": (len(SPEED_TIMES_S),),
     }
     parts: dict[str, list[NDArray[Any]]] = {
-        name: [np.empty((0, *shape), np.uint8 if name == "frames_NTHWC" else np.float32)]
-        for name, shape in shapes.items()
+        name: [np.empty((0, *shape), np.uint8 if name in pictures else np.float32)] for name, shape in shapes.items()
     }
     for number, blob in enumerate(blobs):
         _, arrays = unpack_arrays(blob, f"takeovers {number}")
@@ -242,7 +301,8 @@ def read_takeovers(blobs: Sequence[bytes], spec: WindowSpec) -> Samples:
         speed_MS=whole["speed"],
         speed_mask_MS=whole["speed_mask"],
     )
-    return Samples(frames_NTHWC=whole["frames_NTHWC"], labels=labels)
+    main, *beside = (whole[name] for name in pictures)
+    return Samples(frames_NTHWC=main, side_frames=tuple(beside), labels=labels)
 
 
 def _chosen(labels: Moments, which: NDArray[Any]) -> Moments:

@@ -235,7 +235,10 @@ def open_loop(
 def _windows(
     center: Center, dataset_id: str, split: str, policy: PolicySpec, progress: Progress
 ) -> tuple[Windows, Driven]:
-    spec = WindowSpec(view=policy.metadata.view, frame_offsets_s=policy.metadata.frame_offsets_s, stride_s=STRIDE_S)
+    seen = policy.metadata
+    spec = WindowSpec(
+        view=seen.view, side_views=seen.side_views, frame_offsets_s=seen.frame_offsets_s, stride_s=STRIDE_S
+    )
     windows = load_windows(center, dataset_id, spec, split, progress=progress)
     drive_of = {entry["segment"]: entry["drive"] for entry in show(center, dataset_id)["proxies"]}
     side, labels = windows.labels.side_M9, windows.labels
@@ -250,14 +253,11 @@ def _windows(
 
 
 def _run_onnx(policy: PolicySpec, windows: Windows) -> Plans:
-    import onnxruntime
+    from onshore.bundle.runner import Network
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(policy.onnx, options, providers=["CPUExecutionProvider"])
-    found = [
-        session.run(["path", "speed"], {"frames": batch.frames_BTCHW, "side": batch.side_B9})
-        for batch in in_order(windows)
-    ]
+    if policy.onnx is None:
+        raise InputError("bad_config", "policy", "open loop wants an exported network.")
+    network = Network(policy.onnx, policy.metadata)
+    found = [network.run(batch.views, batch.side_B9) for batch in in_order(windows)]
     path, speed = (np.concatenate([part[index] for part in found]).astype(np.float64) for index in (0, 1))
     return Plans(path_NK2=path, speed_NS=speed)

@@ -58,6 +58,16 @@ class PairedResult:
     draws: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """Weighted events per unit of exposure with a 95 % interval. events: how many were counted."""
+
+    value: float
+    low: float
+    high: float
+    events: int
+
+
 def interval(values: ArrayLike, worlds: Sequence[str], *, draws: int = 10_000, seed: int = 0) -> Interval:
     """Mean of one value per route with a cluster-bootstrap percentile interval over worlds."""
     column = np.asarray(values, np.float64)
@@ -123,3 +133,62 @@ def _sign_flip(sums: Floats, draws: int, seed: int) -> tuple[float, bool]:
     signs = np.random.default_rng(seed).integers(0, 2, size=(draws, len(sums))) * 2 - 1
     extreme = int((np.abs(signs @ sums) >= observed - slack).sum())
     return (1 + extreme) / (1 + draws), False
+
+
+def weighted_rate(counts: Sequence[int], weights: Sequence[float], exposure: float, *, level: float = 0.95) -> Rate:
+    """Sum of weights x Poisson counts over an exposure, with the gamma interval of Fay and Feuer (1997).
+
+    With one weight for all it is the exact interval of Garwood (1936). Kinds of events whose weight is zero do not count.
+    """
+    if exposure <= 0 or len(counts) != len(weights) or any(count < 0 for count in counts):
+        raise InputError("not_measurable", "rate", "give a positive exposure, and one weight for each count.")
+    kept = [(count, weight) for count, weight in zip(counts, weights, strict=True) if weight > 0]
+    heaviest = max((weight for _, weight in kept), default=0.0)
+    total = math.fsum(weight * count for count, weight in kept)
+    variance = math.fsum(weight * weight * count for count, weight in kept)
+    tail = (1.0 - level) / 2.0
+    low = high = 0.0
+    if total > 0:
+        low = variance / total * gamma_quantile(tail, total * total / variance)
+    if heaviest > 0:
+        above, spread = total + heaviest, variance + heaviest * heaviest
+        high = spread / above * gamma_quantile(1.0 - tail, above * above / spread)
+    events = sum(count for count, _ in kept)
+    return Rate(value=total / exposure, low=low / exposure, high=high / exposure, events=events)
+
+
+def gamma_quantile(p: float, shape: float) -> float:
+    """The value below which a gamma variable of this shape and scale 1 lies with probability p, by bisection."""
+    low, high = 0.0, max(1.0, 2.0 * shape)
+    while gamma_cdf(high, shape) < p:
+        high *= 2.0
+    for _ in range(100):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if gamma_cdf(middle, shape) < p else (low, middle)
+    return (low + high) / 2.0
+
+
+def gamma_cdf(x: float, shape: float) -> float:
+    """Regularised lower incomplete gamma function: series below shape + 1, continued fraction above (DLMF 8.11.4, 8.9.2)."""
+    if x <= 0.0:
+        return 0.0
+    scale = math.exp(shape * math.log(x) - x - math.lgamma(shape))
+    if x < shape + 1.0:
+        term = total = 1.0 / shape
+        n = shape
+        while abs(term) > abs(total) * 1e-16:
+            n += 1.0
+            term *= x / n
+            total += term
+        return min(total * scale, 1.0)
+    b, c = x + 1.0 - shape, 1e300
+    d = h = 1.0 / b
+    for i in range(1, 100_000):
+        a = -i * (i - shape)
+        b += 2.0
+        d = 1.0 / (a * d + b)
+        c = b + a / c
+        h *= d * c
+        if abs(d * c - 1.0) < 1e-15:
+            break
+    return max(1.0 - scale * h, 0.0)

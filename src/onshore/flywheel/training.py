@@ -22,7 +22,7 @@ from onshore.model import Recipe, models
 from onshore.store import Center
 
 #: Modules whose public functions are recipes.
-SHELVES = ("recipes.nano",)
+SHELVES = ("recipes.nano", "recipes.temporal")
 
 
 def recipe(name: str) -> Recipe:
@@ -67,7 +67,7 @@ def train(
     """
     chosen, frozen = recipe(recipe_name), manifest.row_of(center, dataset)
     seen = View.from_record(manifest.show(center, frozen.id)["settings"]["view"])
-    chosen = replace(chosen, trainable=replace(chosen.trainable, view=seen))
+    chosen = replace(chosen, trainable=replace(chosen.trainable, view=seen))  # type: ignore[type-var]
     chosen = replace(chosen, steps=steps) if steps is not None else chosen
     chosen = replace(chosen, seed=seed) if seed is not None else chosen
     row = models.train(center, frozen.id, chosen, base=base, progress=progress)

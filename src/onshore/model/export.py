@@ -15,30 +15,41 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from onshore.bundle.inputs import SIDE_INPUTS
+from onshore.bundle.format import BundleMetadata
+from onshore.bundle.inputs import SIDE_INPUTS, View, frame_inputs
+from onshore.bundle.runner import Network
+from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError
 from onshore.model.trainable import Trainable
 from onshore.model.training import reproducible
 
 OPSET = 17
 TOLERANCE_M = 1e-4
-CHECK_SAMPLES = 200
+CHECK_SAMPLES, CHECK_BATCH = 200, 50
 
 
 def to_onnx(trainable: Trainable, network: nn.Module) -> bytes:
-    """The network as ONNX: inputs `frames` uint8 (B, T, 3, H, W) and `side` float32 (B, 9), outputs `path`, `speed`."""
-    exported = _Exported(fold_batch_norm(copy.deepcopy(network).eval()))
-    frames, side = example_inputs(trainable, 2, seed=0)
+    """The network as ONNX of the interface in `bundle.runner`; a module with `streaming()` as its streaming form."""
+    folded: Any = fold_batch_norm(copy.deepcopy(network).eval())
+    views, side = example_inputs(trainable, 2, seed=0)
+    pictures, outputs = frame_inputs(len(views)), ["path", "speed"]
+    names = [pictures[0], "side", *pictures[1:]]
+    given = [torch.from_numpy(views[0]), torch.from_numpy(side), *map(torch.from_numpy, views[1:])]
+    if hasattr(folded, "streaming"):
+        folded = folded.streaming()
+        memory = torch.zeros(len(side), len(trainable.frame_offsets_s) - 1, folded.width)
+        given = [*(view[:, -1:] if view.ndim == 5 else view for view in given), memory]
+        names, outputs = [*names, "memory"], [*outputs, "feature"]
     buffer = io.BytesIO()
     with reproducible(0), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecation and of constant folding
         torch.onnx.export(
-            exported,
-            (torch.from_numpy(frames), torch.from_numpy(side)),
+            _Exported(folded),
+            tuple(given),
             buffer,  # type: ignore[arg-type]
-            input_names=["frames", "side"],
-            output_names=["path", "speed"],
-            dynamic_axes={name: {0: "B"} for name in ("frames", "side", "path", "speed")},
+            input_names=names,
+            output_names=outputs,
+            dynamic_axes={name: {0: "B"} for name in (*names, *outputs)},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -46,17 +57,18 @@ def to_onnx(trainable: Trainable, network: nn.Module) -> bytes:
 
 
 def onnx_difference_m(trainable: Trainable, network: nn.Module, onnx: bytes, *, samples: int = CHECK_SAMPLES) -> float:
-    """Largest difference of path (m) or speed (m/s) between ONNX Runtime and PyTorch in float32 over random inputs."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    frames, side = example_inputs(trainable, samples, seed=1)
-    with reproducible(0), torch.no_grad():
-        path, speed = network.eval()(torch.from_numpy(frames), torch.from_numpy(side))
-    found = session.run(["path", "speed"], {"frames": frames, "side": side})
-    return float(max(np.abs(found[0] - path.numpy()).max(), np.abs(found[1] - speed.numpy()).max()))
+    """Largest difference of path (m) or speed (m/s) between what ships and PyTorch in float32 over random inputs."""
+    seen = {"view": trainable.view, "side_views": trainable.side_views, "frame_offsets_s": trainable.frame_offsets_s}
+    runner = Network(onnx, BundleMetadata(region="xx", model_id="", onnx_sha256=sha256_hex(onnx), **seen))  # type: ignore[arg-type]
+    worst = 0.0
+    for seed, first in enumerate(range(0, samples, CHECK_BATCH), start=1):
+        views, side = example_inputs(trainable, min(CHECK_BATCH, samples - first), seed=seed)
+        with reproducible(0), torch.no_grad():
+            frames, *beside = (torch.from_numpy(view) for view in views)
+            wanted = network.eval()(frames, torch.from_numpy(side), *beside)
+        found = runner.run(views, side)
+        worst = max(worst, *(float(np.abs(a - b.numpy()).max()) for a, b in zip(found, wanted, strict=True)))
+    return worst
 
 
 def check_equal(trainable: Trainable, network: nn.Module, onnx: bytes) -> float:
@@ -71,14 +83,13 @@ def check_equal(trainable: Trainable, network: nn.Module, onnx: bytes) -> float:
     return difference
 
 
-def example_inputs(trainable: Trainable, samples: int, *, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Random pictures (flat areas with noise) and side inputs over the ranges that driving has, some of them unknown."""
+def example_inputs(
+    trainable: Trainable, samples: int, *, seed: int
+) -> tuple[list[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Random pictures per view (flat areas with noise) and side inputs over the ranges of driving, some unknown."""
     rng = np.random.default_rng(seed)
-    times, view = len(trainable.frame_offsets_s), trainable.view
-    flat = rng.integers(0, 256, (samples, times, 3, view.height_px // 8, view.width_px // 8))
-    frames = flat.repeat(8, axis=3).repeat(8, axis=4) + rng.integers(
-        -8, 9, (samples, times, 3, view.height_px, view.width_px)
-    )
+    times = len(trainable.frame_offsets_s)
+    views = [_pictures(rng, samples, times, view) for view in (trainable.view, *trainable.side_views)]
     side = np.zeros((samples, len(SIDE_INPUTS)), np.float32)
     known = rng.random((samples, 2)) < 0.8
     side[:, 0], side[:, 1] = rng.uniform(0, 1.5, samples) * known[:, 0], known[:, 0]
@@ -87,7 +98,13 @@ def example_inputs(trainable: Trainable, samples: int, *, seed: int) -> tuple[ND
     distance_m = rng.uniform(0, 200, samples)
     side[:, 5], side[:, 6] = distance_m / 100 * known[:, 1], np.exp(-distance_m / 20) * known[:, 1]
     side[:, 7], side[:, 8] = (rng.random(samples) < 0.2) * known[:, 1], known[:, 1]
-    return frames.clip(0, 255).astype(np.uint8), side
+    return views, side
+
+
+def _pictures(rng: np.random.Generator, samples: int, times: int, view: View) -> NDArray[np.uint8]:
+    flat = rng.integers(0, 256, (samples, times, 3, view.height_px // 8, view.width_px // 8), dtype=np.int16)
+    noise = rng.integers(-8, 9, (samples, times, 3, view.height_px, view.width_px), dtype=np.int16)
+    return (flat.repeat(8, axis=3).repeat(8, axis=4) + noise).clip(0, 255).astype(np.uint8)
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
@@ -127,5 +144,5 @@ class _Exported(nn.Module):
         super().__init__()
         self.network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
-    def forward(self, frames: Tensor, side: Tensor) -> Any:
-        return self.network(frames, side)
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.network(*inputs)

@@ -22,10 +22,9 @@ from onshore.core.progress import Progress, silent
 from onshore.dataset import Batch, Perturb, Windows, WindowSpec, batches, load_windows
 from onshore.dataset.manifest import row_of
 from onshore.model.export import check_equal, to_onnx
-from onshore.model.nano import Nano
 from onshore.model.recipe import Recipe
-from onshore.model.trainable import manifest
-from onshore.model.training import PROBE_STEPS, fit, made_ahead, probe
+from onshore.model.trainable import Trainable, from_record, manifest, record_of
+from onshore.model.training import PROBE_STEPS, fit, made_ahead, precision, probe
 from onshore.model.weights import load, to_bytes
 from onshore.residency import derive
 from onshore.store import Center
@@ -33,7 +32,7 @@ from onshore.store import Center
 if TYPE_CHECKING:
     from onshore.world import PolicySpec
 
-TRAINER = 1  # raise when the same recipe would give other weights
+TRAINER = 2  # raise when the same recipe would give other weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +72,19 @@ def train(
     return ModelRow(**outputs, fresh=fresh)
 
 
-def load_network(center: Center, model_id: str) -> tuple[Nano, nn.Module]:
+def load_network(center: Center, model_id: str) -> tuple[Trainable, nn.Module]:
     """A model's configuration and its network with its weights, in evaluation mode."""
     trainable = trainable_of(center.artifact(model_id))
     return trainable, load(trainable.build(), center.read(model_id, purpose="train"), model_id)
 
 
-def trainable_of(artifact: Artifact) -> Nano:
+def trainable_of(artifact: Artifact) -> Trainable:
     """The network's configuration as the weights' artifact tells it."""
     if artifact.label.kind not in ("weights", "inbound_model") or "trainable" not in artifact.meta:
         raise InputError(
             "unknown_format", artifact.id, f"this is {artifact.label.kind}, not weights with a configuration."
         )
-    return Nano.from_record(artifact.meta["trainable"])
+    return from_record(artifact.meta["trainable"])
 
 
 def export_onnx(center: Center, model_id: str) -> Artifact:
@@ -96,7 +95,7 @@ def export_onnx(center: Center, model_id: str) -> Artifact:
         data = to_onnx(trainable, network)
         difference = check_equal(trainable, network, data)
         source = center.artifact(model_id)
-        meta = {"model": model_id, "trainable": trainable.as_record(), "difference_m": difference}
+        meta = {"model": model_id, "trainable": record_of(trainable), "difference_m": difference}
         label = derive([source.label], kind="onnx", retention="model")
         made = center.put(data, label, name=source.name, parents=[model_id], meta=meta)
         return {"id": made.id}
@@ -111,12 +110,13 @@ def policy_spec(center: Center, model_id: str, *, name: str = "") -> PolicySpec:
 
     exported = export_onnx(center, model_id)
     data = center.read(exported.id, purpose="train")
-    seen = Nano.from_record(exported.meta["trainable"])
+    seen = from_record(exported.meta["trainable"])
     metadata = BundleMetadata(
         region=center.region,
         model_id=model_id,
         onnx_sha256=sha256_hex(data),
         view=seen.view,
+        side_views=seen.side_views,
         frame_offsets_s=seen.frame_offsets_s,
         synthetic=exported.label.synthetic,
     )
@@ -141,7 +141,9 @@ def reproduce(center: Center, model_id: str, *, progress: Progress = silent) -> 
 def window_spec(recipe: Recipe) -> WindowSpec:
     """How the dataset's windows must be cut for this recipe."""
     seen = recipe.trainable
-    return WindowSpec(view=seen.view, frame_offsets_s=seen.frame_offsets_s, stride_s=recipe.stride_s)
+    return WindowSpec(
+        view=seen.view, side_views=seen.side_views, frame_offsets_s=seen.frame_offsets_s, stride_s=recipe.stride_s
+    )
 
 
 def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, progress: Progress) -> dict[str, Any]:
@@ -162,8 +164,9 @@ def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, pr
     }
     meta = {
         **facts,
-        "trainable": recipe.trainable.as_record(),
+        "trainable": record_of(recipe.trainable),
         "manifest": manifest(result.network),
+        "precision": precision(recipe),
         "probe": {"steps": min(PROBE_STEPS, recipe.steps), "weights": result.probe},
     }
     label = derive([parent.label for parent in parents], kind="weights", retention="model")

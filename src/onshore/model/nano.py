@@ -1,7 +1,6 @@
 """The smallest network that drives: two front frames and nine side inputs in, a path and speeds out; 0.31 M parameters.
 
-Rule: the path head has one output set per route command, chosen by the command input; without a command their mean
-speaks. Letters: B batch, T frames, C colours, H rows, W columns, K arc lengths, S speed times.
+Letters: B batch, T frames, C colours, H rows, W columns, K arc lengths, S speed times.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from onshore.bundle.inputs import SIDE_INPUTS, View
+from onshore.bundle.inputs import View
 from onshore.core.errors import InputError
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
+from onshore.model.head import PlanHead, plan_loss
 from onshore.model.trainable import TrainingTensors
 
-COMMANDS = 3
 KERNELS = (5, 3, 3, 3, 3)
 
 
@@ -31,6 +30,7 @@ class Nano:
     channels: tuple[int, ...] = (16, 32, 48, 64, 96)
     hidden: int = 192
     view: View = View()
+    side_views: tuple[View, ...] = ()
     frame_offsets_s: tuple[float, ...] = (0.4, 0.0)
     speed_weight: float = 0.5
 
@@ -42,6 +42,8 @@ class Nano:
             )
         if self.view.width_px % shrunk or self.view.height_px % shrunk:
             raise InputError("bad_config", "nano.view", f"width and height must be multiples of {shrunk}.")
+        if self.side_views:
+            raise InputError("bad_config", "nano.side_views", "nano looks through one view; take a larger network.")
         if not self.frame_offsets_s or self.frame_offsets_s[-1] != 0.0:
             raise InputError(
                 "bad_config", "nano.frame_offsets_s", "offsets run from the oldest to 0.0, the frame of now."
@@ -51,14 +53,7 @@ class Nano:
         return NanoNetwork(self)
 
     def loss(self, network: nn.Module, batch: TrainingTensors) -> dict[str, Tensor]:
-        """L1 of the path in units of its distance, plus `speed_weight` x L1 of the speeds (m/s), known values only."""
-        path_BK2, speed_BS = network(batch.frames_BTCHW, batch.side_B9)
-        reach_K = torch.tensor(PATH_ARCS_M) / 4 + 0.5
-        off_BK = (path_BK2.float() - batch.path_BK2).abs().sum(2) / reach_K
-        path = (off_BK * batch.path_mask_BK).sum() / batch.path_mask_BK.sum().clamp(min=1)
-        off_BS = (speed_BS.float() - batch.speed_BS).abs() * batch.speed_mask_BS
-        speed = off_BS.sum() / batch.speed_mask_BS.sum().clamp(min=1)
-        return {"loss": path + self.speed_weight * speed, "path": path, "speed": speed}
+        return plan_loss(network, batch, self.speed_weight)
 
     def as_record(self) -> dict[str, object]:
         return {
@@ -91,25 +86,14 @@ class NanoNetwork(nn.Module):
         super().__init__()
         self.cnn = _convolutions(3 * len(config.frame_offsets_s), config.channels)
         cells = (config.view.width_px // 32) * (config.view.height_px // 32)
-        hidden = config.hidden
-        self.seen = nn.Linear(config.channels[-1] * cells, hidden)
-        self.told = nn.Sequential(nn.Linear(len(SIDE_INPUTS), 64), nn.ReLU(), nn.Linear(64, hidden))
-        self.trunk = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
-        self.path = nn.Linear(hidden, COMMANDS * len(PATH_ARCS_M) * 2)
-        self.speed = nn.Linear(hidden, len(SPEED_TIMES_S))
-        self.register_buffer("reach_K1", (torch.tensor(PATH_ARCS_M) / 4)[:, None], persistent=False)
+        self.seen = nn.Linear(config.channels[-1] * cells, config.hidden)
+        self.head = PlanHead(config.hidden)
 
     def forward(self, frames_BTCHW: Tensor, side_B9: Tensor) -> tuple[Tensor, Tensor]:
         image = frames_BTCHW.flatten(1, 2).float() * (1 / 127.5) - 1
         seen = self.seen(self.cnn(image.contiguous(memory_format=torch.channels_last)).flatten(1))
-        told = self.told(side_B9)
-        state = self.trunk(seen + told + seen * torch.tanh(told))
-        command_B3 = side_B9[:, 2:5]
-        unknown_B1 = 1 - command_B3.sum(1, keepdim=True)
-        weight_B3 = command_B3 + unknown_B1 / COMMANDS
-        paths = self.path(state).unflatten(1, (COMMANDS, len(PATH_ARCS_M), 2))
-        path_BK2 = (paths.float() * weight_B3[:, :, None, None]).sum(1) * self.reach_K1
-        return path_BK2, self.speed(state).float() * 10
+        found: tuple[Tensor, Tensor] = self.head(seen, side_B9)
+        return found
 
 
 def _convolutions(inputs: int, channels: tuple[int, ...]) -> nn.Sequential:

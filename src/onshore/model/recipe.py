@@ -11,6 +11,7 @@ from typing import Any
 from onshore.core.digest import check_id, record_digest
 from onshore.core.errors import InputError
 from onshore.model.nano import Nano
+from onshore.model.trainable import Trainable, from_record, record_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +21,11 @@ class Recipe:
     learning_rate: OneCycle's peak (10 % warm-up). speed_drop: share of samples whose speed input is hidden, so that
     speed is also read from the pictures. jitter: strength of brightness and contrast changes (0 = none).
     ema: decay of the averaged weights that are kept (0 = the last weights). perturb: whether samples are seen from
-    displaced poses. stride_s: seconds between windows. seed: of weights, order, drops and perturbations.
+    displaced poses. stride_s: seconds between windows. bf16: bfloat16 where the processor is fast at it (`training.precision`). seed: of weights, order, drops and perturbations.
     """
 
     name: str
-    trainable: Nano = Nano()
+    trainable: Trainable = Nano()
     steps: int = 1800
     batch: int = 64
     learning_rate: float = 1e-3
@@ -51,12 +52,12 @@ class Recipe:
 
     def as_record(self) -> dict[str, Any]:
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "trainable"}
-        return {**plain, "trainable": self.trainable.as_record()}
+        return {**plain, "trainable": record_of(self.trainable)}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Recipe:
         """Read a record back, the network's configuration with it."""
-        return cls(**{**record, "trainable": Nano.from_record(record["trainable"])})
+        return cls(**{**record, "trainable": from_record(record["trainable"])})
 
     @property
     def digest(self) -> str:

@@ -6,8 +6,10 @@ are is in its tensor manifest.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -15,10 +17,15 @@ from torch import Tensor, nn
 from onshore.bundle.inputs import View
 from onshore.core.errors import InputError
 
+ENTRY_POINTS = "onshore.trainables"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTensors:
-    """One batch as tensors. frames: 0..255, uint8 or float32; masks: float32, 1 where the value beside it is known."""
+    """One batch as tensors. frames: 0..255, uint8 or float32; masks: float32, 1 where the value beside it is known.
+
+    side_frames: the pictures of the side views, each shaped as frames_BTCHW for its own view.
+    """
 
     frames_BTCHW: Tensor
     side_B9: Tensor
@@ -26,15 +33,19 @@ class TrainingTensors:
     path_mask_BK: Tensor
     speed_BS: Tensor
     speed_mask_BS: Tensor
+    side_frames: tuple[Tensor, ...] = ()
 
 
 class Trainable(Protocol):
-    """A network and how to teach it.
+    """A network and how to teach it: a frozen dataclass in a module of its own.
 
-    view, frame_offsets_s: what it sees, as the dataset's windows must be cut. `build()` makes fresh weights from torch's
-    global random state (seeded by the caller) of a module (frames (B, T, 3, H, W), side (B, 9)) -> (path (B, K, 2) in
-    metres at core.plan.PATH_ARCS_M, speed (B, S) in m/s at SPEED_TIMES_S), which is also what is exported.
-    `loss` returns scalars, the one named `loss` to be minimised. `as_record` is JSON that says all of it.
+    view, side_views, frame_offsets_s: what it sees, as the dataset's windows must be cut; side views are other cameras'.
+    `build()` makes fresh weights from torch's global random state (seeded by the caller) of a module
+    (frames (B, T, 3, H, W), side (B, 9), one more array of frames per side view) -> (path (B, K, 2) in metres at
+    core.plan.PATH_ARCS_M, speed (B, S) in m/s at SPEED_TIMES_S), which is also what is exported. A module with a method
+    `streaming()` is exported as that: (one frame per view (B, 1, 3, H, W), side, memory (B, T - 1, F)) -> (path, speed,
+    feature (B, F)); see bundle.runner. `loss` returns scalars, the one named `loss` to be minimised, with `path` and
+    `speed` (m/s) to be shown. `as_record` is JSON that says all of it, and `from_record` reads it back.
     """
 
     @property
@@ -44,6 +55,9 @@ class Trainable(Protocol):
     def view(self) -> View: ...
 
     @property
+    def side_views(self) -> tuple[View, ...]: ...
+
+    @property
     def frame_offsets_s(self) -> tuple[float, ...]: ...
 
     def build(self) -> nn.Module: ...
@@ -51,6 +65,33 @@ class Trainable(Protocol):
     def loss(self, network: nn.Module, batch: TrainingTensors) -> dict[str, Tensor]: ...
 
     def as_record(self) -> dict[str, Any]: ...
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Trainable: ...
+
+
+def record_of(trainable: Trainable) -> dict[str, Any]:
+    """A trainable as JSON that tells its class too; `from_record` builds it again."""
+    kind = type(trainable)
+    return {**trainable.as_record(), "class": f"{kind.__module__}:{kind.__qualname__}"}
+
+
+def from_record(record: dict[str, Any]) -> Trainable:
+    """The trainable that `record_of` described: one of this room, or one that an installed package declares.
+
+    A package of your own declares its classes as entry points of the group `onshore.trainables`; nothing else is
+    imported, whatever a record names. Raises InputError `bad_config`.
+    """
+    named = record.get("class", "onshore.model.nano:Nano")
+    declared = {point.value for point in entry_points(group=ENTRY_POINTS)}
+    module, _, name = str(named).partition(":")
+    if named not in declared and module.rpartition(".")[0] != __name__.rpartition(".")[0]:
+        raise InputError("bad_config", f"network {named!r}", f"no installed package declares it in {ENTRY_POINTS}.")
+    found: Any = getattr(importlib.import_module(module), name, None)
+    if not hasattr(found, "from_record"):
+        raise InputError("bad_config", f"network {named!r}", "there is no such class with a from_record.")
+    made: Trainable = found.from_record({key: value for key, value in record.items() if key != "class"})
+    return made
 
 
 def manifest(network: nn.Module) -> dict[str, dict[str, Any]]:

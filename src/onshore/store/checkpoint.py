@@ -74,8 +74,13 @@ def _read(note: bytes) -> tuple[Checkpoint, bytes]:
 
 def _note(text: bytes, origin: str, public_key: Ed25519PublicKey, signature: bytes) -> bytes:
     """C2SP signed-note: the text, an empty line, and `— name base64(key id || signature)`."""
-    key_id = hashlib.sha256(origin.encode() + b"\n\x01" + public_key.public_bytes_raw()).digest()[:4]
-    return text + f"\n— {origin} {_b64(key_id + signature)}\n".encode()
+    named = key_id(origin, b"\x01", public_key.public_bytes_raw())
+    return text + f"\n— {origin} {_b64(named + signature)}\n".encode()
+
+
+def key_id(name: str, kind: bytes, public_key: bytes) -> bytes:
+    """C2SP signed-note: SHA-256(name || 0x0A || signature type || key), its first four bytes."""
+    return hashlib.sha256(name.encode() + b"\n" + kind + public_key).digest()[:4]
 
 
 def _b64(data: bytes) -> str:

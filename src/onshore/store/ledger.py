@@ -12,9 +12,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,8 @@ from onshore.core.digest import canonical_json
 from onshore.core.errors import CorruptError, InputError, NotFoundError
 from onshore.store.checkpoint import Checkpoint
 from onshore.store.files import locked, sync_folder, write_durably
-from onshore.store.merkle import consistency_proof, fold_leaf, frontier_of, inclusion_proof, leaf_hash
+from onshore.store.merkle import consistency_proof, fold_leaf, frontiers_of, inclusion_proof, leaf_hash
+from onshore.store.witness import cosignatures, note_at, split_note
 
 if TYPE_CHECKING:
     from onshore.store.keys import Signer
@@ -44,12 +44,21 @@ class LedgerEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerReport:
-    """What verification found. size: acknowledged entries; root: their RFC 6962 root (hex); problems: what is wrong."""
+    """What verification found. size: acknowledged entries; root: their RFC 6962 root (hex); problems: what is wrong.
+
+    witnessed: how many entries from the first on the witness named in the call has signed; 0 without one.
+    """
 
     ok: bool
     size: int
     root: str
     problems: list[str] = field(default_factory=list)
+    witnessed: int = 0
+
+    @property
+    def trust(self) -> str:
+        """The trust level of the whole: 'witnessed' counts for the first `witnessed` entries, the rest stays the center's word."""
+        return "witnessed" if self.witnessed and self.ok else "self-attested"
 
 
 class Ledger:
@@ -58,6 +67,20 @@ class Ledger:
     def __init__(self, folder: Path, *, origin: str, signer: Signer, scratch: Path, lock: Path) -> None:
         self._folder, self._origin, self._signer = folder, origin, signer
         self._scratch, self._lock = scratch, lock
+
+    @property
+    def origin(self) -> str:
+        """The log's name in its checkpoints."""
+        return self._origin
+
+    @property
+    def public_key(self) -> bytes:
+        """The raw Ed25519 key with which anybody verifies its checkpoints."""
+        return self._signer.public_key().public_bytes_raw()
+
+    def sign(self, head: Checkpoint) -> bytes:
+        """A checkpoint of this log as its signed note."""
+        return head.signed(self._signer)
 
     def create(self) -> None:
         """Write the empty log; a log that exists stays."""
@@ -134,10 +157,11 @@ class Ledger:
         """The acknowledged state. Errors: CorruptError `ledger_broken` when its signature does not verify."""
         return Checkpoint.parse(self._read(CHECKPOINT), self._origin, self._signer.public_key())
 
-    def verify(self, witness: Path | None = None) -> LedgerReport:
+    def verify(self, witness: Path | None = None, witness_keys: Mapping[str, bytes] | None = None) -> LedgerReport:
         """Recompute everything from the bytes in the folder; every problem is named.
 
-        witness: a copy of `checkpoint` that somebody outside kept; the log must still begin with what it signed.
+        witness: a copy of `checkpoint` that somebody outside kept, cosigned or not; the log must still begin with what it
+        signed. witness_keys: name -> raw public key; given, one of them must have cosigned it, else it is a problem.
         """
         with locked(self._lock):
             try:
@@ -146,22 +170,42 @@ class Ledger:
                 return LedgerReport(ok=False, size=0, root="", problems=[str(fault)])
             problems = self._strangers() + self._tail_problems(head)
         # What was signed does not change any more: it is read without holding up those who append.
-        problems += [] if problems else self._entry_problems(head)
-        problems += self._witness_problems(head, witness) if witness else []
-        return LedgerReport(ok=not problems, size=head.size, root=head.root().hex(), problems=problems)
+        note = note_at(witness) if witness is not None else None
+        found, size = self._walk_problems(head, note, witness_keys) if not problems or note else ([], 0)
+        problems += [f"{witness.name}: {one}" if witness and one.startswith("not a") else one for one in found]
+        root = head.root().hex()
+        return LedgerReport(ok=not problems, size=head.size, root=root, problems=problems, witnessed=size)
 
-    def _witness_problems(self, head: Checkpoint, path: Path) -> list[str]:
+    def _walk_problems(
+        self, head: Checkpoint, note: bytes | None, keys: Mapping[str, bytes] | None = None
+    ) -> tuple[list[str], int]:
+        """What one pass over every entry contradicts, the checkpoint or a witness's note; and how many are witnessed.
+
+        The root covers every byte of every line, so that equal frontiers mean equal entries.
+        """
+        problems: list[str] = []
+        kept = Checkpoint(origin=self._origin)
         try:
-            kept = Checkpoint.parse(path.read_bytes(), self._origin, self._signer.public_key())
-        except OSError as fault:
-            raise NotFoundError(path, "name a file with the checkpoint that the witness kept.") from fault
+            kept = self._parsed(note) if note is not None else kept
         except CorruptError:
-            return [f"{path.name}: not a checkpoint that this center signed"]
+            problems.append("not a checkpoint that this center signed")
+        frontier, size, before = frontiers_of(self._leaves(head), kept.size)
+        if size != head.size or frontier != head.frontier:
+            problems.append(f"the entries do not have the root that the checkpoint of size {head.size} signed")
         if kept.size > head.size:
-            return [f"the witness saw {kept.size} entries, the log has {head.size}: it was cut back"]
-        if frontier_of(islice(self._leaves(head), kept.size))[0] != kept.frontier:
-            return [f"the first {kept.size} entries are not those that the witness saw: history was rewritten"]
-        return []
+            problems.append(f"the witness saw {kept.size} entries, the log has {head.size}: it was cut back")
+        elif before != kept.frontier:
+            problems.append(f"the first {kept.size} entries are not those that the witness saw: history was rewritten")
+        if note is not None and keys is not None and not problems and not cosignatures(note, keys):
+            problems.append("not a note that a witness whose key was given has signed")
+        return problems, kept.size if keys is not None and not problems else 0
+
+    def note_problems(self, note: bytes) -> list[str]:
+        """What contradicts a checkpoint that somebody kept: a log that was cut back, or rewritten before its size."""
+        return self._walk_problems(self.head(), note)[0]
+
+    def _parsed(self, note: bytes) -> Checkpoint:
+        return Checkpoint.parse(split_note(note)[0], self._origin, self._signer.public_key())
 
     def inclusion(self, index: int) -> tuple[list[str], Checkpoint]:
         """The proof (hex, nearest first) that entry `index` is in the log of the checkpoint returned with it."""
@@ -176,13 +220,6 @@ class Ledger:
         if not 0 <= old_size <= head.size:
             raise NotFoundError(f"ledger of size {old_size}", f"the ledger has {head.size} entries.")
         return [node.hex() for node in consistency_proof(list(self._leaves(head)), old_size)], head
-
-    def _entry_problems(self, head: Checkpoint) -> list[str]:
-        """The root covers every byte of every line, so that equal frontiers mean equal entries."""
-        frontier, size = frontier_of(self._leaves(head))
-        if size != head.size or frontier != head.frontier:
-            return [f"the entries do not have the root that the checkpoint of size {head.size} signed"]
-        return []
 
     def _leaves(self, head: Checkpoint) -> Iterator[bytes]:
         sha256 = hashlib.sha256

@@ -44,16 +44,36 @@ def fold_frontier(frontier: Frontier) -> bytes:
 
 
 def frontier_of(leaves: Iterable[bytes]) -> tuple[Frontier, int]:
-    """Frontier and size of a tree over leaf hashes, in blocks: a perfect block is hashed level by level."""
+    """Frontier and size of a tree over leaf hashes."""
+    return frontiers_of(leaves)[:2]
+
+
+def frontiers_of(leaves: Iterable[bytes], mark: int = 0) -> tuple[Frontier, int, Frontier]:
+    """Frontier and size of a tree over leaf hashes, and the frontier that its first `mark` leaves have, in one pass.
+
+    In blocks: a perfect block is hashed level by level.
+    """
     frontier: Frontier = ()
+    marked: Frontier = ()
     iterator, blocks = iter(leaves), 0
-    while len(block := list(islice(iterator, BLOCK_LEAVES))) == BLOCK_LEAVES:
+    while True:
+        block = list(islice(iterator, BLOCK_LEAVES))
+        before = blocks * BLOCK_LEAVES
+        if before <= mark <= before + len(block):
+            marked = frontier + _tail(block[: mark - before])
+        if len(block) < BLOCK_LEAVES:
+            return frontier + _tail(block), before + len(block), marked
         frontier, blocks = fold_leaf(frontier, blocks, _perfect_root(block)), blocks + 1
-    # From here on the tail is shorter than a block: its subtrees never reach the ones before.
+
+
+def _tail(leaves: Sequence[bytes]) -> Frontier:
+    """Behind whole blocks and shorter than one (or just one): its subtrees never reach the ones before."""
+    if len(leaves) == BLOCK_LEAVES:
+        return ()  # a mark at a block's end is seen again, at the beginning of the next one
     tail: Frontier = ()
-    for index, leaf in enumerate(block):
+    for index, leaf in enumerate(leaves):
         tail = fold_leaf(tail, index, leaf)
-    return frontier + tail, blocks * BLOCK_LEAVES + len(block)
+    return tail
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:

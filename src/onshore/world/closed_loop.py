@@ -79,7 +79,7 @@ class Towns:
             town = Town.open(roads, seed, self.cache_dir)
             ground = paint_ground(town)
             furniture = Furniture(town, ground)
-            camera = town_camera(self.camera, ground, furniture, tuple(roads.looks["sky"]))
+            camera = town_camera(self.camera, ground, furniture, roads.looks.sky)
             self._open[key] = TownAssets(town=town, ground=ground, furniture=furniture, camera=camera)
         self._open.move_to_end(key)
         return self._open[key]

@@ -113,6 +113,8 @@ def _put_signs(town: Town, edge: Edge, rows: list[tuple[float, ...]]) -> None:
         if sign.where == "give_way" and not gives_way:
             continue
         kerb, along, left = _stop(edge, 0)
+        if sign.where not in ("give_way", "lane_start"):
+            continue
         if sign.where == "lane_start":
             kerb = edge.lanes[0].xy_N2[0] + along * 13.0
         place = kerb - left * (edge.lanes[0].width_m / 2 + 1.0) - along
@@ -122,12 +124,13 @@ def _put_signs(town: Town, edge: Edge, rows: list[tuple[float, ...]]) -> None:
             (sign.height_m - sign.half_size_m) / 2,
         )
         rows.append(_box(place, foot, (0.06, 0.06, foot), yaw, (160, 160, 160)))
-        rows.append(_box(place, sign.height_m, (0.05, size, size), yaw, sign.colour, GLOWING))
+        rows.append(_box(place, sign.height_m, (0.05, size, size), yaw, town.roads.sign_faces[sign.face].fill, GLOWING))
 
 
 def _build_houses(town: Town, ground: Ground, rows: list[tuple[float, ...]]) -> None:
     looks, rng = town.roads.looks, np.random.default_rng(town.seed + 5)
     extent = len(ground.kind) * MEANING_CELL_M
+    shares = np.array([style.share for style in looks.houses]) / sum(style.share for style in looks.houses)
     reach = int(11 / MEANING_CELL_M)
     for x in np.arange(10.0, extent - 10.0, 22.0):
         for y in np.arange(10.0, extent - 10.0, 22.0):
@@ -135,10 +138,11 @@ def _build_houses(town: Town, ground: Ground, rows: list[tuple[float, ...]]) -> 
             plot = ground.kind[max(0, row - reach) : row + reach, max(0, column - reach) : column + reach]
             if plot.any() or rng.random() > 0.8:
                 continue
-            half_height = float(rng.uniform(*looks["house_half_height_m"]))
-            colour = looks["houses"][rng.integers(len(looks["houses"]))]
+            style = looks.houses[rng.choice(len(looks.houses), p=shares)]
+            half_height = float(rng.uniform(*style.half_height_m))
+            colour = style.colours[rng.integers(len(style.colours))]
             shade = rng.uniform(0.8, 1.1)
             tone = tuple(min(255, int(part * shade)) for part in colour)
-            size = (float(rng.uniform(4, 8)), float(rng.uniform(4, 8)), half_height)
+            size = (float(rng.uniform(*style.half_width_m)), float(rng.uniform(*style.half_width_m)), half_height)
             place = np.array([x + ground.origin_x_m, y + ground.origin_y_m])
             rows.append(_box(place, half_height, size, float(rng.uniform(0, 3)), tone, HOUSE))  # type: ignore[arg-type]

@@ -92,7 +92,7 @@ class _Canvas:
         self.town, self.origin = town, origin
         rng = np.random.default_rng(town.seed)
         noise = rng.integers(-18, 18, (size // 32, size // 32), dtype=np.int16).astype(np.float32)
-        grass = noise[..., None] + np.array(town.roads.looks["grass"], np.float32)
+        grass = noise[..., None] + np.array(town.roads.looks.grass, np.float32)
         coarse = cv2.resize(np.clip(grass, 0, 255).astype(np.uint8), (size // 4, size // 4))
         enlarged = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_NEAREST)
         self.picture: Bytes = np.asarray(enlarged, np.uint8)
@@ -105,7 +105,7 @@ class _Canvas:
         return np.round((points - self.origin) / cell_m * 16 - 8).astype(np.int32)
 
     def verges(self) -> None:
-        colour, side = self.town.roads.looks["side"], self.town.roads.town["side_m"]
+        colour, side = self.town.roads.looks.side, self.town.roads.town["side_m"]
         for edge in self.town.edges.values():
             for lane in edge.lanes:
                 for quad, _ in _quads(lane.xy_N2, lane.width_m + 2 * side):
@@ -117,14 +117,14 @@ class _Canvas:
         looks = self.town.roads.looks
         for edge in self.town.edges.values():
             for lane in edge.lanes:
-                colour = looks["lane_paint"].get(lane.kind, looks["asphalt"])
+                colour = looks.lane_paint.get(lane.kind, looks.asphalt)
                 for quad, degrees in _quads(lane.xy_N2, lane.width_m + 0.1):
                     cv2.fillPoly(self.picture, [self._at(quad)], colour, shift=4)
                     cells = [self._at(quad, MEANING_CELL_M)]
                     cv2.fillPoly(self.kind, cells, LANE_KINDS.index(lane.kind), shift=4)
                     cv2.fillPoly(self.direction, cells, int(degrees % 360 / 2), shift=4)
         for junction in self.town.junctions.values():
-            cv2.fillPoly(self.picture, [self._at(junction.shape_N2)], looks["asphalt"], shift=4)
+            cv2.fillPoly(self.picture, [self._at(junction.shape_N2)], looks.asphalt, shift=4)
             cells = [self._at(junction.shape_N2, MEANING_CELL_M)]
             cv2.fillPoly(self.kind, cells, LANE_KINDS.index("junction"), shift=4)
             cv2.fillPoly(self.direction, cells, NO_DIRECTION, shift=4)

@@ -105,7 +105,7 @@ def _through_camera(request: PictureRequest, roads: Roads, assets: TownAssets) -
         centre_x_px=WIDE_CAMERA.centre_x_px * scale,
         centre_y_px=WIDE_CAMERA.centre_y_px * scale,
     )
-    camera = TownCamera(sharp, assets.ground, tuple(roads.looks["sky"]))
+    camera = TownCamera(sharp, assets.ground, roads.looks.sky)
     frames = []
     for row in request.rows:
         lit = assets.furniture.lit(_lights(request.rollout, row, assets))

@@ -1,0 +1,148 @@
+"""Networks that look at several frames, through one camera or more, and see each frame once: `small` and `base`.
+
+Every frame of every view passes one encoder; its features are kept, so a car encodes only the newest frame. A GRU reads
+the features of the window, oldest first. Sizes are the configuration's: `small` is for throughput and cars, `base`
+(50 million parameters and more, several cameras) for one data-centre GPU.
+Letters: B batch, T frames, V views, C colours, H rows, W columns, F features.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onshore.bundle.inputs import View
+from onshore.core.errors import InputError
+from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
+from onshore.model.head import PlanHead, plan_loss
+from onshore.model.trainable import TrainingTensors
+
+STEM_STRIDE = 4
+SMALL_VIEW = View(width_px=256, height_px=128, focal_px=128.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Temporal:
+    """Configuration and Trainable of the network. channels: of the stem, then of each stride-2 residual block.
+
+    feature: width of what is kept of one moment (all views together). hidden: width of the GRU and the head.
+    """
+
+    name: str = "small"
+    channels: tuple[int, ...] = (32, 48, 96, 160, 224)
+    feature: int = 256
+    hidden: int = 256
+    view: View = SMALL_VIEW
+    side_views: tuple[View, ...] = ()
+    frame_offsets_s: tuple[float, ...] = (1.4, 1.2, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
+    speed_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if len(self.channels) < 2 or min(*self.channels, self.feature, self.hidden) < 1:
+            raise InputError("bad_config", f"{self.name}.channels", "give a stem and at least one block, all positive.")
+        shrunk = STEM_STRIDE * 2 ** (len(self.channels) - 1)
+        for view in (self.view, *self.side_views):
+            if view.width_px % shrunk or view.height_px % shrunk:
+                raise InputError("bad_config", f"{self.name}.view", f"sizes must be multiples of {shrunk} pixels.")
+        if len(self.frame_offsets_s) < 2 or self.frame_offsets_s[-1] != 0.0:
+            raise InputError("bad_config", f"{self.name}.frame_offsets_s", "give two or more, the last one 0.0.")
+
+    def build(self) -> nn.Module:
+        return TemporalNetwork(self)
+
+    def loss(self, network: nn.Module, batch: TrainingTensors) -> dict[str, Tensor]:
+        return plan_loss(network, batch, self.speed_weight)
+
+    def as_record(self) -> dict[str, Any]:
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        views = {"view": self.view.as_record(), "side_views": [view.as_record() for view in self.side_views]}
+        lists = {name: list(plain[name]) for name in ("channels", "frame_offsets_s")}
+        return {**plain, **lists, **views, "arcs_m": list(PATH_ARCS_M), "times_s": list(SPEED_TIMES_S)}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Temporal:
+        """Read back `as_record`; arcs and times must be those of this version's Plan."""
+        values = dict(record)
+        if values.pop("arcs_m", None) != [*PATH_ARCS_M] or values.pop("times_s", None) != [*SPEED_TIMES_S]:
+            raise InputError("bad_config", "network", "the plan's arc lengths or times differ from this version's.")
+        lists = {name: tuple(values[name]) for name in ("channels", "frame_offsets_s")}
+        beside = tuple(View.from_record(view) for view in values["side_views"])
+        return cls(**{**values, **lists, "view": View.from_record(values["view"]), "side_views": beside})
+
+
+class TemporalNetwork(nn.Module):
+    """frames (B, T, 3, H, W), side (B, 9), frames of the side views -> path (B, K, 2) in metres, speed (B, S) in m/s."""
+
+    def __init__(self, config: Temporal) -> None:
+        super().__init__()
+        channels = config.channels
+        self.encoder = nn.Sequential(
+            _normed(3, channels[0], 7, STEM_STRIDE),
+            *(Residual(a, b) for a, b in itertools.pairwise(channels)),
+        )
+        self.seen = nn.Linear(2 * channels[-1] * (1 + len(config.side_views)), config.feature)
+        self.memory = nn.GRU(config.feature, config.hidden, batch_first=True)
+        self.head = PlanHead(config.hidden)
+        self.width = config.feature
+
+    def forward(self, frames_BTCHW: Tensor, side_B9: Tensor, *side_frames: Tensor) -> tuple[Tensor, Tensor]:
+        return self.plan(self.features((frames_BTCHW, *side_frames)), side_B9)
+
+    def features(self, views: tuple[Tensor, ...]) -> Tensor:
+        """(B, T, F): what is kept of every moment; mean and maximum over the picture, views side by side."""
+        pooled = []
+        for frames_BTCHW in views:
+            image = frames_BTCHW.flatten(0, 1).to(memory_format=torch.channels_last).float() * (1 / 127.5) - 1
+            cells = self.encoder(image)
+            pooled += [cells.mean((2, 3)), cells.amax((2, 3))]
+        kept: Tensor = self.seen(torch.cat(pooled, 1).float())
+        batch, times = views[0].shape[:2]
+        return kept.reshape(batch, times, self.width)
+
+    def plan(self, features_BTF: Tensor, side_B9: Tensor) -> tuple[Tensor, Tensor]:
+        states, _ = self.memory(features_BTF)
+        found: tuple[Tensor, Tensor] = self.head(states[:, -1], side_B9)
+        return found
+
+    def streaming(self) -> nn.Module:
+        """The same network over the newest frame and the features of the earlier ones."""
+        return Streaming(self)
+
+
+class Streaming(nn.Module):
+    """(newest frame (B, 1, 3, H, W), side, newest frames of the side views, memory (B, T - 1, F)) -> path, speed, feature."""
+
+    def __init__(self, network: TemporalNetwork) -> None:
+        super().__init__()
+        self.network, self.width = network, network.width
+
+    def forward(self, frames_B1CHW: Tensor, side_B9: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        *side_frames, memory_BMF = others
+        feature_B1F = self.network.features((frames_B1CHW, *side_frames))
+        path, speed = self.network.plan(torch.cat([memory_BMF, feature_B1F], 1), side_B9)
+        return path, speed, feature_B1F[:, 0]
+
+
+class Residual(nn.Module):
+    """Halves the picture: two convolutions beside a strided one, summed (He et al. 2016, basic block)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = _normed(inputs, outputs, 3, 2)
+        self.second = _normed(outputs, outputs, 3, 1)[:2]
+        self.beside = _normed(inputs, outputs, 1, 2)[:2]
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.relu(self.second(self.first(image)) + self.beside(image))
+
+
+def _normed(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
