@@ -1,6 +1,7 @@
 """The command: one noun, one verb. Every body parses, calls one public function, prints.
 
-`--center DIR` (or ONSHORE_CENTER, read here only) and `--json` may stand anywhere on the line.
+`--center DIR` (ONSHORE_CENTER), `--as NAME` (ONSHORE_USER) and `--json` may stand anywhere on the line; ONSHORE_CERTIFICATE
+names a client certificate. The environment is read here only.
 Exit codes: 0 done, 1 failed, 2 usage, 3 refused (with rule, clause and what to do).
 """
 
@@ -42,7 +43,8 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         help="The training center for assisted driving that stays inside the border.\n\n"
-        "--center DIR (or ONSHORE_CENTER) names the center; --json prints one JSON document. Both may stand anywhere.",
+        "--center DIR (or ONSHORE_CENTER) names the center, --as NAME (or ONSHORE_USER) the person; --json prints one JSON "
+        "document. All may stand anywhere.",
     )
     top.add_to(app)
     for noun in (drive, clip, dataset, privacy, model, world, evaluation, border, ledger, release, car, flywheel):
@@ -67,6 +69,30 @@ def take_globals(arguments: Sequence[str]) -> tuple[list[str], bool, str | None]
     return rest, as_json, center
 
 
+def take_person(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    """Split `--as NAME` off a command line, wherever it stands."""
+    rest, name, words = [], None, iter(arguments)
+    for word in words:
+        if word == "--as":
+            name = next(words, None)
+        elif word.startswith("--as="):
+            name = word.split("=", 1)[1]
+        else:
+            rest.append(word)
+    return rest, name
+
+
+def verb_of(command: object, words: Sequence[str]) -> str:
+    """The noun and verb that a line begins with: 'border permit approve'."""
+    found: list[str] = []
+    for word in words:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        found.append(word)
+    return " ".join(found)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
@@ -76,10 +102,18 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code. The outermost handler: nothing escapes but what it prints."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     rest, as_json, center = take_globals(arguments)
-    session.begin(as_json=as_json, center=center or os.environ.get("ONSHORE_CENTER"))
+    rest, person = take_person(rest)
+    command = typer.main.get_command(build())
+    session.begin(
+        as_json=as_json,
+        center=center or os.environ.get("ONSHORE_CENTER"),
+        verb=verb_of(command, rest),
+        acting_as=person or os.environ.get("ONSHORE_USER"),
+        certificate=os.environ.get("ONSHORE_CERTIFICATE"),
+    )
     out = session.output()
     try:
-        code = typer.main.get_command(build()).main(args=rest, prog_name="onshore", standalone_mode=False)
+        code = command.main(args=rest, prog_name="onshore", standalone_mode=False)
         return int(code or 0)
     except RefusedError as refused:
         out.answer({"refused": refused.as_record()})
