@@ -124,7 +124,7 @@ def test_shipped_maps_are_told_apart_by_columns() -> None:
 
 def test_a_given_map_overrides_recognition(center: Center, fleet: Fleet, tmp_path: Path) -> None:
     path = fleet.table("a/x")
-    rows = "\n".join(f"{1000 + 100 * i},36,15,0,10,{i},{5000 + 100 * i}" for i in range(20))
+    rows = "\n".join(f"{1000 + 100 * i},36,15,0,10,{i},{1_700_000_005_000 + 100 * i}" for i in range(20))
     path.write_text(f"stamp,v,wheel,k,v_mps,stamp,utc\n{rows}")
     assert drive.add(center, fleet.root).quarantined[0]["code"] in ("unknown_format", "missing_column")
     report = drive.add(center, fleet.root, reader="table", column_map=a_map(tmp_path))

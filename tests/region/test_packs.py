@@ -29,7 +29,7 @@ def test_there_are_packs() -> None:
 def test_a_pack_is_complete(region: str) -> None:
     pack = load_pack(region)
     assert pack.region == pack.law["region"] == region
-    assert set(pack.law["topics"].values()) <= {"keep", "drop", "refuse"}
+    assert set(pack.law["topics"].values()) <= {"keep", "drop", "refuse", "custody"}
     assert pack.law["topics"]["default"] == "drop"
     assert set(pack.law["retention_days"]) == RETENTIONS
     assert set(pack.law["permit"]["kinds"]) <= KINDS

@@ -376,7 +376,7 @@ def test_a_destroyed_key_reads_nothing(center: Center) -> None:
     with sqlite3.connect(center.keys.folder / "slots.sqlite") as slots:
         (wrapped,) = slots.execute("select wrapped from slots where id='drive-1'").fetchone()
     slots.close()
-    center.destroy_key("drive-1")
+    center.shred(["drive-1"])
     for ask in (center, Center.open(center.root)):
         with pytest.raises(NotFoundError, match="destroyed"):
             ask.read(artifact.id)
@@ -389,10 +389,10 @@ def test_a_destroyed_key_reads_nothing(center: Center) -> None:
         center.put(b"more of it", SEGMENT, key="drive-1")
     for known in ("drive-1", "drive-9"):
         with pytest.raises(NotFoundError):
-            center.destroy_key(known)
+            center.shred([known])
     assert [entry.kind for entry in center.ledger.entries()].count("key_destroyed") == 1
     with pytest.raises(UsageError):
-        center.destroy_key("center")
+        center.shred(["center"])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

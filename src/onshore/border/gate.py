@@ -379,7 +379,7 @@ def _ask(center: Center, one: Artifact, action: str, outbound: Outbound | None) 
         refusal = center.rules.decide(
             Request(
                 action=action,
-                label=one.label,
+                label=center.effective(one.label),
                 region=center.region,
                 actor=center.actor,
                 role=center.role,

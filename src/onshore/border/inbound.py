@@ -19,7 +19,7 @@ from onshore.border.figures import check_table
 from onshore.border.lines import acting
 from onshore.border.permitting import NETWORK_LIMITS
 from onshore.border.scan import is_pickle, scan, weight_findings
-from onshore.core.digest import record_digest, sha256_hex
+from onshore.core.digest import blob_id_of, record_digest, sha256_hex
 from onshore.core.errors import InputError, NotFoundError, OnshoreError, Refusal, RefusedError
 from onshore.core.label import Artifact, Label
 from onshore.residency import Request
@@ -71,6 +71,7 @@ def import_file(
         rewritten = _rewritten(data, manifest, file.name)
     except InputError as problem:
         raise _refused(center, file, data, f"{problem.subject}: {problem.advice}") from problem
+    _check_not_ours(center, file, rewritten)
     _ask(center, file, data, kind, origin)
     return _stored(center, rewritten, kind, origin, file)
 
@@ -104,6 +105,15 @@ def _name(file: Path) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", file.stem.lower()).strip("-")[:80]
 
 
+def _check_not_ours(center: Center, file: Path, data: bytes) -> None:
+    """Recordings of this center's fleet, and what shows them, do not come back as somebody else's, destroyed ones neither."""
+    identity = blob_id_of(center.region, sha256_hex(data))
+    for known in center.many([identity]):
+        if known.label.derived_from_raw and known.label.kind not in KINDS:
+            why = f"the very bytes are known here as {known.label.kind} made of fleet data"
+            raise _refused(center, file, data, why, code="laundered")
+
+
 def _read(center: Center, file: Path) -> bytes:
     if not file.exists():
         raise NotFoundError(file, "no such file.")
@@ -112,6 +122,7 @@ def _read(center: Center, file: Path) -> bytes:
     if file.stat().st_size > IMPORT_LIMIT_BYTES:
         raise _refused(center, file, b"", f"it is larger than {IMPORT_LIMIT_BYTES} bytes")
     data = file.read_bytes()
+    _check_not_ours(center, file, data)
     reason = _foreign_form(data)
     if reason:
         raise _refused(center, file, data, reason)

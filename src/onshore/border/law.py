@@ -80,6 +80,22 @@ RULES: dict[str, _Text] = {
         clause="Two distinct people with distinct keys approve, and neither is the one who asked.",
         remedy="Have another enrolled person approve.",
     ),
+    "retention": _Text(
+        clause="What has expired is unreadable from that moment, counted from intake on the center's clock (CN-16).",
+        remedy="`onshore border sweep` destroys it with receipts; the days are in `[retention_days]` of region.toml.",
+    ),
+    "erased-everywhere": _Text(
+        clause="CN-17: an erasure is done when no store holds bytes of the subject.",
+        remedy="Run `onshore border erase` again for this subject; `onshore border erasure show` names what still holds.",
+    ),
+    "roles": _Text(
+        clause="Each verb belongs to roles; a person acts in one of theirs (CN-02, CN-22).",
+        remedy="Act as somebody whose role it is (--as NAME), or have compliance enroll you.",
+    ),
+    "seeing-is-export": _Text(
+        clause="Access from abroad is export; without a certificate of the region a viewer is abroad (CN-22).",
+        remedy="Show the client certificate of an enrolled person of this region, or ask for an export permit.",
+    ),
     "one-exit": _Text(
         clause="A folder that center.toml does not name as in-region is outside (CN-01, CN-22, US-02).",
         remedy="Write into an in-region folder, or export one artifact under a permit.",
@@ -100,11 +116,17 @@ SHOWN_BY: dict[str, str] = {
     "CN-01": "tests/store/test_center.py::test_refusals_are_in_the_ledger",
     "CN-02": "tests/border/test_red_team.py::test_32_approval_replayed_for_another_digest",
     "CN-03": "tests/border/test_red_team.py::test_removing_any_single_control_still_refuses_a_raw_export",
+    "CN-04": "tests/drive/test_fences_and_positions.py::test_a_recording_that_touches_a_fence_stays_out",
     "CN-05": "tests/border/test_red_team.py::test_38_metrics_as_a_side_channel",
+    "CN-06": "tests/store/test_custody.py::test_30_the_site_counts_subjects_over_all_datasets",
     "CN-10": "tests/residency/test_decisions.py::test_raw_is_read_only_to_anonymise",
     "CN-14": "tests/residency/test_decisions.py::test_cabin_is_neither_trained_on_nor_shown",
+    "CN-16": "tests/store/test_custody.py::test_what_expired_is_unreadable_though_no_sweeper_ran",
+    "CN-17": "tests/border/test_erasure.py::test_60_an_erasure_is_not_closed_while_a_store_holds_it",
     "CN-21": "tests/residency/test_decisions.py::test_other_kinds_are_not_cleared",
-    "CN-25": "tests/residency/test_decisions.py::test_what_is_left_unmeasured_must_be_accepted_by_name",
+    "CN-22": "tests/border/test_seeing.py::test_50_foreign_engineer_behind_an_in_region_jump_host",
+    "CN-24": "tests/drive/test_fences_and_positions.py::test_engineers_see_coarse_positions_and_the_custodian_precise_ones",
+    "CN-25": "tests/drive/test_fences_and_positions.py::test_a_licensed_processor_is_plugged_in_and_none_is_ours",
     "US-01": "tests/border/test_gate.py::test_us_does_not_take_software_from_a_named_country",
     "US-02": "tests/border/test_gate.py::test_a_yearly_budget_counts_over_all_exports",
 }
@@ -149,6 +171,9 @@ _RULE_OF = {
     "not_cleared": "kinds-that-leave",
     "out_of_region": "in-region",
     "not_allowed": "asked-from-abroad",
+    "expired": "retention",
+    "still_held": "erased-everywhere",
+    "laundered": "import-gate",
 }
 
 

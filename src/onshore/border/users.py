@@ -32,6 +32,8 @@ ACTS: dict[str, frozenset[str]] = {
         for noun in "car clip console dataset evaluation fleet flywheel model privacy release world".split()
     },
     "drive": frozenset(["engineer", "custodian"]),
+    "drive fence": frozenset(["custodian"]),
+    "drive fence check": frozenset(["custodian"]),
     "ledger": frozenset(["auditor", "compliance"]),
     "evidence": frozenset(["engineer", "auditor", "compliance"]),
     "border": frozenset(["compliance"]),
@@ -90,30 +92,31 @@ def roles_of(center: Center, name: str) -> frozenset[str]:
     return roles | {"approver"} if person(name) in approver_keys(center) else roles
 
 
-def may_act(verb: str, roles: frozenset[str]) -> bool:
-    """May somebody with these roles run this verb ('border permit approve')? Unknown verbs are nobody's."""
+def may_act(verb: str, roles: frozenset[str]) -> str | None:
+    """The role in which somebody with these roles runs this verb ('border permit approve'); None when none allows it."""
     words = verb.split()
-    if words and words[-1] in LOOKING:
-        return bool(roles)
     rows = [row for end in range(len(words), 0, -1) if (row := " ".join(words[:end])) in ACTS]
-    return bool(rows) and bool(ACTS[rows[0]] & roles)
+    looking = bool(words) and words[-1] in LOOKING and verb not in ACTS
+    allowed = ANYBODY if looking else ACTS[rows[0]] if rows else frozenset()
+    return next((role for role in ROLES if role in allowed & roles), None)
 
 
-def admit(center: Center, verb: str, *, first: bool = False) -> frozenset[str]:
-    """The acting person's roles, or RefusedError `not_allowed` with its ledger line.
+def admit(center: Center, verb: str, *, first: bool = False) -> None:
+    """Give the center the role in which the acting person runs this verb, or RefusedError `not_allowed` with its line.
 
     first: this is who runs the machine; on a center where nobody was ever enrolled they become its operator, with a
     client certificate of the center's own CA.
     """
     if verb in OPEN:
-        return frozenset()
+        return
     if first and not read_book(center).ever_enrolled:
         enroll_person(center, center.actor, OPERATOR)
         keep_certificate(center, center.actor, issue_certificate(center, center.actor))
     roles = roles_of(center, center.actor)
-    if not may_act(verb, roles):
+    role = may_act(verb, roles)
+    if role is None:
         refuse(center, _not_theirs(verb, roles), [])
-    return roles
+    center.role = role
 
 
 def _not_theirs(verb: str, roles: frozenset[str]) -> Refusal:

@@ -21,6 +21,7 @@ from onshore.core.errors import OnshoreError, RefusedError
 def build() -> typer.Typer:
     """The whole command tree; importing a noun's module loads none of its room's heavy parts."""
     from onshore.cli import (
+        backup,
         border,
         car,
         clip,
@@ -47,7 +48,21 @@ def build() -> typer.Typer:
         "document. All may stand anywhere.",
     )
     top.add_to(app)
-    for noun in (drive, clip, dataset, privacy, model, world, evaluation, border, ledger, release, car, flywheel):
+    for noun in (
+        drive,
+        clip,
+        dataset,
+        privacy,
+        model,
+        world,
+        evaluation,
+        border,
+        ledger,
+        backup,
+        release,
+        car,
+        flywheel,
+    ):
         noun.add_to(app)
     return app
 

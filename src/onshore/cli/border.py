@@ -15,6 +15,8 @@ permit = typer.Typer(no_args_is_help=True, help="Permits: request, approve, list
 people = typer.Typer(no_args_is_help=True, help="People: enroll with roles and region, dismiss, list; client CAs.")
 noun.add_typer(permit, name="permit")
 noun.add_typer(people, name="people")
+erasure = typer.Typer(no_args_is_help=True, help="Erasures: list, show, close; the ten-working-day clock.")
+noun.add_typer(erasure, name="erasure")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -86,6 +88,74 @@ def prove_jail() -> None:
     session.output().answer(document, *(f"{name}: {value}" for name, value in document.items()))
     if document["open"]:
         raise typer.Exit(1)
+
+
+@noun.command("erase")
+def erase(
+    subject: Annotated[str, typer.Argument(help="a vehicle's name, driver:NAME, or a salted id")],
+) -> None:
+    """Erase a vehicle or driver everywhere: keys, bytes, rows; mark the models that saw it; print the plan."""
+    from onshore.border.erasure import erase as erase_subject
+
+    done = erase_subject(session.center(), subject)
+    show = session.output()
+    show.table("models that descend from it", list(done.models), ["model", "answer"])
+    told = [f"erasure {done.id}: {done.state}, due {done.due}", *(f"{k}: {v}" for k, v in done.receipts.items())]
+    show.answer({"erasure": done.as_record()}, *told, *(f"to do: {step}" for step in done.plan))
+
+
+@noun.command("saw")
+def saw(
+    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    what: Annotated[str, typer.Argument(help="a clip, segment, drive or salted subject id")],
+) -> None:
+    """Did a model see this in training? With a Merkle proof of membership or of absence."""
+    from onshore.border.seen import seen
+
+    found = seen(session.center(), model, what)
+    roots = [f"{proof['log']}: root {proof['root']}" for proof in found.proofs]
+    session.output().answer(found.as_record(), f"{found.answer} {found.why}".strip(), *roots)
+
+
+@noun.command("sweep")
+def sweep() -> None:
+    """Destroy what has expired, with receipts; it was unreadable before."""
+    from onshore.border.retention import sweep as sweep_center
+
+    document = sweep_center(session.center())
+    session.output().answer(document, *(f"{name}: {value}" for name, value in document.items()))
+
+
+@erasure.command("list")
+def list_erasures() -> None:
+    """Every request: state, due day, working days left, alarm."""
+    from onshore.border.erasure import erasures
+
+    rows = erasures(session.center())
+    show = session.output()
+    show.table("", rows)
+    show.answer({"erasures": rows}, *(f"ALARM: {row['id']} is due {row['due']}" for row in rows if row["alarm"]))
+
+
+@erasure.command("show")
+def show_erasure(ticket: Annotated[str, typer.Argument(metavar="TICKET")]) -> None:
+    """One request: reach, models, plan, and what still holds bytes."""
+    from onshore.border import erasure as erasing
+
+    center = session.center()
+    one = erasing.erasure(center, ticket)
+    held = erasing.holding(center, one)
+    document = {"erasure": one.as_record(), "holding": held}
+    session.output().answer(document, f"{one.id}: {one.state}, due {one.due}", f"still holding: {held or 'nothing'}")
+
+
+@erasure.command("close")
+def close_erasure(ticket: Annotated[str, typer.Argument(metavar="TICKET")]) -> None:
+    """Close a request after searching every store; refused while one still holds bytes."""
+    from onshore.border.erasure import close
+
+    one = close(session.center(), ticket)
+    session.output().answer({"erasure": one.as_record()}, f"{one.id} closed")
 
 
 @permit.command("request")

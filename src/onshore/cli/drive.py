@@ -13,6 +13,10 @@ from onshore.core.errors import UsageError
 noun = typer.Typer(no_args_is_help=True, help="Fleet logs: take in, list, show, export, quarantine.")
 quarantine = typer.Typer(no_args_is_help=True, help="Files that could not be taken in, each with its reason.")
 noun.add_typer(quarantine, name="quarantine")
+signer = typer.Typer(no_args_is_help=True, help="Keys of cars and recorders: enroll, revoke, list.")
+noun.add_typer(signer, name="signer")
+fence = typer.Typer(no_args_is_help=True, help="Fenced areas: set the map, hold it against what is here.")
+noun.add_typer(fence, name="fence")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -107,3 +111,71 @@ def quarantine_retry() -> None:
     with show.progress() as progress:
         report = intake.retry(session.center(), progress=progress)
     show.answer(report, *intake.summary(report))
+
+
+@signer.command("enroll")
+def enroll(
+    vehicle: Annotated[str, typer.Argument(help="as the car's recordings name it")],
+    key: Annotated[str, typer.Option(help="Ed25519 public key, 64 hex digits")],
+    made: Annotated[str | None, typer.Option(help="the day it was built, YYYY-MM-DD")] = None,
+) -> None:
+    """Let a key sign segments of one vehicle."""
+    from datetime import date
+
+    from onshore.drive import signers
+
+    try:
+        public, day = bytes.fromhex(key), date.fromisoformat(made) if made else None
+    except ValueError as problem:
+        raise UsageError("--key or --made", f"give hex digits and YYYY-MM-DD: {problem}.") from problem
+    row = signers.enroll_signer(session.center(), vehicle, public, made=day)
+    session.output().answer({"signer": row.as_record()}, f"{row.id} signs for {row.vehicle}")
+
+
+@signer.command("revoke")
+def revoke(key: Annotated[str, typer.Argument(help="the key's id, from `drive signer list`")]) -> None:
+    """From now on nothing signed with this key comes in."""
+    from onshore.drive import signers
+
+    signers.revoke_signer(session.center(), key)
+    session.output().answer({"revoked": key}, f"{key} revoked")
+
+
+@signer.command("list")
+def list_signers() -> None:
+    """Every key with the state that the ledger gives it."""
+    from onshore.drive import signers
+
+    rows = [row.as_record() for row in signers.signers(session.center())]
+    show = session.output()
+    show.table("", rows)
+    show.answer({"signers": rows}, f"{len(rows)} keys")
+
+
+@fence.command("set")
+def set_fence(
+    file: Annotated[Path, typer.Argument(metavar="GEOJSON", help="polygons of areas that recordings must not touch")],
+    action: Annotated[str, typer.Option(help="quarantine or drop what touches one")] = "quarantine",
+) -> None:
+    """Take a map of fenced areas; intake judges by it from now on."""
+    from onshore.drive import fence as fencing
+
+    taken = fencing.set_fence(session.center(), file, action=action)
+    document = {"fence": taken.version, "polygons": len(taken.polygons), "action": taken.action}
+    session.output().answer(document, f"map {taken.version}: {len(taken.polygons)} polygons, {taken.action}")
+
+
+@fence.command("check")
+def check_fence(
+    destroy: Annotated[bool, typer.Option("--destroy", help="destroy what touches it, with tombstones")] = False,
+) -> None:
+    """Hold the map against the segments that are here; only the custodian of positions can."""
+    from onshore.drive import fence as fencing
+    from onshore.drive import positions
+
+    center = session.center()
+    record = fencing.fence_record(center)
+    if record is None:
+        raise UsageError("fence", "there is no map yet; `onshore drive fence set GEOJSON`.")
+    found = positions.recheck(center, fencing.Fence.from_record(record), destroy=destroy)
+    session.output().answer(found, *(f"{name}: {value}" for name, value in found.items()))

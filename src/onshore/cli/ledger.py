@@ -64,6 +64,17 @@ def show_ledger(
     show.answer({"entries": rows})
 
 
+@noun.command("accept-clock")
+def accept_clock() -> None:
+    """Say that this machine's time is right after a long gap; the ledger and every retention go on from it."""
+    from onshore.border.lines import acting
+    from onshore.store.ledger import CLOCK_ACCEPTED
+
+    center = session.center()
+    entry = center.ledger.append(CLOCK_ACCEPTED, {"by": acting(center)})
+    session.output().answer({"entry": entry.index, "time_ns": entry.time_ns}, f"accepted as entry {entry.index}")
+
+
 @noun.command("checkpoint")
 def checkpoint(
     since: Annotated[int, typer.Option(min=0, help="the size that the witness signed before")] = 0,

@@ -31,6 +31,7 @@ KINDS = frozenset(
         "campaign",
         "shadow_report",
         "picture",
+        "positions",
         "log",
     ]
 )

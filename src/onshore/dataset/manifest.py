@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from onshore.bundle.inputs import View, front_video
@@ -16,7 +16,7 @@ from onshore.clip import find
 from onshore.clip.motion import motion
 from onshore.core.digest import canonical_json, check_id, record_digest
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, UsageError
-from onshore.core.label import Artifact
+from onshore.core.label import Artifact, Label
 from onshore.core.progress import Progress, silent
 from onshore.core.recording import ClipRef
 from onshore.dataset.proxy import CRF, GOP_FRAMES, PROXY_VERSION, RATE_HZ, Proxy, build_proxy, fitting_view
@@ -25,6 +25,7 @@ from onshore.dataset.windows import Windows, WindowSpec, build_windows, read_tak
 from onshore.drive import open_segment, segments
 from onshore.residency import derive
 from onshore.store import Center
+from onshore.store.custody import tombstones
 
 SCHEMA_VERSION = 1
 PORTION = 400
@@ -94,7 +95,7 @@ def add(
     """The next version of a dataset: its clips and those for which `where` holds, its takeovers and more."""
     manifest = show(center, dataset)
     more = find(center, where, limit=None) if where or not takeovers else []
-    clips = {row["id"]: row for row in [*_clip_rows(center, [c["id"] for c in manifest["clips"]]), *more]}
+    clips = {row["id"]: row for row in [*_clip_rows(center, _remaining(center, manifest["clips"])), *more]}
     query = f"({manifest['where']}) + ({where})" if more else manifest["where"]
     kept = sorted({*(entry["id"] for entry in manifest["takeovers"]), *takeovers})
     return _freeze(center, manifest["name"], list(clips.values()), kept, manifest["settings"], query, progress)
@@ -104,7 +105,7 @@ def drop(center: Center, dataset: str, *, where: str, progress: Progress = silen
     """The next version of a dataset without the clips for which `where` holds."""
     manifest = show(center, dataset)
     gone = {row["id"] for row in find(center, where, limit=None)}
-    kept = [entry["id"] for entry in manifest["clips"] if entry["id"] not in gone]
+    kept = [identity for identity in _remaining(center, manifest["clips"]) if identity not in gone]
     if len(kept) == len(manifest["clips"]):
         raise UsageError(f"where {where!r}", "it names no clip of this dataset.")
     if not kept:
@@ -179,15 +180,18 @@ def diff(center: Center, before: str, after: str) -> dict[str, Any]:
 def verify(center: Center, dataset: str, *, progress: Progress = silent) -> dict[str, Any]:
     """Read every blob of a dataset again and check its digest and that it fits the manifest.
 
-    Returns {"ok", "checked", "bytes", "problems": [...]}; a damaged blob is a problem, not an exception.
+    Returns {"ok", "checked", "bytes", "problems": [...], "erased": [...]}; a damaged blob is a problem, not an exception.
+    erased: members that were destroyed on request or because their time had passed, by their tombstones; the others still
+    verify, and the next version goes on without them.
     """
     row = row_of(center, dataset)
     try:
         manifest = _manifest(center.read(row.artifact, purpose="train"), row)
     except OnshoreError as problem:
-        return {"ok": False, "checked": 1, "bytes": 0, "problems": [str(problem)]}
+        return {"ok": False, "checked": 1, "bytes": 0, "problems": [str(problem)], "erased": []}
     problems = _contradictions(manifest)
-    members = [*manifest["proxies"], *manifest["takeovers"]]
+    erased = tombstones(center, [e["id"] for of in ("clips", "proxies", "takeovers") for e in manifest[of]])
+    members = [entry for entry in [*manifest["proxies"], *manifest["takeovers"]] if entry["id"] not in erased]
     size = 0
     for done, entry in enumerate(members):
         progress("verifying", done, len(members))
@@ -199,7 +203,8 @@ def verify(center: Center, dataset: str, *, progress: Progress = silent) -> dict
         except OnshoreError as problem:
             problems.append(str(problem))
     progress("verifying", len(members), len(members))
-    return {"ok": not problems, "checked": len(members) + 1, "bytes": size, "problems": problems}
+    gone = [erased[identity].as_record() for identity in sorted(erased)]
+    return {"ok": not problems, "checked": len(members) + 1, "bytes": size, "problems": problems, "erased": gone}
 
 
 def load_windows(
@@ -225,6 +230,10 @@ def load_windows(
     for clip in manifest["clips"]:
         if clip["split"] == split:
             spans.setdefault(clip["segment"], []).append((clip["start_ns"], clip["end_ns"]))
+    erased = tombstones(center, [*members, *extra])
+    if erased:
+        advice = f"{len(erased)} of its members were destroyed; freeze it again, the next version goes on without them."
+        raise InputError("erased", f"dataset {manifest['name']}", advice)
     read = center.open_many([*members, *extra], "train")
     return build_windows(
         [Proxy.from_bytes(read(member), member) for member in members],
@@ -252,7 +261,7 @@ def _freeze(
     proxies = [_proxies(center, wanted, view, progress) for view in spec.views]
     extra = _checked_takeovers(center, takeovers, spec)
     members = [*(artifact for of_view in proxies for artifact in of_view.values()), *extra]
-    label = derive([artifact.label for artifact in members], kind="dataset")
+    label = _label(center, members)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
@@ -280,6 +289,15 @@ def _spec(settings: Mapping[str, Any]) -> WindowSpec:
     return WindowSpec(view=View.from_record(settings["view"]), side_views=beside)
 
 
+def _label(center: Center, parents: Sequence[Artifact]) -> Label:
+    """The union of the members' labels; personal data of more subjects than the region allows is important data (CN-06)."""
+    label = derive([parent.label for parent in parents], kind="dataset")
+    limit = center.pack.law.get("limits", {}).get("subjects_important")
+    if not limit or len(label.subjects) <= limit:
+        return label
+    return replace(label, sensitivity=label.sensitivity | {"important"})
+
+
 def _splits(center: Center, places: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, str]:
     """The split of every drive: the one it was given before under the same settings, if any, and remembered from now on."""
     table = center.table("splits")
@@ -302,7 +320,7 @@ def _keep(center: Center, manifest: dict[str, Any], parents: list[Artifact]) -> 
     digest = record_digest(manifest)
 
     def run() -> dict[str, Any]:
-        label = derive([parent.label for parent in parents], kind="dataset")
+        label = _label(center, parents)
         artifact = center.put(
             canonical_json(manifest), label, name=manifest["name"], parents=sorted({parent.id for parent in parents})
         )
@@ -390,6 +408,13 @@ def _checked_takeovers(center: Center, ids: Iterable[str], spec: WindowSpec) -> 
             )
         read_takeovers([center.read(artifact.id, purpose="train")], spec)
     return found
+
+
+def _remaining(center: Center, clips: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Ids of a manifest's clips without those that have a tombstone."""
+    ids = [entry["id"] for entry in clips]
+    erased = tombstones(center, ids)
+    return [identity for identity in ids if identity not in erased]
 
 
 def _clip_rows(center: Center, ids: Sequence[str]) -> list[dict[str, Any]]:

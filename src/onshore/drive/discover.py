@@ -7,6 +7,8 @@ Rule: every file is a source's, ignored for what it is, or reported with one rea
 from __future__ import annotations
 
 import os
+import stat
+import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ IGNORED = frozenset(
     ".jpg .jpeg .png .gif .bmp .webp .tif .tiff .svg .json .jsonl .txt .md .rst .pdf .html .htm .xml .yaml .yml .toml .ini"
     " .cfg .log .py .sh .ipynb .srt .ass .vtt .sha256 .md5 .bib .partial".split()
 )
+MOST_MEMBERS = 1_000_000
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 
 Reader = Literal["mcap", "table"]
@@ -79,14 +82,51 @@ def discover(paths: Iterable[Path | str], maps: Sequence[ColumnMap], *, reader: 
 def _walk(top: Path, folders: dict[Path, list[Path]], found: Found) -> None:
     """Real files below `top`; a folder that holds nothing at all is reported."""
     for name, subfolders, files in os.walk(top):
-        subfolders[:] = sorted(folder for folder in subfolders if not folder.startswith("."))
         folder = Path(name)
+        odd = [folder / one for one in (*subfolders, *files) if _is_odd(folder / one)]
+        found.unusable += [
+            Unusable(path=path, error=_unsafe(path.name, "a link, pipe or device")) for path in sorted(odd)
+        ]
+        subfolders[:] = sorted(one for one in subfolders if not one.startswith(".") and folder / one not in odd)
         if not subfolders and not files:
             error = InputError("empty_input", folder.name, "the folder is empty; name one that holds drives.")
             found.unusable.append(Unusable(path=folder, error=error))
         folders.setdefault(folder, []).extend(
-            folder / file for file in files if not file.startswith(".") and (folder / file).is_file()
+            folder / file for file in files if not file.startswith(".") and folder / file not in odd
         )
+
+
+def _is_odd(path: Path) -> bool:
+    """Neither a plain file nor a folder of its own: what a link or a pipe leads to is nobody's upload."""
+    mode = path.lstat().st_mode
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _unsafe(name: str, what: str) -> InputError:
+    return InputError("unsafe_member", name, f"it is {what}; an upload holds plain files below its own folder only.")
+
+
+def _check_archive(path: Path) -> None:
+    """An archive is never unpacked here: unsafe members are named, and a harmless one is sent back to be unpacked."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for count, member in enumerate(archive):
+                if count >= MOST_MEMBERS:
+                    raise InputError("limit_exceeded", path.name, f"more than {MOST_MEMBERS} members.")
+                if not (member.isreg() or member.isdir()) or member.issparse():
+                    raise _unsafe(f"{path.name} member {count}", "a link, pipe, device or sparse file")
+                parts = Path(member.name).parts
+                if member.name.startswith("/") or ".." in parts or "\\" in member.name:
+                    raise _unsafe(f"{path.name} member {count}", "outside the archive's own folder")
+    except (tarfile.TarError, ValueError, EOFError) as problem:
+        raise InputError("unknown_format", path.name, f"it is no whole archive ({problem}).") from problem
+    raise InputError("unknown_format", path.name, "archives are not opened here; unpack it and add the folder.")
+
+
+def _is_archive(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(257)
+        return file.read(5) == b"ustar" or path.suffix.lower() == ".tar"
 
 
 def _with_partner(path: Path) -> list[Path]:
@@ -115,6 +155,8 @@ def _group(files: list[Path], maps: Sequence[ColumnMap], reader: str | None, fou
                     _lone_video(path)
             elif _is_mcap(path) and reader in (None, "mcap"):
                 found.sources.append(Source(reader="mcap", files=(path,)))
+            elif _is_archive(path):
+                _check_archive(path)
             elif suffix in IGNORED or not suffix:
                 found.ignored += 1
             else:

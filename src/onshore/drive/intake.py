@@ -22,14 +22,21 @@ from onshore.drive.catalog import SEGMENTS, DriveRow, add_segment, settle_drives
 from onshore.drive.columns import load_map, shipped_maps
 from onshore.drive.digests import file_digest, source_digest
 from onshore.drive.discover import Source, discover
+from onshore.drive.fence import Fence, fence_record
 from onshore.drive.grouping import Placed, group, place
-from onshore.drive.prepare import PSEUDONYM, Prepared
+from onshore.drive.looks import Known
+from onshore.drive.positions import keep_positions
+from onshore.drive.prepare import FENCE, PSEUDONYM, Prepared
+from onshore.drive.signers import SignerBook
+from onshore.drive.times import check_times
 from onshore.drive.workers import prepared
 from onshore.residency import Attestation, derive
 from onshore.store import Center
 from onshore.wire.writing import to_bytes
 
 READERS = ("mcap", "table")
+#: How the fleet's segments look: rows of bits, nothing personal.
+LOOKS = "looks"
 DECLASSIFIER = "drive-anonymiser"
 
 
@@ -76,7 +83,8 @@ def add(
     found = discover(listed, maps, reader=reader)
     intake = _Intake(center, public=public, progress=progress)
     for one in found.unusable:
-        intake.quarantine([one.path] if one.path.is_file() else [], one.path, one.error)
+        plain = one.path.is_file() and not one.path.is_symlink()
+        intake.quarantine([one.path] if plain else [], one.path, one.error)
     if not found.sources and all(one.error.code == "empty_input" for one in found.unusable):
         raise InputError("empty_input", ", ".join(str(path) for path in listed), "nothing below it is a drive.")
     intake.take(found.sources, workers)
@@ -92,6 +100,10 @@ class _Intake:
         self.fresh: dict[str, dict[str, Any]] = {}
         self.touched: set[str] = set()
         self.known = 0
+        self.looks: Known | None = None
+        self.signers = SignerBook(center)
+        self.fence = fence_record(center)
+        self.fenced = self.located = 0
         self.quarantined: list[dict[str, Any]] = []
         self.waiting: dict[str, list[str]] = {}
         for held in center.quarantine_list():
@@ -112,15 +124,30 @@ class _Intake:
                 unreadable = InputError("unknown_format", source.path.name, f"it cannot be read ({problem.strerror}).")
                 self.quarantine([], source.path, unreadable)
         settled = group(placed)
-        for done, (one, outcome) in enumerate(prepared(settled, self.center.pack.law, workers)):
+        law = {**self.center.pack.law, FENCE: self.fence}
+        for done, (one, outcome) in enumerate(prepared(settled, law, workers)):
             self.progress("drive add", done, len(settled))
             try:
                 if isinstance(outcome, InputError):
                     raise outcome
                 self._commit(one, outcome, digests[one.source.path])
             except InputError as error:
-                self.quarantine(one.source.files, one.source.path, error)
+                self._kept_out(one, error)
+        self._count_fence(len(settled))
         self.progress("drive add", len(settled), len(settled))
+
+    def _kept_out(self, one: Placed, error: InputError) -> None:
+        self.fenced += error.code == "geofenced"
+        if error.code != "geofenced" or self.fence is None or self.fence["action"] != "drop":
+            self.quarantine(one.source.files, one.source.path, error)
+
+    def _count_fence(self, judged: int) -> None:
+        """The map's version and how often it was hit: one line for a run that brought something."""
+        if self.fence is not None and judged:
+            version = Fence.from_record(self.fence).version
+            located = self.located + self.fenced
+            body = {"fence": version, "checked": located, "unlocated": judged - located, "hits": self.fenced}
+            self.center.ledger.append("drive.geofence.checked", body)
 
     def report(self, ignored: int) -> AddReport:
         settled = settle_drives(self.center, self.touched)
@@ -142,6 +169,8 @@ class _Intake:
     def _is_known(self, digest: str) -> bool:
         """The very bytes came in before, as an original or as a segment exported from here."""
         row = self.here.by_bytes.get(digest) or self.here.by_bytes.get(blob_id_of(self.center.region, digest))
+        if row is not None and self.public and not (row["public"] or row["synthetic"]):
+            raise self._laundered(row["id"], digest, "these very bytes are")
         if row is not None:
             self.known += 1
             self.touched.add(row["drive"])
@@ -149,8 +178,13 @@ class _Intake:
 
     def _commit(self, placed: Placed, prepared: Prepared, digest: str) -> None:
         """One segment: seal, put (which leaves the ledger line), row. Each step is idempotent; the row makes it visible."""
+        self.located += prepared.located
         recording = self._identified(prepared)
         drive_id, segment_id = str(recording.drive_id), str(recording.segment_id)
+        signer = self.signers.judge(placed.source.files, str(recording.vehicle))
+        check_times(recording, self.center, self.signers.made_ns(str(recording.vehicle)))
+        if self.public or recording.synthetic:
+            self._check_not_ours(prepared, digest)
         if self.here.holds(placed, prepared, recording, digest):
             self.known += 1
             self.touched.add(drive_id)
@@ -161,22 +195,43 @@ class _Intake:
         parents = []
         if not (prepared.untouched and file_digest(placed.source.path) == sha256_hex(data)):
             parents = self._seal(placed, raw_label, drive_id, digest)
+            if prepared.positions:
+                keep_positions(self.center, raw_label, parents, prepared.positions, segment_id, drive_id)
         artifact = self.center.put(
             data,
             label,
             name=segment_id,
             parents=parents,
-            meta={"frames": prepared.proof["frames"], "drive": drive_id},
+            meta={"frames": prepared.proof["frames"], "drive": drive_id, "signer": signer},
             key=drive_id,
             declassified=attestation,
         )
-        row = _row(recording, prepared, placed, artifact.id, parents, digest, self.public)
+        row = _row(recording, prepared, placed, artifact.id, parents, digest, self.public) | {"signer": signer}
+        if not (self.public or recording.synthetic):
+            self.center.table(LOOKS).upsert([{"id": segment_id, "drive": drive_id, "looks": ",".join(prepared.looks)}])
+            self.looks = None
         add_segment(self.center, row)
         for waiting in self.waiting.pop(str(placed.source.path), []):
             self.center.quarantine_remove(waiting)
         self.here.add(row)
         self.fresh[segment_id] = row
         self.touched.add(drive_id)
+
+    def _check_not_ours(self, prepared: Prepared, digest: str) -> None:
+        """What calls itself public or synthetic must not be a copy of what the fleet recorded."""
+        same = self.here.fleet_video(prepared.video)
+        if same is not None:
+            raise self._laundered(same, digest, "its pictures are byte for byte")
+        if self.looks is None:
+            self.looks = Known(self.center.table(LOOKS).rows())
+        copied = self.looks.copied(prepared.looks)
+        if copied is not None:
+            raise self._laundered(copied[0], digest, f"{copied[1]:.0%} of its pictures are copies of")
+
+    def _laundered(self, segment: str, digest: str, what: str) -> InputError:
+        self.center.ledger.append("drive.laundering", {"source": digest, "segment": segment})
+        advice = f"{what} fleet data; what the fleet recorded does not come back as public or synthetic."
+        return InputError("laundered", segment, advice)
 
     def _identified(self, prepared: Prepared) -> Recording:
         """Salted vehicle and ids: the file's own where it carries them, else derived from what was recorded."""
@@ -195,7 +250,9 @@ class _Intake:
         if source_digest(placed.source.files) != digest:
             raise InputError("conflict", placed.source.path.name, "the file changed while it was read; add it again.")
         return [
-            self.center.raw.seal(path, key=drive_id, label=label, name=f"original-{position}").id
+            self.center.raw.seal(
+                path, key=f"{drive_id}-raw", label=label, name=f"original-{position}", meta={"drive": drive_id}
+            ).id
             for position, path in enumerate(placed.source.files)
         ]
 
@@ -216,6 +273,11 @@ class _Here:
         self.by_bytes[row["source_digest"]] = self.by_bytes[row["artifact"]] = row
         self._by_id[row["id"]] = self._by_place[row["drive"], row["index"]] = row
         self._by_content[row["signals_digest"], row["video_digest"]] = self._by_video[row["video_digest"]] = row
+
+    def fleet_video(self, video: str) -> str | None:
+        """The segment of the fleet that has these very pictures."""
+        row = self._by_video.get(video)
+        return str(row["id"]) if row is not None and not (row["public"] or row["synthetic"]) else None
 
     def holds(self, placed: Placed, prepared: Prepared, recording: Recording, digest: str) -> bool:
         """True when this very segment is here; raises InputError `conflict` when its place is taken by other bytes."""

@@ -17,8 +17,12 @@ from numpy.typing import NDArray
 
 from onshore.core.errors import InputError
 from onshore.core.recording import Camera, Recording, Rig, Signals, Video
+from onshore.drive.content import LARGE_FACE, LEAST_SPEED_MPS, check_content
 from onshore.drive.digests import signals_digest, video_digest
+from onshore.drive.fence import Fence
 from onshore.drive.grouping import Placed
+from onshore.drive.looks import EVERY_NS, looks_of
+from onshore.drive.positions import CUSTODY
 from onshore.drive.table import read_table
 from onshore.privacy import Anonymiser, Proof
 from onshore.wire import decode, encode, read_mcap
@@ -49,13 +53,19 @@ KINDS = {
 SAID = frozenset([*KINDS, "camera", "ego_state", "ego_pose", "navigation", "other"])
 #: A camera's name: words and a small number, nothing that could number a vehicle.
 NAME = re.compile(r"(?=.{1,24}$)[a-z]+(-[a-z]+)*(-?[0-9]{1,2})?")
+#: Under this name the center's map of fenced areas travels with the region's law to the processes that read.
+FENCE = "fence"
 NAVIGATION = ("command", "junction_distance_m", "in_junction")
 PSEUDONYM = re.compile("vehicle-[0-9a-f]{24}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """An anonymised recording with what identifies its original. `untouched`: it came in as we would have written it."""
+    """An anonymised recording with what identifies its original. `untouched`: it came in as we would have written it.
+
+    looks: one picture a second, as `looks` tells pictures apart. located: it carried positions, so that a fence could judge
+    it. positions: fixes for the custodian, if the region keeps them apart.
+    """
 
     recording: Recording
     proof: dict[str, Any]
@@ -63,6 +73,9 @@ class Prepared:
     video: str
     position: bool
     untouched: bool = False
+    looks: tuple[str, ...] = ()
+    located: bool = False
+    positions: tuple[tuple[int, float, float, float], ...] = ()
 
 
 def prepare(placed: Placed, law: Mapping[str, Any], anonymiser: Anonymiser) -> Prepared:
@@ -70,10 +83,14 @@ def prepare(placed: Placed, law: Mapping[str, Any], anonymiser: Anonymiser) -> P
     recording = _read(placed)
     _check_region(recording, str(law.get("region", "")), placed.source.path.name)
     check(recording, placed.source.path.name)
+    _check_fence(recording, law, placed.source.path.name)
+    fixes = tuple(recording.private.get("gnss", ()))
     recording = _judged(recording, law)
     identity = signals_digest(recording.signals), video_digest(recording.videos)
     kept = _kept(recording, anonymiser)
     videos, proofs = kept if kept is not None else _anonymised(recording, anonymiser)
+    pictures = {video.camera: list(_pictures(video)) for video in videos}
+    _check_contents(recording, videos, pictures, proofs)
     cameras = tuple(_cropped(camera) for camera in recording.rig.cameras)
     position = "gnss" in recording.private
     clean = replace(
@@ -91,7 +108,38 @@ def prepare(placed: Placed, law: Mapping[str, Any], anonymiser: Anonymiser) -> P
         video=identity[1],
         position=position,
         untouched=kept is not None,
+        looks=tuple(looks_of(frame) for _, frame in pictures[videos[0].camera]),
+        located=bool(fixes),
+        positions=fixes if recording.rig.topics.get("gnss") == CUSTODY else (),
     )
+
+
+def _pictures(video: Video) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """One anonymised picture a second; keyframes are enough, they decode alone."""
+    due = -1
+    for packet in video.packets:
+        if packet.keyframe and packet.t_ns >= due:
+            due = packet.t_ns + EVERY_NS
+            yield from decode(replace(video, packets=(packet,)))
+
+
+def _check_contents(
+    recording: Recording,
+    videos: tuple[Video, ...],
+    pictures: Mapping[str, list[tuple[int, NDArray[np.uint8]]]],
+    proofs: list[Proof],
+) -> None:
+    """Every camera that is kept shows the road while the car moves."""
+    signals, widths = recording.signals, [width for proof in proofs for width in proof.widest_faces]
+    known = np.isfinite(signals.speed_mps)
+    for video in videos:
+        mine, widths = widths[: len(video.packets)], widths[len(video.packets) :]
+        times = np.array([t_ns for t_ns, _ in pictures[video.camera]], np.float64)
+        speed = np.interp(times, signals.t_ns[known].astype(np.float64), signals.speed_mps[known])
+        moving = [
+            frame for (_, frame), fast in zip(pictures[video.camera], speed >= LEAST_SPEED_MPS, strict=True) if fast
+        ]
+        check_content(video.camera, moving, [width > LARGE_FACE for width in mine])
 
 
 def _read(placed: Placed) -> Recording:
@@ -103,6 +151,15 @@ def _read(placed: Placed) -> Recording:
     else:
         raise ValueError("a table source without a map")
     return replace(recording, vehicle=placed.vehicle, drive_key=placed.drive_key, segment_index=placed.index)
+
+
+def _check_fence(recording: Recording, law: Mapping[str, Any], subject: str) -> None:
+    """Positions are judged before the region's verdict drops them; the answer names no place."""
+    record = law.get(FENCE)
+    if record is not None and Fence.from_record(record).hits(recording.private.get("gnss", ())):
+        raise InputError(
+            "geofenced", subject, "it touches an area that the operator fenced off; nothing of it is kept."
+        )
 
 
 def _check_region(recording: Recording, region: str, subject: str) -> None:
@@ -245,14 +302,22 @@ def _redacted(
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Anonymised frames in order of time, cut to even sides."""
     expected = (camera.height_px // 2 * 2, camera.width_px // 2 * 2)
-    for portion in _portions(video):
-        height, width = portion[0][1].shape[:2]
-        if (height, width) != expected:
-            advice = f"the rig says {camera.width_px}x{camera.height_px}, the pictures are {width}x{height}."
-            raise InputError("bad_config", f"camera {camera.name!r}", advice)
-        clean, proof = anonymiser.redact(np.stack([frame for _, frame in portion]))
+    times: list[int] = []
+
+    def portions() -> Iterator[NDArray[np.uint8]]:
+        for portion in _portions(video):
+            height, width = portion[0][1].shape[:2]
+            if (height, width) != expected:
+                advice = f"the rig says {camera.width_px}x{camera.height_px}, the pictures are {width}x{height}."
+                raise InputError("bad_config", f"camera {camera.name!r}", advice)
+            times.extend(t_ns for t_ns, _ in portion)
+            yield np.stack([frame for _, frame in portion])
+
+    done = 0
+    for clean, proof in anonymiser.redact_stream(portions()):
         proofs.append(proof)
-        yield from ((t_ns, frame) for (t_ns, _), frame in zip(portion, clean, strict=True))
+        yield from zip(times[done : done + len(clean)], clean, strict=True)
+        done += len(clean)
 
 
 def _portions(video: Video) -> Iterator[list[tuple[int, NDArray[np.uint8]]]]:
@@ -277,8 +342,8 @@ def _kept(recording: Recording, anonymiser: Anonymiser) -> tuple[tuple[Video, ..
         return None
     proofs: list[Proof] = []
     for video in recording.videos:
-        for portion in _portions(video):
-            proofs.append(anonymiser.redact(np.stack([frame for _, frame in portion]))[1])
+        stacks = (np.stack([frame for _, frame in portion]) for portion in _portions(video))
+        proofs += [proof for _, proof in anonymiser.redact_stream(stacks)]
     return None if any(sum(proof.boxes.values()) for proof in proofs) else (recording.videos, proofs)
 
 

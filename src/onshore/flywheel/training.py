@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from onshore.border.erasure import marks_of
 from onshore.bundle.inputs import View
 from onshore.core.errors import InputError, NotFoundError
 from onshore.core.progress import Progress, silent
@@ -106,10 +107,15 @@ def models_of(center: Center) -> list[dict[str, Any]]:
 
 
 def show(center: Center, model_id: str) -> dict[str, Any]:
-    """One model's record: label, parents, recipe, losses."""
+    """One model's record: label, parents, recipe, losses, and which erased subjects it was asked about."""
     one = center.artifact(model_id)
     meta = {key: value for key, value in one.meta.items() if key != "manifest"}
-    return {"id": one.id, "name": one.name, "parents": list(one.parents), "label": one.label.as_record(), **meta}
+    marks = [
+        {name: mark[name] for name in ("subject", "ticket", "answer")} for mark in marks_of(center, model=model_id)
+    ]
+    contains = sorted(mark["subject"] for mark in marks if mark["answer"] != "no")
+    record = {"id": one.id, "name": one.name, "parents": list(one.parents), "label": one.label.as_record()}
+    return {**record, **meta, "contains_deleted": contains, "erasures": marks}
 
 
 def _functions() -> Iterator[tuple[str, Callable[[], Recipe]]]:

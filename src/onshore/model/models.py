@@ -6,12 +6,10 @@ a finished one is never run twice.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 
 from onshore.bundle.format import BundleMetadata
@@ -20,7 +18,8 @@ from onshore.core.errors import InputError
 from onshore.core.label import Artifact
 from onshore.core.progress import Progress, silent
 from onshore.dataset import Batch, Perturb, Windows, WindowSpec, batches, load_windows
-from onshore.dataset.manifest import row_of
+from onshore.dataset import manifest as frozen
+from onshore.model import samples
 from onshore.model.export import check_equal, to_onnx
 from onshore.model.recipe import Recipe
 from onshore.model.trainable import Trainable, from_record, manifest, record_of
@@ -147,11 +146,12 @@ def window_spec(recipe: Recipe) -> WindowSpec:
 
 
 def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, progress: Progress) -> dict[str, Any]:
-    parents = [center.artifact(row_of(center, dataset_id).artifact), *([center.artifact(base)] if base else [])]
+    parents = [center.artifact(frozen.row_of(center, dataset_id).artifact), *([center.artifact(base)] if base else [])]
     network = _network_from(center, base, recipe) if base else None
     windows, source = _source(center, dataset_id, recipe)
-    seen = _SampleLog(source)
+    seen = samples.SampleLog(source, windows, recipe.batch)
     result = fit(recipe, made_ahead(seen), network=network, progress=progress)
+    log = samples.keep(center, seen, frozen.show(center, dataset_id))
     facts = {
         "name": recipe.name,
         "dataset": dataset_id,
@@ -166,6 +166,7 @@ def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, pr
         **facts,
         "trainable": record_of(recipe.trainable),
         "manifest": manifest(result.network),
+        "samples": log.id,
         "precision": precision(recipe),
         "probe": {"steps": min(PROBE_STEPS, recipe.steps), "weights": result.probe},
     }
@@ -199,20 +200,3 @@ def _network_from(center: Center, base: str, recipe: Recipe) -> nn.Module:
             f"it is a {trainable.name} of another shape or view than recipe {recipe.name}'s.",
         )
     return network
-
-
-class _SampleLog:
-    """Passes batches on and keeps a running digest of which samples were drawn and how they were turned, in order."""
-
-    def __init__(self, source: Iterable[Batch]) -> None:
-        self.source, self._hash = source, hashlib.sha256()
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.source:
-            for column in (batch.index_B, batch.path_BK2):
-                self._hash.update(np.ascontiguousarray(column).tobytes())
-            yield batch
-
-    @property
-    def digest(self) -> str:
-        return self._hash.hexdigest()

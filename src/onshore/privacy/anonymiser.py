@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from onshore.core.digest import record_digest
 from onshore.core.errors import InputError, OnshoreError
-from onshore.privacy.detector import Boxes, Detector, Frames, dilated, overlap
+from onshore.privacy.detector import MOST_GAP, Boxes, Detector, Frames, bridged, dilated, overlap
 
 TARGETS = ("face", "plate")
 DILATION = 0.15
@@ -22,7 +22,8 @@ class Proof:
     """What was done to how many frames: the facts of an attestation.
 
     removes: targets a detector stood for. unmeasured: targets nothing looked for; they stay in the label.
-    digest: of detectors, thresholds, dilation and fill; equal digests mean the same treatment.
+    widest_faces: for each frame the widest face as a share of its width; not in the record.
+    digest: of detectors, thresholds, dilation, bridged gap and fill; equal digests mean the same treatment.
     """
 
     digest: str
@@ -32,6 +33,7 @@ class Proof:
     unmeasured: frozenset[str]
     canaries_found: int
     dilation: float = DILATION
+    widest_faces: tuple[float, ...] = field(default=(), repr=False)
 
     def as_record(self) -> dict[str, Any]:
         return {
@@ -57,7 +59,12 @@ class Anonymiser:
     @property
     def digest(self) -> str:
         return record_digest(
-            {"detectors": [[d.name, d.target, d.digest] for d in self.detectors], "dilation": DILATION, "fill": 0}
+            {
+                "detectors": [[d.name, d.target, d.digest] for d in self.detectors],
+                "dilation": DILATION,
+                "gap": MOST_GAP,
+                "fill": 0,
+            }
         )
 
     def describe(self) -> list[dict[str, str]]:
@@ -80,13 +87,38 @@ class Anonymiser:
             raise InputError(
                 "bad_config", f"frames {frames_NHWC.shape} {frames_NHWC.dtype}", "expected N x H x W x 3 uint8."
             )
+        ((clean, proof),) = self.redact_stream([frames_NHWC])
+        return clean, proof
+
+    def redact_stream(self, portions: Iterable[Frames]) -> Iterator[tuple[Frames, Proof]]:
+        """As `redact` for the frames of one camera in order of time, in portions of any length; every frame comes out once.
+
+        What a detector finds in two frames and misses in up to `MOST_GAP` between them is filled in those, too, also where
+        a portion ends: the last frames of each wait for the next.
+        """
+        frames, found = np.empty(0, np.uint8), [list[Boxes]() for _ in self.detectors]
+        for portion, last in _with_last(portions):
+            if portion.ndim != 4 or portion.shape[3] != 3 or portion.dtype != np.uint8:
+                raise InputError(
+                    "bad_config", f"frames {portion.shape} {portion.dtype}", "expected N x H x W x 3 uint8."
+                )
+            frames = np.concatenate([frames, portion]) if len(frames) else portion
+            found = [bridged(b + self._found(d, portion)) for d, b in zip(self.detectors, found, strict=True)]
+            ready = len(frames) if last else max(0, len(frames) - MOST_GAP)
+            if ready or last:
+                yield self._filled(frames[:ready], [boxes[:ready] for boxes in found])
+            frames, found = frames[ready:], [boxes[ready:] for boxes in found]
+
+    def _filled(self, frames_NHWC: Frames, found: list[list[Boxes]]) -> tuple[Frames, Proof]:
         count, height, width = frames_NHWC.shape[:3]
         clean = frames_NHWC.copy()
         boxes: dict[str, int] = dict.fromkeys((d.target for d in self.detectors), 0)
-        for detector in self.detectors:
-            found = self._found(detector, frames_NHWC)
-            for frame, frame_boxes in zip(clean, found, strict=True):
+        widest = [0.0] * count
+        for detector, of_frames in zip(self.detectors, found, strict=True):
+            for index, (frame, frame_boxes) in enumerate(zip(clean, of_frames, strict=True)):
                 boxes[detector.target] += len(frame_boxes)
+                if detector.target == "face" and len(frame_boxes):
+                    widest[index] = max(widest[index], float((frame_boxes[:, 2] - frame_boxes[:, 0]).max()) / width)
                 for left, top, right, bottom in dilated(frame_boxes, DILATION, height, width):
                     frame[top:bottom, left:right] = 0
         looked_for = frozenset(boxes)
@@ -97,6 +129,7 @@ class Anonymiser:
             removes=looked_for,
             unmeasured=frozenset(TARGETS) - looked_for,
             canaries_found=len(self.detectors),
+            widest_faces=tuple(widest),
         )
 
     def _found(self, detector: Detector, frames: Frames) -> list[Boxes]:
@@ -113,6 +146,16 @@ class Anonymiser:
         if len(found) != len(frames):
             raise OnshoreError("not_measurable", f"detector {detector.name}", "it left frames out; nothing is stored.")
         return found
+
+
+def _with_last(portions: Iterable[Frames]) -> Iterator[tuple[Frames, bool]]:
+    """Each portion with whether it is the last."""
+    source = iter(portions)
+    held = next(source, None)
+    while held is not None:
+        following = next(source, None)
+        yield held, following is None
+        held = following
 
 
 def default_anonymiser() -> Anonymiser:

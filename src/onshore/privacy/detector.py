@@ -68,3 +68,40 @@ def dilated(boxes: Boxes, share: float, height_px: int, width_px: int) -> NDArra
     )
     cut: NDArray[np.int64] = np.clip(grown, 0, [width_px, height_px, width_px, height_px]).astype(np.int64)
     return cut
+
+
+#: A thing found in two frames and in none of up to so many between them was there all the time.
+MOST_GAP = 5
+
+
+def bridged(boxes_N: list[Boxes]) -> list[Boxes]:
+    """The boxes of frames in order of time, with those added that a gap of up to `MOST_GAP` frames left out.
+
+    Two boxes are of one thing when their centres lie within one box width or height of each other and neither is twice as
+    wide as the other; what is added lies between them in proportion to the frames.
+    """
+    added = [list(boxes) for boxes in boxes_N]
+    for first, boxes in enumerate(boxes_N):
+        for box in boxes:
+            for last in range(first + 1, min(first + MOST_GAP + 2, len(boxes_N))):
+                match = _same(box, boxes_N[last])
+                if match is None:
+                    continue
+                for between in range(first + 1, last):
+                    share = (between - first) / (last - first)
+                    added[between].append(((1 - share) * box + share * match).astype(np.float32))
+                break
+    return [np.array(found, np.float32).reshape(-1, 5) for found in added]
+
+
+def _same(box: Boxes, others: Boxes) -> Boxes | None:
+    """The nearest of `others` that could be the same thing a few frames on."""
+    if not len(others):
+        return None
+    size, sizes = box[2:4] - box[0:2], others[:, 2:4] - others[:, 0:2]
+    apart = np.abs((others[:, 0:2] + others[:, 2:4]) / 2 - (box[0:2] + box[2:4]) / 2)
+    fits = (apart <= np.maximum(size, sizes)).all(1) & (sizes[:, 0] < 2 * size[0]) & (size[0] < 2 * sizes[:, 0])
+    if not fits.any():
+        return None
+    nearest: Boxes = others[np.argmin(np.where(fits, apart.sum(1), np.inf))]
+    return nearest

@@ -16,6 +16,7 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,7 +39,8 @@ from onshore.core.progress import Progress, silent
 from onshore.jail import Jail, Limits
 from onshore.region import load_pack
 from onshore.residency import Attestation, Request, Rules, lost
-from onshore.store import cipher, state
+from onshore.store import cipher, custody, state
+from onshore.store.clock import Clock
 from onshore.store.config import CONFIG_FILE, CenterConfig, read_config
 from onshore.store.files import locked, sweep, sync_folder, write_durably
 from onshore.store.keys import Keys
@@ -51,7 +53,12 @@ CENTER_KEY = "center"
 KEYS_HOME, INIT_FILE = ".config/onshore/keys", "init"
 MANY = 500
 SQL_ADDRESS_SPACE_BYTES = 64 << 30
-ONE_ARTIFACT = sa.select(state.ARTIFACTS).where(state.ARTIFACTS.c.id == sa.bindparam("identity"))
+WITH_TOMBSTONE = sa.select(state.ARTIFACTS, state.TOMBSTONES.c.reason, state.TOMBSTONES.c.ticket).select_from(
+    state.ARTIFACTS.outerjoin(state.TOMBSTONES, state.TOMBSTONES.c.artifact == state.ARTIFACTS.c.id)
+)
+ONE_ARTIFACT = WITH_TOMBSTONE.where(state.ARTIFACTS.c.id == sa.bindparam("identity"))
+#: What the run in progress has read, noted by the center itself; None outside a run.
+_READS: ContextVar[set[str] | None] = ContextVar("reads", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +97,7 @@ class Center:
         self.pack = load_pack(config.region)
         self.rules = Rules.from_pack(self.pack)
         self.db = state.open_state(root / "state.sqlite")
-        self._reader = self.db.execution_options(onshore_read=True)
+        self.reader = self.db.execution_options(onshore_read=True)
         self.ledger = Ledger(
             root / "ledger",
             origin=f"onshore/{config.region}/{config.id}",
@@ -99,6 +106,8 @@ class Center:
             lock=root / "locks" / "ledger.lock",
         )
         self.raw = SealedZone(self)
+        self.clock = Clock(self.ledger, self.pack.law.get("clock", {}))
+        self._subjects: int | None = None
         self._data_keys: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
@@ -223,8 +232,9 @@ class Center:
 
     def read(self, artifact_id: str, *, purpose: str = "train") -> bytes:
         """The plaintext. Errors: RefusedError, NotFoundError, CorruptError when it is not what was put."""
-        row = self._row(artifact_id)
+        row = self._readable(artifact_id)
         self.check("read", _artifact(row).label, purpose=purpose, artifact=artifact_id)
+        self._noted([artifact_id])
         return self._plaintext(artifact_id, row.key_id)
 
     def open_many(self, ids: Iterable[str], purpose: str) -> Callable[[str], bytes]:
@@ -233,7 +243,10 @@ class Center:
         found = list(self._rows(state.ARTIFACTS.c.id, sorted(wanted)))
         missing = sorted(wanted - {row.id for row in found})
         if missing:
+            self._readable(missing[0])
             raise NotFoundError(missing[0], f"{len(missing)} of {len(wanted)} artifacts are not in this center.")
+        for row in found:
+            self._refuse_if(custody.overdue(self, row))
         keys = {row.id: row.key_id for row in found}
         asked: set[str] = set()
         for row in found:
@@ -241,6 +254,7 @@ class Center:
             if record_digest(label.as_record()) not in asked:
                 self.check("read", label, purpose=purpose, artifact=row.id)
                 asked.add(record_digest(label.as_record()))
+        self._noted(wanted)
 
         def reader(artifact_id: str) -> bytes:
             if artifact_id not in wanted:
@@ -253,19 +267,28 @@ class Center:
         """Label, parents and facts of one artifact. Errors: NotFoundError."""
         return _artifact(self._row(artifact_id))
 
+    def many(self, ids: Iterable[str]) -> list[Artifact]:
+        """As `artifact` for several, in one question; ids that are not here are left out."""
+        wanted, found = list(dict.fromkeys(ids)), []
+        with self.reader.connect() as connection:
+            for start in range(0, len(wanted), MANY):
+                some = sa.select(state.ARTIFACTS).where(state.ARTIFACTS.c.id.in_(wanted[start : start + MANY]))
+                found += [_artifact(row) for row in connection.execute(some)]
+        return found
+
     def artifacts(self, kind: str | None = None, name: str | None = None) -> list[Artifact]:
         """All artifacts, oldest first, of a kind and a name where given."""
         table = state.ARTIFACTS
-        asked = sa.select(table).order_by(table.c.sequence)
+        asked = WITH_TOMBSTONE.where(state.TOMBSTONES.c.artifact.is_(None)).order_by(table.c.sequence)
         asked = asked if kind is None else asked.where(table.c.kind == kind)
         asked = asked if name is None else asked.where(table.c.name == name)
-        with self._reader.connect() as connection:
+        with self.reader.connect() as connection:
             return [_artifact(row) for row in connection.execute(asked) if self._path(row.id).exists()]
 
     def scrub(self, progress: Progress = silent) -> list[dict[str, str]]:
         """Open and hash every artifact; what is damaged or gone comes back as `artifact`, `code`, `advice`."""
-        with self._reader.connect() as connection:
-            found = connection.execute(sa.select(state.ARTIFACTS.c.id, state.ARTIFACTS.c.key_id)).all()
+        with self.reader.connect() as connection:
+            found = connection.execute(WITH_TOMBSTONE.where(state.TOMBSTONES.c.artifact.is_(None))).all()
         problems = []
         for done, row in enumerate(found):
             progress("checking artifacts", done, len(found))
@@ -280,7 +303,7 @@ class Center:
     def children(self, artifact_id: str) -> list[Artifact]:
         """What was made of it directly, oldest first."""
         table = state.LINEAGE
-        with self._reader.connect() as connection:
+        with self.reader.connect() as connection:
             ids = connection.execute(sa.select(table.c.child).where(table.c.parent == artifact_id)).scalars().all()
         return [_artifact(row) for row in sorted(self._rows(state.ARTIFACTS.c.id, list(ids)), key=lambda r: r.sequence)]
 
@@ -289,7 +312,7 @@ class Center:
         refusal = self.rules.decide(
             Request(
                 action=action,
-                label=label,
+                label=self.effective(label),
                 region=self.region,
                 actor=self.actor,
                 role=self.role,
@@ -297,6 +320,20 @@ class Center:
                 artifact=artifact,
             )
         )
+        if refusal is not None:
+            self.refuse(refusal)
+
+    def effective(self, label: Label | None) -> Label | None:
+        """A label as it counts today: once the center has seen more subjects than the region allows, personal data of
+        any of them is important data (CN-06), whatever was written when it was stored."""
+        limit = self.pack.law.get("limits", {}).get("subjects_important")
+        if label is None or not limit or not label.subjects or "important" in label.sensitivity:
+            return label
+        if self._subjects is None:
+            self._subjects = custody.subjects_in(self)
+        return replace(label, sensitivity=label.sensitivity | {"important"}) if self._subjects > limit else label
+
+    def _refuse_if(self, refusal: Refusal | None) -> None:
         if refusal is not None:
             self.refuse(refusal)
 
@@ -319,6 +356,10 @@ class Center:
         """A catalog table; a missing one is empty."""
         return Table(self.root / "tables", name, self.root / "locks")
 
+    def tables(self) -> list[str]:
+        """Names of the catalog tables that exist."""
+        return sorted(path.stem for path in (self.root / "tables").glob("*.lance"))
+
     def sql(self, text: str, *, jailed: bool = False) -> list[dict[str, Any]]:
         """Rows of a DuckDB query over the tables; it reads nothing else.
 
@@ -339,15 +380,27 @@ class Center:
         """Run once for these inputs. Returns (outputs, fresh); a killed run left no record and runs again."""
         key = record_digest({"name": name, "inputs": inputs})
         asked = sa.select(state.STAGES.c.outputs).where(state.STAGES.c.key == key)
-        with self._reader.connect() as connection:
+        with self.reader.connect() as connection:
             known = connection.execute(asked).scalar_one_or_none()
         if known is not None:
             return dict(known), False
-        outputs = json.loads(canonical_json(run()))
+        outer, reads = _READS.get(), set[str]()
+        token = _READS.set(reads)
+        try:
+            outputs = json.loads(canonical_json(run()))
+        finally:
+            _READS.reset(token)
+            if outer is not None:
+                outer |= reads
         row = {"key": key, "name": name, "inputs": inputs, "outputs": outputs}
         with self.db.begin() as connection:
             connection.execute(insert(state.STAGES).values(row).on_conflict_do_nothing())
         return outputs, True
+
+    def _noted(self, ids: Iterable[str]) -> None:
+        reads = _READS.get()
+        if reads is not None:
+            reads |= set(ids)
 
     def in_region(self, path: str | Path) -> bool:
         """Does this path lie in the center or in a folder that center.toml names as in-region? Links are followed."""
@@ -363,7 +416,7 @@ class Center:
         return identity
 
     def quarantine_list(self) -> list[dict[str, Any]]:
-        with self._reader.connect() as connection:
+        with self.reader.connect() as connection:
             found = connection.execute(sa.select(state.QUARANTINE).order_by(state.QUARANTINE.c.path))
             return [dict(row._mapping) for row in found]
 
@@ -384,7 +437,7 @@ class Center:
         if CENTER_KEY in gone:
             raise UsageError("shred key center", "it seals what belongs to no drive; only drives' keys are destroyed.")
         for key_id in gone:
-            if not self.keys.holds(key_id):
+            if not self.has_key(key_id):
                 raise NotFoundError(f"data key {key_id}", "it is not in this center, or was destroyed before.")
         if not gone:
             return
@@ -393,9 +446,22 @@ class Center:
         for key_id in gone:
             self._data_keys.pop(key_id, None)
 
-    def destroy_key(self, key_id: str) -> None:
-        """`shred` for one key."""
-        self.shred([key_id])
+    def has_key(self, key_id: str) -> bool:
+        """Whether a data key is here and was not destroyed."""
+        return self.keys.holds(key_id)
+
+    def has_bytes(self, artifact_id: str) -> bool:
+        """Whether an artifact's file lies in the center, readable or not."""
+        return self._path(artifact_id).exists()
+
+    def unlink(self, artifact_id: str) -> None:
+        """Remove the file of an artifact that has a tombstone; what is gone stays gone."""
+        if artifact_id not in custody.tombstones(self, [artifact_id]):
+            raise UsageError(artifact_id, "only what has a tombstone is destroyed; see store.custody.")
+        path = self._path(artifact_id)
+        path.unlink(missing_ok=True)
+        if path.parent.exists():
+            sync_folder(path.parent)
 
     # -- bytes -------------------------------------------------------------------------------------------------------
 
@@ -404,7 +470,7 @@ class Center:
         data = bytes(data) if isinstance(data, bytearray | memoryview) else data
         with _source(data) as file:
             digest, size = (sha256_hex(data), len(data)) if isinstance(data, bytes) else cipher.file_sha256(file)
-            artifact = draft.artifact(blob_id_of(self.region, digest), size)
+            artifact = self._with_reads(draft.artifact(blob_id_of(self.region, digest), size))
             self.check("store", artifact.label, artifact=artifact.id)
             self._check_lineage(artifact, declassified)
             known = self._known(artifact)
@@ -418,6 +484,18 @@ class Center:
             else:
                 chunks = cipher.unchanged(cipher.file_pieces(file), digest, data)
             return self._write(artifact, chunks, draft.key)
+
+    def _with_reads(self, artifact: Artifact) -> Artifact:
+        """Inside a run, whatever the run read becomes a parent unless it is one or an ancestor of one already.
+
+        The edge is written by who opened the bytes, not by the job; a label that leaves the parent out is then refused.
+        """
+        unseen = (_READS.get() or set()) - {artifact.id, *artifact.parents}
+        above = list(artifact.parents)
+        while unseen and above:
+            above = sorted({parent for one in self.many(above) for parent in one.parents})
+            unseen -= set(above)
+        return replace(artifact, parents=(*artifact.parents, *sorted(unseen))) if unseen else artifact
 
     def _check_lineage(self, artifact: Artifact, declassified: Attestation | None) -> None:
         """A label says at least what its parents' labels say, but for what an attestation names."""
@@ -446,10 +524,12 @@ class Center:
 
     def _known(self, artifact: Artifact) -> Artifact | None:
         """The artifact when its bytes are already visible; a row that a kill left without bytes is written anew."""
-        with self._reader.connect() as connection:
+        with self.reader.connect() as connection:
             row = connection.execute(ONE_ARTIFACT, {"identity": artifact.id}).one_or_none()
         if row is None:
             return None
+        if row.reason is not None:
+            raise custody.gone(row)
         if row.label != artifact.label.as_record():
             advice = "the same bytes are here under another label; one content has one label."
             raise InputError("conflict", artifact.id, advice)
@@ -507,8 +587,13 @@ class Center:
             "meta": artifact.meta,
             "size_bytes": artifact.size_bytes,
             "key_id": key_id,
+            "born_ns": custody.born(self, artifact.label, artifact.parents),
         }
+        inherited = frozenset().union(*(one.label.subjects for one in self.many(artifact.parents)))
+        fresh = artifact.label.subjects - inherited
+        self._subjects = None if fresh else self._subjects
         with self.db.begin() as connection:
+            custody.introduce(connection, artifact.id, fresh)
             last = connection.execute(sa.select(sa.func.coalesce(sa.func.max(table.c.sequence), 0))).scalar_one()
             kept = insert(table).values({**row, "id": artifact.id, "sequence": last + 1})
             connection.execute(kept.on_conflict_do_update(index_elements=[table.c.id], set_=row))
@@ -528,18 +613,29 @@ class Center:
             self._data_keys[key_id] = data_key
         return self._data_keys[key_id]
 
+    def _readable(self, artifact_id: str) -> Any:
+        """The row of an artifact whose bytes may be opened now: neither destroyed nor past its time."""
+        row = self._row(artifact_id)
+        if row.reason is not None:
+            raise custody.gone(row)
+        self._data_key(row.key_id, make=False)  # without its keys nothing here can be believed, the clock neither
+        self._refuse_if(custody.overdue(self, row))
+        return row
+
     def _row(self, artifact_id: str) -> Any:
-        with self._reader.connect() as connection:
+        """The row of an artifact that is here, or was until it was destroyed."""
+        with self.reader.connect() as connection:
             row = connection.execute(ONE_ARTIFACT, {"identity": artifact_id}).one_or_none()
-        if row is None or not self._path(row.id).exists():
+        if row is None or (row.reason is None and not self._path(row.id).exists()):
             raise NotFoundError(artifact_id, "no artifact of this center has this id.")
         return row
 
     def _rows(self, column: Any, values: list[str]) -> Iterator[Any]:
         """Rows whose bytes are visible, asked in portions that SQLite takes."""
-        with self._reader.connect() as connection:
+        with self.reader.connect() as connection:
             for start in range(0, len(values), MANY):
-                asked = sa.select(state.ARTIFACTS).where(column.in_(values[start : start + MANY]))
+                some = column.in_(values[start : start + MANY])
+                asked = WITH_TOMBSTONE.where(some, state.TOMBSTONES.c.artifact.is_(None))
                 yield from (row for row in connection.execute(asked).all() if self._path(row.id).exists())
 
     def _path(self, artifact_id: str) -> Path:
@@ -586,7 +682,7 @@ class SealedZone:
 
     def unseal(self, artifact_id: str) -> bytes:
         """The original bytes, for anonymising. Each opening leaves a ledger line."""
-        row = self._center._row(artifact_id)
+        row = self._center._readable(artifact_id)
         self._center.check("read", _artifact(row).label, purpose="anonymise", artifact=artifact_id)
         self._center.ledger.append("unseal", {"artifact": artifact_id, "purpose": "anonymise"})
         return self._center._plaintext(artifact_id, row.key_id)

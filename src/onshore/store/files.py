@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -41,10 +42,22 @@ def write_durably(path: Path, data: bytes, *, scratch: Path, mode: int = 0o644) 
 
 def sweep(scratch: Path, *, older_than_s: float = 86_400.0) -> None:
     """Remove what killed processes left in a scratch folder; what is younger may still be in use."""
-    for path in scratch.iterdir():
+    for path in idle(scratch, older_than_s):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def idle(scratch: Path, older_than_s: float) -> list[Path]:
+    """What nobody has written to for so long: a file by its own time, a folder by the newest of what is in it."""
+    found = []
+    for path in sorted(scratch.iterdir()):
         with suppress(FileNotFoundError):
-            if path.is_file() and time.time() - path.stat().st_mtime > older_than_s:
-                path.unlink()
+            newest = max(one.lstat().st_mtime for one in (path, *path.rglob("*")))
+            if time.time() - newest > older_than_s:
+                found.append(path)
+    return found
 
 
 @contextmanager

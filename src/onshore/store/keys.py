@@ -2,8 +2,8 @@
 
 Rule: the center folder, and so every backup of it, holds no key in any form. Data keys lie wrapped in slots beside the
 provider's keys. Shredding empties slots and renews the region key in one step: every other slot is wrapped anew and the old
-region key destroyed, so that a stale copy of the slots opens nothing either. Copies of the key folder that the center
-made itself are renewed with it; one that cannot be reached is named until it is.
+region key destroyed, so that a stale copy of the slots opens nothing either. A copy of the whole key folder from before
+still opens what was in it: `onshore backup keys` has to be taken anew, and the older copy destroyed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from onshore.core.errors import NotFoundError, OnshoreError
 from onshore.store.files import write_durably
 from onshore.store.providers import KEY_BYTES, KeyProvider, open_provider
-from onshore.store.state import open_sqlite
+from onshore.store.state import open_sqlite, snapshot
 from onshore.store.suite import AES, Suite
 
 if TYPE_CHECKING:
@@ -154,6 +154,22 @@ class Keys:
         """Names of the data keys that were shredded."""
         with self._reader.connect() as connection:
             return list(connection.execute(sa.select(SLOTS.c.id).where(SLOTS.c.wrapped == b"")).scalars())
+
+    def prove(self) -> None:
+        """Have the provider sign and unwrap once. Errors: OnshoreError `key_missing`."""
+        from cryptography.exceptions import InvalidSignature
+
+        self.data_key(SALT)
+        try:
+            self.ledger_signer.public_key().verify(self.ledger_signer.sign(b"onshore"), b"onshore")
+        except InvalidSignature as fault:
+            raise OnshoreError(
+                "key_missing", "ledger key", "the provider signs with another key; restore it."
+            ) from fault
+
+    def copy_slots(self, path: Path) -> None:
+        """The slots as they are now, in a new file (0600)."""
+        snapshot(self._reader, path)
 
     def shred(self, key_ids: Iterable[str]) -> None:
         """Empty these slots, wrap every other one under a new region key, and destroy the old one.

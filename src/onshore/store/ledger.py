@@ -13,12 +13,13 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onshore.core.digest import canonical_json
-from onshore.core.errors import CorruptError, InputError, NotFoundError
+from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError
 from onshore.store.checkpoint import Checkpoint
 from onshore.store.files import locked, sync_folder, write_durably
 from onshore.store.merkle import consistency_proof, fold_leaf, frontiers_of, inclusion_proof, leaf_hash
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 ENTRIES, CHECKPOINT, NEXT = "entries.jsonl", "checkpoint", "checkpoint.next"
 LINE_LIMIT_BYTES, READ_BYTES = 1 << 16, 1 << 20
+#: Time runs forward by at most this between two lines, or a clock set wrong would end every retention at once.
+LONGEST_GAP_NS = 400 * 86_400 * 10**9
+#: The line by which a person accepts a time further ahead than that.
+CLOCK_ACCEPTED = "clock.accepted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +131,10 @@ class Ledger:
     ) -> tuple[list[LedgerEntry], list[bytes]]:
         # A clock set back must not reorder the proof: time never runs backwards in the ledger.
         time_ns = max(time.time_ns(), head.time_ns)
+        drafts = list(drafts)
+        if head.size and time_ns - head.time_ns > LONGEST_GAP_NS and all(kind != CLOCK_ACCEPTED for kind, _ in drafts):
+            advice = "set the clock right; if it is right, `onshore ledger accept-clock` writes that down and goes on."
+            raise OnshoreError("clock_jump", "clock", f"over 400 days ahead of the ledger's last line; {advice}")
         entries, lines = [], []
         for index, (kind, body) in enumerate(drafts, start=head.size):
             try:
@@ -140,6 +149,12 @@ class Ledger:
             entries.append(LedgerEntry(index=index, kind=kind, body=body, time_ns=time_ns, leaf=leaf))
             lines.append(line)
         return entries, lines
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody appends meanwhile."""
+        with locked(self._lock):
+            yield
 
     def entries(self) -> Iterator[LedgerEntry]:
         """The acknowledged entries, oldest first."""

@@ -6,6 +6,7 @@ Rule: every write is one immediate transaction; readers never wait for writers.
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,23 @@ ARTIFACTS = sa.Table(
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("key_id", sa.String, nullable=False),
     sa.Column("sequence", sa.BigInteger, nullable=False, index=True),
+    # When its retention clock began (POSIX ns); 0 in rows of a version that did not count.
+    sa.Column("born_ns", sa.BigInteger, nullable=False, server_default="0"),
+)
+TOMBSTONES = sa.Table(
+    "tombstones",
+    METADATA,
+    sa.Column("artifact", sa.String, primary_key=True),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("ticket", sa.String, nullable=False),
+    sa.Column("time_ns", sa.BigInteger, nullable=False),
+    sa.Column("receipt", sa.Boolean, nullable=False),
+)
+SUBJECTS = sa.Table(
+    "subjects",
+    METADATA,
+    sa.Column("subject", sa.String, primary_key=True),
+    sa.Column("artifact", sa.String, primary_key=True),
 )
 LINEAGE = sa.Table(
     "lineage",
@@ -53,7 +71,10 @@ QUARANTINE = sa.Table(
 
 def open_state(path: Path) -> sa.Engine:
     """The engine of a center's state file; tables are made when missing."""
-    return open_sqlite(path, METADATA)
+    engine = open_sqlite(path, METADATA)
+    with engine.begin() as connection:
+        _add_missing_columns(connection)
+    return engine
 
 
 def open_sqlite(path: Path, metadata: sa.MetaData) -> sa.Engine:
@@ -65,6 +86,21 @@ def open_sqlite(path: Path, metadata: sa.MetaData) -> sa.Engine:
         metadata.create_all(connection)
     _let_go_in_children(engine)
     return engine
+
+
+def snapshot(reader: sa.Engine, path: Path) -> None:
+    """Copy the database as it is at one moment into a new file, while others write."""
+    with reader.connect() as connection:
+        connection.exec_driver_sql("VACUUM INTO ?", (str(path),))
+    path.chmod(0o600)
+
+
+def _add_missing_columns(connection: sa.Connection) -> None:
+    """A center of an earlier version gets the columns that are new; the retention clock of its artifacts starts now."""
+    known = {column["name"] for column in sa.inspect(connection).get_columns(ARTIFACTS.name)}
+    if ARTIFACTS.c.born_ns.name not in known:
+        connection.exec_driver_sql("ALTER TABLE artifacts ADD COLUMN born_ns BIGINT NOT NULL DEFAULT 0")
+        connection.execute(sa.update(ARTIFACTS).values(born_ns=time.time_ns()))
 
 
 def _let_go_in_children(engine: sa.Engine) -> None:

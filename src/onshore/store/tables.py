@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -61,6 +61,30 @@ class Table:
             with _explained(self.name, where):
                 if stored is not None:
                     stored.delete(where)
+
+    def mentions(self, words: Iterable[str]) -> int:
+        """Rows, in any version that still lies on disk, with a text column that is one of these words."""
+        stored = self._open()
+        if stored is None:
+            return 0
+        found = 0
+        for version in stored.versions():
+            old = stored.checkout_version(version["version"])
+            where = _naming(old.schema, words)
+            found = max(found, int(old.count_rows(filter=where))) if where else found
+        return found
+
+    def forget(self, words: Iterable[str]) -> int:
+        """Delete the rows that name one of these words, and every older version of the table; how many there were."""
+        with locked(self._lock):
+            stored = self._open()
+            where = _naming(stored.schema, words) if stored is not None else None
+            found = int(stored.count_rows(filter=where)) if stored is not None and where else 0
+            if found and stored is not None:
+                stored.delete(where)
+        if found or self.mentions(words):
+            self.compact()
+        return found
 
     def rows(
         self,
@@ -148,6 +172,15 @@ def _explained(name: str, where: str | None) -> Iterator[None]:
     except (OSError, ValueError, KeyError) as fault:
         text = str(fault).split(", /")[0]
         raise InputError("missing_column", f"table {name}, where {where!r}", text) from fault
+
+
+def _naming(schema: pa.Schema, words: Iterable[str]) -> str | None:
+    """The filter for rows with a text column that is one of the words; ids only, so that nothing needs quoting."""
+    import pyarrow as pa
+
+    listed = ", ".join(f"'{check_id(word)}'" for word in sorted(set(words)))
+    columns = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    return " OR ".join(f"`{column}` IN ({listed})" for column in columns) if listed and columns else None
 
 
 def jailed_query(arguments: dict[str, str]) -> list[dict[str, Any]]:

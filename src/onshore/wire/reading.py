@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
 from foxglove_schemas_protobuf.CompressedVideo_pb2 import CompressedVideo
 from foxglove_schemas_protobuf.LocationFix_pb2 import LocationFix
 from google.protobuf.message import DecodeError
-from mcap.exceptions import McapError
+from mcap.exceptions import McapError, RecordLengthLimitExceeded
 from mcap.records import Channel, Chunk, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 
@@ -110,6 +111,11 @@ def _records(file: BinaryIO, size: int, subject: str, limits: Limits) -> Iterato
                 yield from breakup_chunk(_decompressed(record, subject))
             else:
                 yield record
+    except RecordLengthLimitExceeded as problem:
+        announced = re.search(r"length (\d+)", str(problem))
+        absurd = announced is None or int(announced[1]) > limits.file_bytes
+        advice = f"a record announces more bytes than the file has ({size}); nothing of it was read."
+        raise InputError("limit_exceeded" if absurd else "corrupt", subject, advice) from problem
     except (McapError, struct.error, EOFError, UnicodeDecodeError, IndexError) as problem:
         code = "unknown_format" if type(problem).__name__ == "InvalidMagic" and file.tell() <= 8 else "corrupt"
         raise InputError(code, subject, f"not a whole MCAP file ({problem or 'it ends early'}).") from problem
