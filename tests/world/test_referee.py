@@ -70,6 +70,9 @@ def test_endings_are_events_of_core() -> None:
     [
         (("car", 4.0, 0.0, 0.0, 4.6, 1.9), 5.0, "collision_vehicle"),
         (("ebike", 0.0, 1.0, 0.0, 1.8, 0.7), 5.0, "collision_vehicle"),
+        (("pedestrian", 2.0, 0.0, 1.5, 0.5, 0.5), 5.0, "collision_pedestrian"),
+        (("static", 2.0, 0.5, 0.0, 0.6, 0.6), 5.0, "collision_static"),
+        (("pedestrian", 2.0, 0.0, 1.5, 0.5, 0.5), 0.0, "collision_not_at_fault"),
         (("car", -4.0, 0.0, 0.0, 4.6, 1.9), 5.0, "collision_not_at_fault"),
         (("car", 4.0, 0.0, 3.1, 4.6, 1.9), 0.05, "collision_not_at_fault"),
     ],
@@ -78,7 +81,7 @@ def test_fault_lies_with_who_drives_into_the_other(neighbour: tuple, speed: floa
     referee = judged(3, neighbours=[neighbour], speed_mps=speed)
     assert [event.kind for event in referee.events] == [kind]
     assert referee.events[0].detail["with"] == neighbour[0]
-    assert referee.ended == (kind == "collision_vehicle")
+    assert referee.ended == (kind != "collision_not_at_fault")
 
 
 def test_passing_close_is_no_collision() -> None:

@@ -57,7 +57,7 @@ def test_every_turn_has_lanes_and_lights_have_links(assets: TownAssets) -> None:
 def test_route_lines_are_smooth(assets: TownAssets) -> None:
     edges = longest_route(assets)
     for lane in assets.town.roads.car_lanes:
-        line = route_line(assets.town, edges, lane)
+        line = route_line(assets.town, edges, [lane] * len(edges))
         steps = np.hypot(*np.diff(line.xy_N2, axis=0).T)
         assert steps.max() < 2.5
         assert len(line.streets) == len(edges)
@@ -75,7 +75,7 @@ def test_the_ground_means_what_the_lanes_say(assets: TownAssets) -> None:
 
 def test_navigation_goes_on_and_answers_lead_back(assets: TownAssets) -> None:
     edges, geometry = longest_route(assets), assets.town.roads.ego_geometry
-    line = route_line(assets.town, edges, assets.town.roads.car_lanes[-1])
+    line = route_line(assets.town, edges, [assets.town.roads.car_lanes[-1]] * len(edges))
     navigation = Navigation(assets.town, edges, line.xy_N2[4])
     progress, commands = -1.0, set()
     for index in range(4, line.streets[4][1], 2):

@@ -52,7 +52,7 @@ def test_rollouts_are_complete(runs: dict) -> None:
         assert set(steps) == set(STEP_COLUMNS)
         assert set(rollout.actors) == set(ACTOR_COLUMNS)
         assert np.allclose(np.diff(steps["t_s"]), 0.1)
-        known = STEP_COLUMNS[:FIRST_CONTEXT_COLUMN]
+        known = (*STEP_COLUMNS[:FIRST_CONTEXT_COLUMN], "clock_h", "speed_limit_mps", "stop_rule")
         assert all(np.isfinite(steps[name]).all() for name in known if name != "light_distance_m")
         assert len(rollout.plan_path_NK2) == len(steps["t_s"])
         assert np.isnan(rollout.plan_path_NK2).all() == (rollout.policy == "expert")

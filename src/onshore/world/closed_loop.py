@@ -8,6 +8,7 @@ puts it where the bicycle model says, and the engine's traffic reacts to it.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import math
 import random
 from collections import OrderedDict, deque
@@ -33,17 +34,21 @@ from onshore.core.rollout import (
     STEP_COLUMNS,
     Rollout,
 )
+from onshore.world.actors import Script
 from onshore.world.camera import Scene, TownCamera, town_camera
+from onshore.world.context import Place, RoadContext
 from onshore.world.furniture import Furniture, vehicle_boxes
+from onshore.world.generated import generated_layout
 from onshore.world.ground import Ground, paint_ground
-from onshore.world.jobs import WIDE_CAMERA, RolloutJob
+from onshore.world.jobs import WIDE_CAMERA, RolloutJob, Start
+from onshore.world.layout import Layout
 from onshore.world.navigation import Fix, Navigation, front_of
 from onshore.world.referee import Box, Referee, Sight
 from onshore.world.roads import Roads
 from onshore.world.town import Town
 from onshore.world.traffic import STEP_S, Moment, Traffic
 
-WARM_S, HISTORY_STEPS, EXTRA_WARM_S = 45.0, 30, 40.0
+HISTORY_STEPS, EXTRA_WARM_S = 30, 40.0
 STEPS_PER_PLAN = 2
 FRAME_GAP_STEPS = 4
 ACTOR_RANGE_M = 60.0
@@ -51,6 +56,10 @@ APART_M, LEAST_SPEED_MPS, LEAST_DISTANCE_M = 50.0, 2.0, 12.0
 BLEND_M = 10.0
 ONCOMING_DEG = 120.0
 TOWNS_KEPT = 3
+#: Numbers of egos that a job starts itself.
+FIRST_EGO = 900_000
+LOOK_BACK_STEPS = (FRAME_GAP_STEPS, FRAME_GAP_STEPS // 2)
+LANE_OPEN = STEP_COLUMNS.index("lane_open") - FIRST_CONTEXT_COLUMN
 Floats = NDArray[np.float64]
 
 
@@ -69,18 +78,20 @@ class Towns:
 
     def __init__(self, cache_dir: Path, camera: Camera = WIDE_CAMERA) -> None:
         self.cache_dir, self.camera = cache_dir, camera
-        self._open: OrderedDict[tuple[str, int], TownAssets] = OrderedDict()
+        self._open: OrderedDict[tuple[str, int | str], TownAssets] = OrderedDict()
 
-    def get(self, roads: Roads, seed: int) -> TownAssets:
-        key = (roads.digest, seed)
+    def get(self, roads: Roads, town: int | Layout) -> TownAssets:
+        """A generated town by its seed, or the town of a layout."""
+        key = (roads.digest, town if isinstance(town, int) else town.digest)
         if key not in self._open:
             while len(self._open) >= TOWNS_KEPT:
                 self._open.popitem(last=False)
-            town = Town.open(roads, seed, self.cache_dir)
-            ground = paint_ground(town)
-            furniture = Furniture(town, ground)
+            layout = generated_layout(roads, town) if isinstance(town, int) else town
+            built = Town.of(roads, layout, self.cache_dir)
+            ground = paint_ground(built)
+            furniture = Furniture(built, ground)
             camera = town_camera(self.camera, ground, furniture, roads.looks.sky)
-            self._open[key] = TownAssets(town=town, ground=ground, furniture=furniture, camera=camera)
+            self._open[key] = TownAssets(town=built, ground=ground, furniture=furniture, camera=camera)
         self._open.move_to_end(key)
         return self._open[key]
 
@@ -96,6 +107,7 @@ class Ego:
     navigation: Navigation
     fix: Fix
     referee: Referee
+    context: RoadContext
     frames: deque[tuple[float, NDArray[np.uint8]]] = field(default_factory=lambda: deque(maxlen=FRAME_GAP_STEPS))
     plan: Plan | None = None
     action: Action = Action(steering_rad=0.0, accel_mps2=0.0)
@@ -106,6 +118,15 @@ class Ego:
     actors: list[Floats] = field(default_factory=list)
     actor_meta: list[NDArray[np.int32]] = field(default_factory=list)
     seen: Any = field(default_factory=hashlib.sha256)
+
+
+def _script(job: RolloutJob) -> Script | None:
+    """What moves further road users, as the job names it."""
+    if not job.script:
+        return None
+    module, _, name = job.script.partition(":")
+    made: Script = getattr(importlib.import_module(module), name)(**job.script_facts)
+    return made
 
 
 class TownWorld:
@@ -146,16 +167,67 @@ class TownWorld:
         """Start the town's traffic with `seed`, let it fill, and take over `scenario.egos` running cars."""
         self.close()
         self.job, self.seed = scenario, seed
-        self.assets = self._towns.get(self.roads, scenario.town_seed)
+        self.assets = self._towns.get(self.roads, scenario.town)
         self.expert = scenario.policy.kind == "expert"
         self.ask_engine = scenario.collect or scenario.policy.kind == "oracle"
-        horizon = WARM_S + EXTRA_WARM_S + scenario.max_time_s + 10
-        self._traffic = Traffic(self.assets.town, seed, horizon)
+        horizon = scenario.warm_s + EXTRA_WARM_S + scenario.max_time_s + 10
+        self._traffic = Traffic(self.assets.town, seed, horizon, clock_h=scenario.clock_h, vehicles=scenario.vehicles)
+        self._script = _script(scenario)
+        history = self._fill(round(scenario.warm_s / STEP_S))
+        self._steps = 0
+        if scenario.starts:
+            self._start(history)
+        else:
+            self._take_over_some(history)
+
+    def _fill(self, steps: int) -> deque[Moment]:
+        """Let the traffic fill the town; the last moments."""
         history: deque[Moment] = deque(maxlen=HISTORY_STEPS)
-        for step in range(round(WARM_S / STEP_S)):
+        for step in range(steps):
             self.traffic.step()
-            if step >= round(WARM_S / STEP_S) - HISTORY_STEPS:
+            if step >= steps - HISTORY_STEPS:
                 history.append(self.traffic.moment())
+        return history
+
+    def _start(self, history: deque[Moment]) -> None:
+        """Egos where the job says, at the end of the filling."""
+        egos = [(f"car.{FIRST_EGO + index}", start) for index, start in enumerate(self.job.starts)]
+        for name, start in egos:
+            self.traffic.start_ego(name, start)
+        self._move_actors(0.0)
+        poses = [self._start_pose(start) for _, start in egos]
+        for (name, start), (x, y, yaw) in zip(egos, poses, strict=True):
+            if not self.expert:
+                self.traffic.put(name, x, y, yaw, start.speed_mps)
+        self.traffic.step()
+        self.moment = self.traffic.moment()
+        self.egos = [
+            self._ego(index, name, start.route, self._standing(pose, start.speed_mps))
+            for index, ((name, start), pose) in enumerate(zip(egos, poses, strict=True))
+        ]
+        self._look_back([[self._rolled_back(ego.state, back) for ego in self.egos] for back in LOOK_BACK_STEPS])
+
+    def _start_pose(self, start: Start) -> tuple[float, float, float]:
+        """Front bumper and heading on the lane."""
+        xy = self.assets.town.edges[start.route[0]].lanes[start.lane].xy_N2
+        along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(xy, axis=0).T))])
+        x, y = (float(np.interp(start.at_m, along, xy[:, axis])) for axis in (0, 1))
+        index = int(np.clip(np.searchsorted(along, start.at_m) - 1, 0, len(xy) - 2))
+        return x, y, math.atan2(*(xy[index + 1] - xy[index])[::-1])
+
+    def _standing(self, front: tuple[float, float, float], speed_mps: float) -> EgoState:
+        x, y, yaw = front
+        reach = self.bicycle.geometry.axle_to_front_m
+        return EgoState(x_m=x - math.cos(yaw) * reach, y_m=y - math.sin(yaw) * reach, yaw_rad=yaw, speed_mps=speed_mps)
+
+    def _rolled_back(self, state: EgoState, steps: int) -> tuple[Moment, tuple[float, float, float]]:
+        """Where a car that came straight was `steps` ago."""
+        way = state.speed_mps * steps * STEP_S
+        pose = (state.x_m - math.cos(state.yaw_rad) * way, state.y_m - math.sin(state.yaw_rad) * way, state.yaw_rad)
+        return self.moment, pose
+
+    def _take_over_some(self, history: deque[Moment]) -> None:
+        scenario = self.job
         chosen = self._choose(history)
         for _ in range(round(EXTRA_WARM_S / STEP_S)):
             if len(chosen) >= scenario.egos:
@@ -163,11 +235,22 @@ class TownWorld:
             self.traffic.step()
             history.append(self.traffic.moment())
             chosen = self._choose(history)
-        self.moment, self._start_s, self._steps = history[-1], history[-1].t_s, 0
-        self.egos = [self._take(index, vehicle, history) for index, vehicle in enumerate(chosen)]
+        self._move_actors(0.0)
+        self.moment = history[-1] if self._script is None else self.traffic.moment()
+        tracks = [self._track(vehicle, history) for vehicle in chosen]
+        self.egos = [
+            self._take(index, vehicle, history, track)
+            for index, (vehicle, track) in enumerate(zip(chosen, tracks, strict=True))
+        ]
         if not self.egos:
-            raise InputError("bad_config", f"{scenario.scenario} seed {seed}", "no car was fit to be taken over.")
-        self._look_back(history)
+            raise InputError("bad_config", f"{scenario.scenario} seed {self.seed}", "no car was fit to be taken over.")
+        self._look_back(
+            [[(history[-1 - back], tuple(track[-1 - back])) for track in tracks] for back in LOOK_BACK_STEPS]
+        )
+
+    def _move_actors(self, t_s: float) -> None:
+        if self._script is not None:
+            self.traffic.set_actors(self._script.step(t_s, self))
 
     def _choose(self, history: deque[Moment]) -> list[str]:
         """Cars on the move, on a street, well before its end, with enough route left, far from one another."""
@@ -194,44 +277,44 @@ class TownWorld:
     def _edges_left(self, vehicle: str, index: int) -> tuple[str, ...]:
         """The streets ahead, as many as the route needs; empty when there are too few."""
         edges = self.traffic.route(vehicle)[index:]
-        lane = self.roads.car_lanes[-1]
-        lengths = np.cumsum([self.assets.town.edges[edge].lanes[lane].length_m for edge in edges[1:]])
+        lengths = np.cumsum([self.assets.town.edges[edge].lanes[-1].length_m for edge in edges[1:]])
         enough = int(np.searchsorted(lengths, self.job.route_m + 60.0))
         return edges[: enough + 3] if enough + 2 < len(edges) else ()
 
-    def _take(self, index: int, vehicle: str, history: deque[Moment]) -> Ego:
-        geometry = self.bicycle.geometry
-        track = np.array([moment.poses_N3[moment.ids.index(vehicle)] for moment in history])
-        x, y, yaw = rear_axle_track(track[:, :2], float(track[0, 2]), geometry.axle_to_front_m)[-1]
-        row = history[-1].ids.index(vehicle)
-        state = EgoState(x_m=x, y_m=y, yaw_rad=yaw, speed_mps=float(history[-1].speed_N[row]))
-        edges = self._edges_left(vehicle, self.traffic.place(vehicle)[0])
+    def _track(self, vehicle: str, history: deque[Moment]) -> Floats:
+        """(T, 3) rear-axle poses of a car over the history."""
+        fronts = np.array([moment.poses_N3[moment.rows[vehicle]] for moment in history])
+        return rear_axle_track(fronts[:, :2], float(fronts[0, 2]), self.bicycle.geometry.axle_to_front_m)
+
+    def _take(self, index: int, vehicle: str, history: deque[Moment], track: Floats) -> Ego:
+        x, y, yaw = track[-1]
+        speed = float(history[-1].speed_N[history[-1].rows[vehicle]])
+        state = EgoState(x_m=x, y_m=y, yaw_rad=yaw, speed_mps=speed)
+        return self._ego(index, vehicle, self._edges_left(vehicle, self.traffic.place(vehicle)[0]), state)
+
+    def _ego(self, index: int, vehicle: str, edges: tuple[str, ...], state: EgoState) -> Ego:
+        geometry, town = self.bicycle.geometry, self.assets.town
         front = np.array(front_of(state, geometry))
-        navigation = Navigation(self.assets.town, edges, front)
+        navigation = Navigation(town, edges, front)
         if not self.expert:
             self.traffic.take_over(vehicle, ask_engine=self.ask_engine)
         return Ego(
             index=index,
             vehicle=vehicle,
-            number=int(history[-1].numbers[row]),
+            number=int(vehicle.partition(".")[2]),
             state=state,
             navigation=navigation,
             fix=navigation.update(front),
             referee=Referee(route_m=self.job.route_m, max_time_s=self.job.max_time_s, step_s=STEP_S),
+            context=RoadContext(town, navigation, geometry, self.job.clock_h),
         )
 
-    def _look_back(self, history: deque[Moment]) -> None:
+    def _look_back(self, earlier: list[list[tuple[Moment, Any]]]) -> None:
         """Frames of the last 0.4 s before the takeover, so that the first plan sees motion."""
         if not self.sees:
             return
-        geometry = self.bicycle.geometry
-        tracks = []
-        for ego in self.egos:
-            track = np.array([moment.poses_N3[moment.ids.index(ego.vehicle)] for moment in history])
-            tracks.append(rear_axle_track(track[:, :2], float(track[0, 2]), geometry.axle_to_front_m))
-        for back in (FRAME_GAP_STEPS, FRAME_GAP_STEPS // 2):
-            moment = history[-1 - back]
-            self._film(moment, np.array([track[-1 - back] for track in tracks]), -back * STEP_S)
+        for back, seen in zip(LOOK_BACK_STEPS, earlier, strict=True):
+            self._film(seen[0][0], np.array([pose for _, pose in seen]), -back * STEP_S)
 
     @property
     def sees(self) -> bool:
@@ -250,14 +333,16 @@ class TownWorld:
 
     def _film(self, moment: Moment, poses: Floats, at_s: float) -> None:
         scene = self.scene(moment)
-        own = np.array([moment.ids.index(ego.vehicle) for ego in self.active], np.int64)
+        own = np.array([moment.rows.get(ego.vehicle, -1) for ego in self.active], np.int64)
         frames = self.assets.camera.render(scene, poses, own)
         for ego, frame in zip(self.active, frames, strict=True):
             ego.frames.append((at_s, frame))
 
     def scene(self, moment: Moment) -> Scene:
         """The boxes of one moment."""
-        vehicles = vehicle_boxes(self.roads, moment.kinds, moment.numbers, moment.poses_N3, moment.braking_N)
+        vehicles = vehicle_boxes(
+            self.roads, moment.kinds, moment.numbers, moment.poses_N3, moment.braking_N, moment.sizes_N3
+        )
         return Scene(fixed=self.assets.furniture.lit(moment.lights), vehicles=vehicles)
 
     def _observation(self, ego: Ego, now_s: float) -> Observation:
@@ -268,7 +353,7 @@ class TownWorld:
             ego.seen.update(ego.frames[-1][1].tobytes())
         camera = self._towns.camera.name
         return Observation(
-            t_ns=round((now_s + WARM_S) * 1e9),
+            t_ns=round((now_s + self.job.warm_s) * 1e9),
             frames={camera: np.stack([frame for _, frame in shown])} if shown else {},
             frame_ages_s={camera: tuple(round(now_s - at_s, 3) for at_s, _ in shown)} if shown else {},
             speed_mps=ego.state.speed_mps,
@@ -291,7 +376,7 @@ class TownWorld:
     def _physics(self) -> None:
         driven = self.active
         # the engine counts from the speed it saw itself, which is the mean over the last step, not the model's
-        before = dict(zip(self.moment.ids, self.moment.speed_N, strict=True))
+        before = self.moment
         if not self.expert:
             for ego in driven:
                 ego.state = self.bicycle.step(ego.state, ego.action, STEP_S)
@@ -300,11 +385,11 @@ class TownWorld:
                 x, y = ego.navigation.on_route(np.array(front))
                 speed = None if self.ask_engine else ego.state.speed_mps
                 self.traffic.put(ego.vehicle, x, y, ego.state.yaw_rad, speed)
+        self._move_actors((self._steps + 1) * STEP_S)
         self.traffic.step()
         self._steps += 1
         self.moment = self.traffic.moment()
-        centres = self._centres(self.moment)
-        rows = {name: row for row, name in enumerate(self.moment.ids)}
+        centres, rows = self.moment.boxes_N5, self.moment.rows
         for ego in driven:
             row = rows.get(ego.vehicle)
             if row is None:
@@ -315,7 +400,9 @@ class TownWorld:
                 ego.state = self._towed(ego.state, self.moment.poses_N3[row, :2], float(self.moment.speed_N[row]))
             elif self.ask_engine:
                 asked = self.traffic.engine_speed(ego.vehicle)
-                ego.engine_accel_mps2 += (asked - float(before[ego.vehicle])) / STEP_S / STEPS_PER_PLAN
+                ego.engine_accel_mps2 += (
+                    (asked - float(before.speed_N[before.rows[ego.vehicle]])) / STEP_S / STEPS_PER_PLAN
+                )
             self._judge(ego, row, centres)
 
     def _towed(self, state: EgoState, front_xy: Floats, speed_mps: float) -> EgoState:
@@ -333,27 +420,37 @@ class TownWorld:
 
     # -- judge and write down ------------------------------------------------------------------------------------
 
-    def _centres(self, moment: Moment) -> Floats:
-        """Every vehicle's box: centre, yaw, length, width."""
-        boxes = np.empty((len(moment.ids), 5))
-        sizes = self.roads.sizes[moment.kinds, :2]
-        yaw = moment.poses_N3[:, 2]
-        boxes[:, 0] = moment.poses_N3[:, 0] - np.cos(yaw) * sizes[:, 0] / 2
-        boxes[:, 1] = moment.poses_N3[:, 1] - np.sin(yaw) * sizes[:, 0] / 2
-        boxes[:, 2], boxes[:, 3:] = yaw, sizes
-        return boxes
+    def boxes_around(self, ego: Ego) -> tuple[Floats, Floats]:
+        """Boxes (M, 5: centre, yaw, length, width) and speeds (M,) of everybody else within ACTOR_RANGE_M of an ego."""
+        moment = self.moment
+        near = self._near(ego, moment.rows.get(ego.vehicle, -1))
+        return moment.boxes_N5[near], moment.speed_N[near]
+
+    def _near(self, ego: Ego, own: int) -> NDArray[np.int64]:
+        """Rows of everybody else within ACTOR_RANGE_M of an ego's centre."""
+        x, y = self._centre(ego)
+        gap = self.moment.boxes_N5[:, :2] - (x, y)
+        near = np.flatnonzero((gap * gap).sum(1) < ACTOR_RANGE_M**2)
+        return np.asarray(near[near != own], np.int64)
+
+    def _centre(self, ego: Ego) -> tuple[float, float]:
+        state, ahead = ego.state, self.bicycle.geometry.axle_to_centre_m
+        return state.x_m + math.cos(state.yaw_rad) * ahead, state.y_m + math.sin(state.yaw_rad) * ahead
+
+    @property
+    def clock_h(self) -> float:
+        """Local time of day."""
+        return (self.job.clock_h + self._steps * STEP_S / 3600) % 24
 
     def _judge(self, ego: Ego, row: int, centres: Floats) -> None:
         geometry, state = self.bicycle.geometry, ego.state
         front = np.array(front_of(state, geometry))
         ego.fix = ego.navigation.update(front)
-        cos, sin = math.cos(state.yaw_rad), math.sin(state.yaw_rad)
-        centre = (state.x_m + cos * geometry.axle_to_centre_m, state.y_m + sin * geometry.axle_to_centre_m)
+        centre = self._centre(ego)
         kind, direction = self.assets.ground.meaning(*centre)
         on_road = kind > 0 or self.assets.ground.meaning(float(front[0]), float(front[1]))[0] > 0
         oncoming = direction is not None and self._against(state.yaw_rad, direction)
-        near = np.hypot(*(centres[:, :2] - centre).T) < ACTOR_RANGE_M
-        near[row] = False
+        near = self._near(ego, row)
         light, light_m = self._light(ego)
         sight = Sight(
             t_s=self._steps * STEP_S,
@@ -376,7 +473,7 @@ class TownWorld:
             neighbour_kinds=self.moment.kinds[near],
         )
         ego.referee.judge(sight)
-        self._write(ego, sight, kind, LIGHTS.index(light), light_m)
+        self._write(ego, sight, kind, (LIGHTS.index(light), light_m), self.moment.speed_N[near])
         if ego.referee.ended:
             ego.done = True
             if not self.expert:
@@ -409,21 +506,29 @@ class TownWorld:
                 return edges[street]
         return None
 
-    def _write(self, ego: Ego, sight: Sight, kind: int, light: int, light_m: float) -> None:
+    def _write(self, ego: Ego, sight: Sight, kind: int, light: tuple[int, float], speeds: Floats) -> None:
         state, fix = ego.state, ego.fix
-        forbidden = LANE_KINDS[kind] in ("bus", "bike")
+        place = Place(
+            state=state,
+            fix=fix,
+            clock_h=self.clock_h,
+            neighbours_M5=sight.neighbours_M5,
+            speeds_M=speeds,
+            kinds_M=sight.neighbour_kinds,
+        )
+        asked = ego.context.row(place, self.moment.programs)
+        reserved = LANE_KINDS[kind] in ("bus", "bike")
+        forbidden = reserved and asked[LANE_OPEN] != 1.0
         ego.rows.append(
             (
                 *(sight.t_s, state.x_m, state.y_m, state.yaw_rad, state.speed_mps, state.accel_mps2),
                 *(state.steering_rad, ego.action.steering_rad, ego.action.accel_mps2, fix.progress_m, fix.lateral_m),
                 *(float(kind), float(sight.on_road), float(sight.oncoming), float(forbidden), float(fix.in_junction)),
-                *(float(light), light_m),
-                *(math.nan,) * (len(STEP_COLUMNS) - FIRST_CONTEXT_COLUMN),
+                *(float(light[0]), light[1], *asked),
             )
         )
         ego.plans.append(ego.plan)
         near, rows = sight.neighbours_M5, len(ego.rows) - 1
-        speeds = self.moment.speed_N[np.isin(self.moment.numbers, sight.neighbour_ids)]
         ego.actors.append(np.column_stack([near[:, :3], speeds, near[:, 3:]]))
         meta = np.column_stack([np.full(len(near), rows), sight.neighbour_ids, sight.neighbour_kinds])
         ego.actor_meta.append(meta.astype(np.int32))

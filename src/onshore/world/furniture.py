@@ -18,6 +18,8 @@ PLAIN, HOUSE, GLOWING, VEHICLE, VEHICLE_BRAKING = range(5)
 #: Lamp colours in the order of the lamps: red, yellow, green; and a lamp that is off.
 LAMP_COLOURS = ((1.0, 0.08, 0.05), (1.0, 0.8, 0.05), (0.1, 1.0, 0.35))
 LAMP_OFF = (0.1, 0.1, 0.1)
+#: Road users and things of kinds that the region gives no colours.
+UNNAMED_COLOUR = (0.75, 0.45, 0.2)
 Boxes = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
@@ -51,10 +53,15 @@ def vehicle_boxes(
     number_N: NDArray[np.int32],
     poses_N3: Floats,
     braking_N: NDArray[np.bool_],
+    sizes_N3: Floats | None = None,
 ) -> Boxes:
-    """Boxes of vehicles given by kind (ACTOR_KINDS index), front bumper and heading; a number keeps its colour."""
+    """Boxes of road users by kind (ACTOR_KINDS index), front and heading; sizes as the region's unless given.
+
+    A number keeps its colour.
+    """
     boxes = np.zeros((len(kind_N), len(BOX_COLUMNS)), np.float32)
-    sizes, yaw = roads.sizes[kind_N], poses_N3[:, 2]
+    sizes, yaw = roads.sizes[kind_N] if sizes_N3 is None else sizes_N3, poses_N3[:, 2]
+    boxes[:, 7:10] = UNNAMED_COLOUR
     boxes[:, 0] = poses_N3[:, 0] - np.cos(yaw) * sizes[:, 0] / 2
     boxes[:, 1] = poses_N3[:, 1] - np.sin(yaw) * sizes[:, 0] / 2
     boxes[:, 2], boxes[:, 3:6], boxes[:, 6] = sizes[:, 2] / 2, sizes / 2, yaw
@@ -84,8 +91,8 @@ def _stop(edge: Edge, lane: int) -> tuple[Floats, Floats, Floats]:
 def _hang_light(town: Town, head: Head, rows: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
     """Housing, pole and arm into `rows`; returns the three lamps (red, yellow, green)."""
     style, edge = town.roads.lights, town.edges[head.edge]
-    first, along, left = _stop(edge, town.roads.car_lanes[0])
-    middle = (first + _stop(edge, town.roads.car_lanes[-1])[0]) / 2
+    first, along, left = _stop(edge, edge.car_lanes[0])
+    middle = (first + _stop(edge, edge.car_lanes[-1])[0]) / 2
     kerb, _, _ = _stop(edge, 0)
     right = kerb - left * edge.lanes[0].width_m / 2
     yaw = float(np.arctan2(along[1], along[0]))
@@ -108,7 +115,7 @@ def _hang_light(town: Town, head: Head, rows: list[tuple[float, ...]]) -> list[t
 
 
 def _put_signs(town: Town, edge: Edge, rows: list[tuple[float, ...]]) -> None:
-    gives_way = town.junctions[edge.end].kind == "priority" and edge.priority < 5
+    gives_way = edge.stop_rule == "give_way"
     for sign in town.roads.signs:
         if sign.where == "give_way" and not gives_way:
             continue

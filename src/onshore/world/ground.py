@@ -135,7 +135,7 @@ class _Canvas:
 
     def _lines_of(self, edge: Edge) -> None:
         paint = self.town.roads.paint
-        stops = self.town.junctions[edge.end].kind != "priority" or edge.priority < 5
+        stops = edge.stop_rule != "none"
         for lane in edge.lanes:
             xy, half = lane.xy_N2, lane.width_m / 2
             if lane.index == 0:

@@ -6,12 +6,13 @@ from the region pack and never serve training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.recording import Camera, Rig
 from onshore.region import RegionPack
+from onshore.world.layout import Layout
 from onshore.world.roads import Roads
 
 #: The camera of every simulated car: just the widened default view, so that views turned and moved sideways can be cut
@@ -60,8 +61,24 @@ class PolicySpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Start:
+    """An ego that starts where a job says: front bumper `at_m` along a lane of the first street of its route."""
+
+    route: tuple[str, ...]
+    lane: int
+    at_m: float
+    speed_mps: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class RolloutJob:
-    """One world: `egos` cars of one town's traffic are driven by one policy for `route_m` metres of their own routes."""
+    """One world: `egos` cars of one town's traffic are driven by one policy for `route_m` metres of their own routes.
+
+    layout: the town, where it is not the generated one of `town_seed`. clock_h: local time of day at the start. vehicles: how
+    many fill the town (None: as the pack says; 0: none). warm_s: how long the town fills before the egos are taken over.
+    starts: where egos start instead, one each. script: "module:callable", called with `script_facts` as keywords; it returns
+    an `onshore.world.actors.Script` that moves further road users.
+    """
 
     region: str
     suite: str
@@ -72,6 +89,13 @@ class RolloutJob:
     route_m: float = 250.0
     max_time_s: float = 80.0
     collect: bool = False
+    layout: Layout | None = None
+    clock_h: float = 8.0
+    vehicles: int | None = None
+    warm_s: float = 45.0
+    starts: tuple[Start, ...] = ()
+    script: str = ""
+    script_facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.egos < 1 or self.route_m <= 0 or self.max_time_s <= 0:
@@ -79,9 +103,19 @@ class RolloutJob:
         if self.collect and self.policy.kind == "expert":
             raise UsageError("rollout job", "takeovers are collected where a policy drives, not the expert.")
 
+        if self.starts and len(self.starts) != self.egos:
+            raise UsageError("rollout job", "give one start for each ego.")
+        if self.script and ":" not in self.script:
+            raise UsageError("rollout job", "give script='module:callable'.")
+
     @property
     def scenario(self) -> str:
-        return f"town-{self.town_seed:03d}"
+        return self.layout.name if self.layout is not None else f"town-{self.town_seed:03d}"
+
+    @property
+    def town(self) -> int | Layout:
+        """What `Towns.get` takes."""
+        return self.town_seed if self.layout is None else self.layout
 
     def with_policy(self, policy: PolicySpec) -> RolloutJob:
         return replace(self, policy=policy)

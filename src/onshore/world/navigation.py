@@ -43,15 +43,23 @@ class Navigation:
 
     def __init__(self, town: Town, edges: tuple[str, ...], front_xy: Floats) -> None:
         self.town, self.edges = town, edges
-        self.lines: dict[int, Line] = {lane: route_line(town, edges, lane) for lane in town.roads.car_lanes}
-        self._reference = self.lines[town.roads.car_lanes[-1]]
+        #: By rank: 0 is the innermost car lane of each street, as far as a street has that many.
+        streets = [town.edges[edge] for edge in edges]
+        ranks = range(max(len(street.car_lanes) for street in streets))
+        self.lines: dict[int, Line] = {
+            rank: route_line(town, edges, [street.rank(rank) for street in streets]) for rank in ranks
+        }
+        self.reference = self.lines[0]
         self._at: dict[int, int] = {}
         for lane, line in self.lines.items():
             first = line.xy_N2[: line.streets[0][1] + 1]
             self._at[lane] = int(np.argmin(np.hypot(*(first - front_xy).T)))
-        self._index = self._at[town.roads.car_lanes[-1]]
-        self._start_m = self._along(self._reference, self._index, front_xy)
-        self._all = [self.lines.get(lane) or route_line(town, edges, lane) for lane in range(len(town.roads.lanes))]
+        self.index = self._at[0]
+        self._start_m = self.front_along_m = self._along(self.reference, self.index, front_xy)
+        most = max(len(street.lanes) for street in streets)
+        self._all = [
+            route_line(town, edges, [min(lane, len(street.lanes) - 1) for street in streets]) for lane in range(most)
+        ]
         self._all_at = [
             int(np.argmin(np.hypot(*(line.xy_N2[: line.streets[0][1] + 1] - front_xy).T))) for line in self._all
         ]
@@ -60,13 +68,13 @@ class Navigation:
 
     def update(self, front_xy: Floats) -> Fix:
         """Advance to where the front bumper now is; `passed` lists the streets whose stop line lies 2 m behind since."""
-        low = max(0, self._index - 3)
-        window = self._reference.xy_N2[low : self._index + 12]
+        low = max(0, self.index - 3)
+        window = self.reference.xy_N2[low : self.index + 12]
         apart = np.hypot(*(window - front_xy).T)
         nearest = int(np.argmin(apart))
-        before, self._index, self.off_m = self._index, max(self._index, low + nearest), float(apart[nearest])
-        streets = self._reference.streets
-        self.passed = [i for i, (_, end) in enumerate(streets[:-1]) if before <= end + 2 < self._index]
+        before, self.index, self.off_m = self.index, max(self.index, low + nearest), float(apart[nearest])
+        streets = self.reference.streets
+        self.passed = [i for i, (_, end) in enumerate(streets[:-1]) if before <= end + 2 < self.index]
         for lane, line in self.lines.items():
             low = max(0, self._at[lane] - 5)
             near = np.hypot(*(line.xy_N2[low : self._at[lane] + 20] - front_xy).T)
@@ -87,13 +95,13 @@ class Navigation:
         return float(kept[0]), float(kept[1])
 
     def _fix(self, front_xy: Floats) -> Fix:
-        streets = self._reference.streets
-        street = next((i for i, (_, end) in enumerate(streets) if self._index <= end), len(streets) - 1)
-        along = self._along(self._reference, self._index, front_xy)
-        inside = street > 0 and self._index < streets[street][0]
+        streets = self.reference.streets
+        street = next((i for i, (_, end) in enumerate(streets) if self.index <= end), len(streets) - 1)
+        along = self.front_along_m = self._along(self.reference, self.index, front_xy)
+        inside = street > 0 and self.index < streets[street][0]
         if inside:
             street -= 1
-        distance = 0.0 if inside else max(0.0, float(self._reference.along_N[streets[street][1]]) - along)
+        distance = 0.0 if inside else max(0.0, float(self.reference.along_N[streets[street][1]]) - along)
         following = self.edges[street + 1] if street + 1 < len(self.edges) else None
         return Fix(
             street=street,
@@ -120,14 +128,15 @@ class Navigation:
         return float(tangent[0] * gap[1] - tangent[1] * gap[0])
 
     def wanted_lane(self, fix: Fix, front_xy: Floats) -> int:
-        """The nearest car lane; before a turn, one from which the turn can be made."""
+        """The rank of the nearest car lane; before a turn, one from which the turn can be made."""
         following = self.edges[fix.street + 1] if fix.street + 1 < len(self.edges) else None
-        good = self.town.lanes_for(self.edges[fix.street], following)
+        street = self.town.edges[self.edges[fix.street]]
+        good = self.town.lanes_for(street.id, following)
         choosing = not fix.in_junction and CHOOSE_LANE_TO_M < fix.distance_m < CHOOSE_LANE_FROM_M
 
         def cost(lane: int) -> float:
             away = float(np.hypot(*(self.lines[lane].xy_N2[self._at[lane]] - front_xy)))
-            return away + (WRONG_LANE_M if choosing and lane not in good else 0.0)
+            return away + (WRONG_LANE_M if choosing and street.rank(lane) not in good else 0.0)
 
         return min(self.lines, key=cost)
 

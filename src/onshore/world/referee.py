@@ -22,9 +22,22 @@ OFF_ROAD_S, WRONG_WAY_S, BLOCKED_S, OFF_ROUTE_M = 2.5, 4.0, 60.0, 20.0
 LIGHT_REASON_M, QUEUE_REASON_M, QUEUE_HALF_WIDTH_M = 40.0, 10.0, 1.8
 #: Boxes shrink by this much (m) before they are tested: the engine keeps sub-lane neighbours that close.
 TOUCH_LENGTH_M, TOUCH_WIDTH_M = 0.1, 0.1
+#: The event of an at-fault collision by what was hit; everything else is a vehicle.
+COLLISIONS = {"pedestrian": "collision_pedestrian", "static": "collision_static"}
 ENDINGS = frozenset(
-    ["collision_vehicle", "off_road", "route_complete", "route_deviation", "blocked", "wrong_way", "timeout"]
+    [
+        "collision_vehicle",
+        *COLLISIONS.values(),
+        "off_road",
+        "route_complete",
+        "route_deviation",
+        "blocked",
+        "wrong_way",
+        "timeout",
+    ]
 )
+#: No two boxes whose centres are further apart than this touch.
+TOUCHING_M = 14.0
 Floats = NDArray[np.float64]
 
 
@@ -128,8 +141,9 @@ class Referee:
             half_length_m=ego.half_length_m - TOUCH_LENGTH_M,
             half_width_m=ego.half_width_m - TOUCH_WIDTH_M,
         )
-        near = np.hypot(*(sight.neighbours_M5[:, :2] - (ego.x_m, ego.y_m)).T) < 14.0
-        fatal = None
+        gap = sight.neighbours_M5[:, :2] - (ego.x_m, ego.y_m)
+        near = (gap * gap).sum(1) < TOUCHING_M**2
+        fatal: dict[str, Any] | None = None
         for row in np.nonzero(near)[0]:
             identity = int(sight.neighbour_ids[row])
             x, y, yaw, length, width = (float(value) for value in sight.neighbours_M5[row])
@@ -158,7 +172,7 @@ class Referee:
             else:
                 fatal = detail
         if fatal is not None:
-            self._add(sight, "collision_vehicle", **fatal)
+            self._add(sight, COLLISIONS.get(fatal["with"], "collision_vehicle"), **fatal)
 
 
 def overlap(a: Box, b: Box) -> bool:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import random
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from numpy.typing import NDArray
 from onshore.core.frames import wrap_angle
 from onshore.core.policy import RouteCommand
 from onshore.core.rollout import ACTOR_KINDS
+from onshore.world.actors import FIRST_NUMBER, Actor
+from onshore.world.jobs import Start
+from onshore.world.layout import within
 from onshore.world.roads import Roads, Share
 from onshore.world.town import Town
 
@@ -28,15 +33,24 @@ BRAKE_SIGNAL = 8
 FASTEST_STREET_S = 9.0
 #: Worlds shorter than this have the same traffic, however long they run.
 LONG_S = 400.0
+#: No vehicle starts on a street shorter than this.
+SHORTEST_START_M = 25.0
 #: The ego is placed exactly, may leave its lane and route, and may use lanes forbidden to it (bits 1, 2 and 4).
 PLACE_FREELY = 7
 OBEY_NOTHING, OBEY_ALL = 0, 31
+#: Vehicles by which the engine sees scripted actors.
+STAND_IN, STAND_IN_TYPE = "scripted-", "scripted"
+#: Who is this near beyond a stop line stands, for the engine, at the line.
+BEYOND_LINE_M = 8.0
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """All vehicles and lights at one step: front-bumper poses (N, 3: x, y, yaw), speeds, brake lights, lamps per head."""
+    """All road users and lights at one step: front poses (N, 3: x, y, yaw), speeds, brake lights, sizes, lamps per head.
+
+    The engine's vehicles come first, then the actors that a script moves.
+    """
 
     t_s: float
     ids: tuple[str, ...]
@@ -45,28 +59,49 @@ class Moment:
     poses_N3: Floats
     speed_N: Floats
     braking_N: NDArray[np.bool_]
+    sizes_N3: Floats
     lights: NDArray[np.int8]
     programs: dict[str, str]
 
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.ids)}
+
     def row(self, vehicle: str) -> int | None:
-        try:
-            return self.ids.index(vehicle)
-        except ValueError:
-            return None
+        return self.rows.get(vehicle)
+
+    @cached_property
+    def boxes_N5(self) -> Floats:
+        """Every box as centre, yaw, length, width."""
+        yaw, length = self.poses_N3[:, 2], self.sizes_N3[:, 0]
+        boxes = np.empty((len(self.ids), 5))
+        boxes[:, 0] = self.poses_N3[:, 0] - np.cos(yaw) * length / 2
+        boxes[:, 1] = self.poses_N3[:, 1] - np.sin(yaw) * length / 2
+        boxes[:, 2], boxes[:, 3:] = yaw, self.sizes_N3[:, :2]
+        return boxes
 
 
 class Traffic:
     """One running world of traffic. Use as a context manager: the engine is stopped on the way out."""
 
-    def __init__(self, town: Town, seed: int, horizon_s: float) -> None:
+    def __init__(
+        self, town: Town, seed: int, horizon_s: float, *, clock_h: float = 8.0, vehicles: int | None = None
+    ) -> None:
         import libsumo
 
         self.town, self._engine = town, libsumo
+        self._read = (libsumo.VAR_POSITION, libsumo.VAR_ANGLE, libsumo.VAR_SPEED, libsumo.VAR_SIGNALS)
+        self._known: dict[str, tuple[int, int]] = {}
+        self._shown: dict[str, str] = {}
+        self._lit = np.zeros(len(town.heads), np.int8)
+        self._actors: tuple[Actor, ...] = ()
+        self._stand_ins: dict[str, str] = {}
+        self._places = _LanePlaces(town)
         self._programs = sorted({head.program for head in town.heads})
         self._routes: dict[str, tuple[str, ...]] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="onshore-traffic-")
         demand = Path(self._folder.name) / "demand.rou.xml"
-        demand.write_text(demand_xml(town, seed, horizon_s), encoding="utf8")
+        demand.write_text(demand_xml(town, seed, horizon_s, vehicles), encoding="utf8")
         options: dict[str, Any] = {
             "-n": town.net.path,
             "-r": demand,
@@ -83,6 +118,15 @@ class Traffic:
         for name, value in options.items():
             argv += [name, str(value)]
         libsumo.start(argv)
+        self._open_lanes(clock_h)
+
+    def _open_lanes(self, clock_h: float) -> None:
+        """Lanes reserved by the hour let others in while they are not."""
+        for edge in self.town.edges.values():
+            for lane in edge.lanes:
+                if lane.spec.hours and not within(lane.spec.hours, clock_h):
+                    allowed = [*lane.spec.allow.split(), *lane.spec.others.split()]
+                    self._engine.lane.setAllowed(f"{edge.id}_{lane.index}", allowed)
 
     def __enter__(self) -> Traffic:
         return self
@@ -93,39 +137,134 @@ class Traffic:
 
     def step(self) -> None:
         self._engine.simulationStep()
+        for name in self._engine.simulation.getDepartedIDList():
+            self._engine.vehicle.subscribe(name, self._read)
 
     def moment(self) -> Moment:
         """Read every vehicle and light."""
-        vehicle = self._engine.vehicle
-        ids = vehicle.getIDList()
-        poses = np.empty((len(ids), 3))
-        speed, signals = np.empty(len(ids)), np.empty(len(ids), np.int64)
-        for row, name in enumerate(ids):
-            poses[row, 0], poses[row, 1] = vehicle.getPosition(name)
-            poses[row, 2] = vehicle.getAngle(name)
-            speed[row] = vehicle.getSpeed(name)
-            signals[row] = vehicle.getSignals(name)
-        poses[:, 2] = wrap_angle(np.radians(90.0 - poses[:, 2]))
+        position, angle, speed, signals = self._read
+        found = self._engine.vehicle.getAllSubscriptionResults()
+        table = np.array(
+            [
+                (*values[position], values[angle], values[speed], values[signals], *self._identity(name))
+                for name, values in found.items()
+                if not name.startswith(STAND_IN)
+            ]
+        ).reshape(-1, 7)
+        ids = [name for name in found if not name.startswith(STAND_IN)]
+        table[:, 2] = wrap_angle(np.radians(90.0 - table[:, 2]))
+        kinds = table[:, 6].astype(np.int8)
         programs = {name: self._engine.trafficlight.getRedYellowGreenState(name) for name in self._programs}
-        split = [name.partition(".") for name in ids]
-        return Moment(
+        moment = Moment(
             t_s=float(self._engine.simulation.getTime()),
             ids=tuple(ids),
-            numbers=np.array([int(number) for _, _, number in split], np.int32),
-            kinds=np.array([ACTOR_KINDS.index(kind) for kind, _, _ in split], np.int8),
-            poses_N3=poses,
-            speed_N=speed,
-            braking_N=(signals & BRAKE_SIGNAL) > 0,
+            numbers=table[:, 5].astype(np.int32),
+            kinds=kinds,
+            poses_N3=np.ascontiguousarray(table[:, :3]),
+            speed_N=np.ascontiguousarray(table[:, 3]),
+            braking_N=(table[:, 4].astype(np.int64) & BRAKE_SIGNAL) > 0,
+            sizes_N3=self.town.roads.sizes[kinds],
             lights=self._lights(programs),
             programs=programs,
         )
+        return self._with_actors(moment) if self._actors else moment
+
+    def _identity(self, name: str) -> tuple[int, int]:
+        """(number, ACTOR_KINDS index) of a vehicle named kind.number."""
+        if name not in self._known:
+            kind, _, number = name.partition(".")
+            self._known[name] = (int(number), ACTOR_KINDS.index(kind))
+        return self._known[name]
 
     def _lights(self, programs: dict[str, str]) -> NDArray[np.int8]:
+        if programs == self._shown:
+            return self._lit
         lights = np.zeros(len(self.town.heads), np.int8)
         for index, head in enumerate(self.town.heads):
             state = {programs[head.program][link].lower() for link in head.links}
             lights[index] = 2 if "g" in state else 1 if "y" in state or "u" in state else 0
+        self._shown, self._lit = programs, lights
         return lights
+
+    def _with_actors(self, moment: Moment) -> Moment:
+        actors = self._actors
+        sizes = np.array([actor.size(self.town.roads) for actor in actors])
+        fronts = np.array(
+            [
+                (
+                    actor.x_m + math.cos(actor.yaw_rad) * size[0] / 2,
+                    actor.y_m + math.sin(actor.yaw_rad) * size[0] / 2,
+                    actor.yaw_rad,
+                )
+                for actor, size in zip(actors, sizes, strict=True)
+            ]
+        )
+        numbers = np.array([FIRST_NUMBER + actor.number for actor in actors], np.int32)
+        kinds = np.array([ACTOR_KINDS.index(actor.kind) for actor in actors], np.int8)
+        return replace(
+            moment,
+            ids=(*moment.ids, *(f"{actor.kind}.{number}" for actor, number in zip(actors, numbers, strict=True))),
+            numbers=np.concatenate([moment.numbers, numbers]),
+            kinds=np.concatenate([moment.kinds, kinds]),
+            poses_N3=np.concatenate([moment.poses_N3, fronts]),
+            speed_N=np.concatenate([moment.speed_N, [actor.speed_mps for actor in actors]]),
+            braking_N=np.concatenate([moment.braking_N, [actor.braking for actor in actors]]),
+            sizes_N3=np.concatenate([moment.sizes_N3, sizes]),
+        )
+
+    def set_actors(self, actors: Sequence[Actor]) -> None:
+        """Where a script's actors are at the end of the coming step; on lanes the engine gets a stand-in for each."""
+        self._actors = tuple(actors)
+        engine, kept = self._engine.vehicle, dict[str, str]()
+        for actor in self._actors:
+            size = actor.size(self.town.roads)
+            place = self._places.find(actor.x_m, actor.y_m, max(size[:2]) / 2)
+            if place is None:
+                continue
+            name = f"{STAND_IN}{actor.number}-{place.edge}"
+            if name not in self._stand_ins:
+                self._add_stand_in(name, place, actor, size)
+            kept[name] = place.edge
+            reach = size[0] / 2 if abs(math.cos(actor.yaw_rad - place.yaw_rad)) > 0.7 else size[1] / 2
+            x, y = place.x_m + math.cos(place.yaw_rad) * reach, place.y_m + math.sin(place.yaw_rad) * reach
+            engine.setSpeed(name, max(0.0, actor.speed_mps * math.cos(actor.yaw_rad - place.yaw_rad)))
+            angle = (90.0 - math.degrees(place.yaw_rad)) % 360.0
+            engine.moveToXY(name, place.edge, place.lane, x, y, angle=angle, keepRoute=PLACE_FREELY)
+        for name in sorted(set(self._stand_ins) - set(kept)):
+            self.remove(name)
+        self._stand_ins = kept
+
+    def _add_stand_in(self, name: str, place: LanePlace, actor: Actor, size: tuple[float, float, float]) -> None:
+        """A vehicle as large as the actor is along and across the lane, on a route of that street alone."""
+        engine = self._engine
+        route = f"{STAND_IN}{place.edge}"
+        if route not in engine.route.getIDList():
+            engine.route.add(route, [place.edge])
+        engine.vehicle.add(
+            name, route, typeID=STAND_IN_TYPE, depart="now", departLane=str(place.lane), departPos="base"
+        )
+        lengthwise = abs(math.cos(actor.yaw_rad - place.yaw_rad)) > 0.7
+        engine.vehicle.setLength(name, max(size[0] if lengthwise else size[1], 0.5))
+        engine.vehicle.setWidth(name, max(size[1] if lengthwise else size[0], 0.4))
+        engine.vehicle.setSpeedMode(name, OBEY_NOTHING)
+        engine.vehicle.setLaneChangeMode(name, 0)
+
+    def start_ego(self, name: str, start: Start) -> None:
+        """Put an ego's car into the town; it is there after the next step, where `put` then says."""
+        route = f"{name}-route"
+        # the engine takes nobody in on a lane that is closed to cars; `put` does
+        open_ = self.town.edges[start.route[0]].lanes[start.lane].kind == "car"
+        self._engine.route.add(route, list(start.route))
+        self._routes[name] = start.route
+        self._engine.vehicle.add(
+            name,
+            route,
+            typeID=name.partition(".")[0],
+            depart="now",
+            departLane=str(start.lane) if open_ else "first",
+            departPos=str(start.at_m),
+            departSpeed=str(start.speed_mps),
+        )
 
     def route(self, vehicle: str) -> tuple[str, ...]:
         if vehicle not in self._routes:
@@ -163,31 +302,81 @@ class Traffic:
         return float(self._engine.vehicle.getSpeedWithoutTraCI(vehicle))
 
     def remove(self, vehicle: str) -> None:
+        # the engine raises in its next step over a subscription of what is gone
+        self._engine.vehicle.unsubscribe(vehicle)
         self._engine.vehicle.remove(vehicle)
 
 
-def demand_xml(town: Town, seed: int, horizon_s: float) -> str:
-    """Vehicles on random walks, as the region mixes them: a function of (town, seed, horizon)."""
+@dataclass(frozen=True, kw_only=True)
+class LanePlace:
+    """A place on a lane: its lane, the direction there, and where the engine is told of it."""
+
+    edge: str
+    lane: int
+    x_m: float
+    y_m: float
+    yaw_rad: float
+
+
+class _LanePlaces:
+    """Every lane segment of a town, to find the lane under a point; the first metres beyond a stop line count as its end."""
+
+    def __init__(self, town: Town) -> None:
+        rows, self._names = [], []
+        for edge in town.edges.values():
+            for lane in edge.lanes:
+                ends = lane.xy_N2
+                for index in range(len(ends) - 1):
+                    last = index == len(ends) - 2
+                    rows.append((*ends[index], *ends[index + 1], lane.width_m / 2, BEYOND_LINE_M if last else 0.0))
+                    self._names.append((edge.id, lane.index))
+        table = np.array(rows)
+        self._start, step = table[:, :2], table[:, 2:4] - table[:, :2]
+        self._length = np.maximum(np.hypot(*step.T), 1e-6)
+        self._along = step / self._length[:, None]
+        self._half, self._beyond = table[:, 4], table[:, 5]
+
+    def find(self, x_m: float, y_m: float, reach_m: float) -> LanePlace | None:
+        """The lane whose middle is nearest, if the point is on it; None beside all lanes and inside junctions."""
+        gap = np.array([x_m, y_m]) - self._start
+        ahead = (gap * self._along).sum(1)
+        left = self._along[:, 0] * gap[:, 1] - self._along[:, 1] * gap[:, 0]
+        fits = (ahead >= -0.2) & (ahead <= self._length + self._beyond) & (np.abs(left) <= self._half + 0.1)
+        if not fits.any():
+            return None
+        beyond = np.maximum(ahead - self._length, 0.0)
+        best = int(np.argmin(np.where(fits, np.abs(left) + beyond, np.inf)))
+        at = min(float(ahead[best]), float(self._length[best]) - 0.3 - reach_m)
+        along = self._along[best]
+        x, y = self._start[best] + along * at + np.array([-along[1], along[0]]) * left[best]
+        edge, lane = self._names[best]
+        return LanePlace(edge=edge, lane=lane, x_m=float(x), y_m=float(y), yaw_rad=math.atan2(along[1], along[0]))
+
+
+def demand_xml(town: Town, seed: int, horizon_s: float, vehicles: int | None = None) -> str:
+    """Vehicles on random walks, as the region mixes them: a function of (town, seed, horizon, vehicles)."""
     rng, roads = random.Random(seed * 7919 + town.seed), town.roads
-    edges = sorted(town.edges)
+    edges = [name for name in sorted(town.edges) if town.edges[name].lanes[0].length_m > SHORTEST_START_M]
     lines = [_type_xml(roads, kind) for kind in sorted(roads.vehicles)]
+    lines.append(f'<vType id="{STAND_IN_TYPE}" vClass="ignoring" minGap="0.5" maxSpeed="20"/>')
     traffic = roads.traffic
+    filling_until = traffic["vehicles"] if vehicles is None else vehicles
     t_s, number = 0.0, 0
-    while t_s < horizon_s:
+    while t_s < horizon_s and filling_until:
         share = _drawn(rng, roads.mix)
         walk = _walk(town, rng, rng.choice(edges), share, math.ceil(max(horizon_s, LONG_S) / FASTEST_STREET_S))
         attributes = {
             "id": f"{share.kind}.{number}",
             "type": share.kind,
             "depart": f"{t_s:.1f}",
-            "departLane": rng.choice(share.lanes),
-            "departPos": f"{rng.uniform(15, 50):.0f}",
+            "departLane": rng.choice(_start_lanes(town, walk[0], share)),
+            "departPos": f"{min(rng.uniform(15, 50), 0.8 * town.edges[walk[0]].lanes[0].length_m):.0f}",
             "departSpeed": 0,
         }
         lines.append(f'<vehicle {_xml(attributes)}><route edges="{" ".join(walk)}"/></vehicle>')
         number += 1
-        filling = number < traffic["vehicles"]
-        t_s += (traffic["fill_s"] / traffic["vehicles"] if filling else traffic["period_s"]) * rng.uniform(0.5, 1.5)
+        filling = number < filling_until
+        t_s += (traffic["fill_s"] / filling_until if filling else traffic["period_s"]) * rng.uniform(0.5, 1.5)
     return f"<routes>{''.join(lines)}</routes>"
 
 
@@ -210,11 +399,22 @@ def _drawn(rng: random.Random, mix: tuple[Share, ...]) -> Share:
     return mix[-1]
 
 
+def _start_lanes(town: Town, edge: str, share: Share) -> Sequence[int]:
+    """The pack's lanes for this kind of vehicle; on a street with lanes of its own, those of the same kinds."""
+    lanes, usual = town.edges[edge].lanes, town.roads.lanes
+    if [lane.kind for lane in lanes] == [lane.kind for lane in usual]:
+        return share.lanes
+    kinds = {usual[lane].kind for lane in share.lanes}
+    return [lane.index for lane in lanes if lane.kind in kinds] or town.edges[edge].car_lanes
+
+
 def _walk(town: Town, rng: random.Random, start: str, share: Share, length: int) -> list[str]:
-    """A random walk on streets; a kind that keeps to one lane takes only turns its lane has."""
+    """A random walk on streets; a kind that keeps to one lane takes only turns its lane has. Ends at a dead end."""
     walk = [start]
     for _ in range(length):
-        exits = list(town.net.successors[walk[-1]])
+        exits = [b for b in town.net.successors.get(walk[-1], ()) if town.net.turn_lanes[walk[-1], b]]
+        if not exits:
+            break
         if town.roads.lanes[share.lanes[0]].kind == "bus":
             kept = [b for b in exits if len(exits) == 1 or town.command(walk[-1], b) is not RouteCommand.LEFT]
             exits = kept or exits
