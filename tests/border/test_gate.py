@@ -94,7 +94,7 @@ def test_the_ledger_line_comes_before_the_file(shore: Shore, monkeypatch: pytest
         border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
     assert seen == [1] and not shore.outside.exists()
     monkeypatch.undo()
-    shore.center.pack.law["export"] = {"budget": {"exports": 1}}  # going on is the same export, not a second one
+    shore.center.pack.law["export"] |= {"budget": {"exports": 1}}  # going on is the same export, not a second one
     assert border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside).exists()
 
 
@@ -147,7 +147,7 @@ def test_a_folder_in_region_takes_a_recording_and_never_an_original(shore: Shore
 
 
 def test_a_yearly_budget_counts_over_all_exports(shore: Shore) -> None:
-    shore.center.pack.law["export"] = {"budget": {"exports": 1}}
+    shore.center.pack.law["export"] |= {"budget": {"exports": 1}}
     first = shore.permit()
     border.export(shore.center, "model-1", permit=first, out_dir=shore.outside)
     border.export(shore.center, "model-1", permit=first, out_dir=shore.outside)  # the same export, not a second one
@@ -223,7 +223,7 @@ def _race(root: str, permit: str, out: str) -> str:
     from onshore.store import Center
 
     center = Center.open(root)
-    center.pack.law["export"] = {"budget": {"exports": 1}}
+    center.pack.law["export"] |= {"budget": {"exports": 1}}
     try:
         border.export(center, border.permitting.verified(center, permit).permit.artifact, permit=permit, out_dir=out)
         return "left"

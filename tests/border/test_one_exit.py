@@ -36,7 +36,7 @@ ALLOWED: dict[str, str] = {
     "flywheel/demo.py": "writes the demo's own folder, which both of its centers name in-region",
     "flywheel/plots.py": "draws into memory",
     "flywheel/vehicle.py": CAR,
-    "jail/child.py": "answers its parent through an inherited pipe",
+    "jail/channel.py": "a jailed child's pipes to its parent",
     "jail/kernel.py": "raises the loopback of its own empty network namespace",
     "jail/launch.py": SCRATCH,
     "jail/probes.py": "tries to write outside, to show that it cannot",

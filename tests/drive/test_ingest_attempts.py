@@ -166,8 +166,8 @@ def test_06_a_malformed_video_is_quarantined_alone(
     assert time.process_time() - started < 60
     assert report.segments + len(report.quarantined) == 2 and report.segments >= 1
     assert set(codes(report)) <= {"damaged_video", "clock_disorder", "unknown_format", "limit_exceeded"}
-    if atom != b"mdhd":  # a track without a duration still has its frames' own times
-        assert len(report.quarantined) == 1 or atom == b"elst" or atom == b"moov"
+    if change is _noise:  # the others leave frames that can be read, or none; what is read is read whole
+        assert len(report.quarantined) == 1
 
 
 # -- 8: whose segment it is ------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,24 @@ def test_a_policy_drives_a_suite_once(tmp_path: Path) -> None:
     assert center.artifact(stop.id).parents == stop.rollouts
     result = compare(stop.scores, expert.scores)
     assert result.difference == pytest.approx(expert.score.mean - stop.score.mean) and result.worlds == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_clear_difference_is_decided_in_a_few_batches_of_held_out_worlds(tmp_path: Path) -> None:
+    from onshore.evaluation.closedloop import batch_jobs, compare_in_batches
+    from onshore.evaluation.statistics import SequentialPlan
+    from onshore.region import load_pack
+    from onshore.world import PolicySpec, suite
+
+    center = Center.init(tmp_path / "center", "us", keys_dir=tmp_path / "keys", seed=0)
+    stop, expert = PolicySpec(kind="stop"), PolicySpec(kind="expert")
+    plan = SequentialPlan(minimum_effect=20.0, most_worlds=6)
+    found, _ = compare_in_batches(center, stop, expert, "us-tiny", plan, batch=6)
+    assert found.decision == "better" and found.worlds <= 6 and found.difference > 20.0
+    same, _ = compare_in_batches(center, stop, stop, "us-tiny", replace(plan, most_worlds=6), batch=6)
+    assert same.decision != "better" and same.difference == 0.0
+    pack = load_pack("us")
+    seeds = {(job.town_seed, job.traffic_seed) for job in batch_jobs(pack, "us-core", stop, 0, 160)}
+    assert len(seeds) == 160 and not seeds & {(job.town_seed, job.traffic_seed) for job in suite(pack, "us-core")}
+    assert {town for town, _ in seeds} <= set(pack.suites["held_out_towns"])

@@ -41,7 +41,7 @@ def test_duties_are_unique_and_clauses_of_the_policy_are_among_them(region: str)
     pack = load_pack(region)
     ids = [duty["id"] for duty in pack.duties]
     assert len(ids) == len(set(ids)) >= 2
-    cited = set(re.findall(r"(?:CN|US)-\d\d", pack.policy_text + str(pack.law)))
+    cited = set(re.findall(r"(?:CN|EU|US)-\d\d", pack.policy_text + str(pack.law)))
     assert cited and cited <= set(ids), cited - set(ids)
 
 

@@ -112,9 +112,9 @@ def test_the_camera_shows_vehicles_but_not_its_own(assets: TownAssets, roads: Ro
     assert np.array_equal(own, empty)
     assert 100 < (seen != empty).any(-1).sum() < 3000
     assert np.array_equal(seen, assets.camera.render(Scene(fixed=fixed, vehicles=boxes), pose))
-    tilted = replace(WIDE_CAMERA, pose_camera_in_rig=(1.6, 0.0, 1.4, 0.0, 0.1, 0.0))
-    with pytest.raises(InputError, match="level"):
-        TownCamera(tilted, assets.ground, (0, 0, 0))
+    upright = replace(WIDE_CAMERA, pose_camera_in_rig=(1.6, 0.0, 1.4, 0.0, 1.2, 0.0))
+    with pytest.raises(InputError, match="too far"):
+        TownCamera(upright, assets.ground, assets.furniture.atlas, (0, 0, 0))
 
 
 def test_demand_is_a_function_of_its_seed(assets: TownAssets) -> None:

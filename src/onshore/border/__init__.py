@@ -7,6 +7,7 @@ gate cannot prove (root, a copied disk, a stick) docs/border.md says.
 from onshore.border.gate import Decision, check, export, open_folder, write_out
 from onshore.border.inbound import import_file
 from onshore.border.law import duties, explain
+from onshore.border.leakage import measure_leakage
 from onshore.border.people import enroll_approver
 from onshore.border.permitting import PermitRow, approve, permits, request_permit
 
@@ -20,6 +21,7 @@ __all__ = [
     "explain",
     "export",
     "import_file",
+    "measure_leakage",
     "open_folder",
     "permits",
     "request_permit",

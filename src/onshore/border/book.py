@@ -7,7 +7,7 @@ grown; an export verifies it whole first.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from onshore.core.errors import CorruptError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ENROLLED, DISMISSED = "border.approver", "border.approver.dismissed"
 PERSON, PERSON_DISMISSED, CLIENT_CA = "border.person", "border.person.dismissed", "border.client-ca"
-EXPORT = "border.export"
+EXPORT, LEAKAGE = "border.export", "border.leakage"
 #: Lines that name an artifact and the digest of the attestation it was stored with.
 ATTESTING = frozenset(["declassified", "segment"])
 
@@ -57,6 +57,7 @@ class Book:
     people: dict[str, Person] = field(default_factory=dict)
     client_cas: set[str] = field(default_factory=set)
     ever_enrolled: bool = False
+    leakage: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def take(self, entry: LedgerEntry) -> None:
         body = entry.body
@@ -73,6 +74,8 @@ class Book:
             self.client_cas.add(body["ca"])
         elif entry.kind in ATTESTING and "attestation" in body:
             self.attested.add((body["artifact"], body["attestation"]))
+        elif entry.kind == LEAKAGE:
+            self.leakage[body["weights"]] = body
         elif entry.kind == EXPORT:
             self.exports.append(
                 Exported(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onshore.border import approval, budgets
+from onshore.border import approval, budgets, leakage
 from onshore.border.approval import Approved
 from onshore.border.book import EXPORT, read_book, verified_book
 from onshore.border.canonical import rewrite_weights
@@ -111,8 +111,8 @@ def export(
         now_ns=now_ns(center),
     )
     with locked(center.root / "locks" / "border.lock"):
-        data, leakage = _cleared(outbound, tuple(certificates))
-        record = _export_record(outbound, data, leakage)
+        data, remembered = _cleared(outbound, tuple(certificates))
+        record = _export_record(outbound, data, remembered)
         entry = center.ledger.append(EXPORT, record)
         name = f"{one.label.kind}-{sha256_hex(data)[:32]}.{'safetensors' if one.label.kind in WEIGHTS else 'json'}"
         companion = {
@@ -311,7 +311,7 @@ def _answer(center: Center, one: Artifact, to: str, shown: list[Approved]) -> Re
 
 def _refusal(outbound: Outbound) -> Refusal | None:
     """Every control that needs no bytes, in order."""
-    for control in (_raw_again, _lineage, _policy, _kind, _permit):
+    for control in (_raw_again, _lineage, _policy, _kind, _permit, _leakage):
         refusal = control(outbound)
         if refusal is not None and refusal.code == "permit_invalid":
             return _permit(outbound) or refusal  # it names which part of the permit is wrong
@@ -460,6 +460,11 @@ def _permit(outbound: Outbound) -> Refusal | None:
     )
 
 
+def _leakage(outbound: Outbound) -> Refusal | None:
+    one = outbound.artifact
+    return leakage.objection(outbound.center, one) if one.label.kind in WEIGHTS else None
+
+
 def _cleared(outbound: Outbound, certificates: tuple[Certificate, ...]) -> tuple[bytes, str]:
     """The bytes that may leave, made anew, and what is known of leakage; RefusedError with its ledger line otherwise."""
     center, one = outbound.center, outbound.artifact
@@ -472,14 +477,14 @@ def _cleared(outbound: Outbound, certificates: tuple[Certificate, ...]) -> tuple
     found += weight_findings(data) if one.label.kind in WEIGHTS else []
     if found:
         refuse(center, _scanned(one.id, found), ids)
-    leakage: str = NOT_MEASURABLE
+    known = leakage.told(center, one.id) if one.label.kind in WEIGHTS else NOT_MEASURABLE
     for certificate in certificates:
         finding = certificate(outbound, data)
         if isinstance(finding, Refusal):
             refuse(center, finding, ids)
-        leakage = finding
+        known = finding
     refuse_if(center, _over_budget(outbound, data), ids)
-    return data, leakage
+    return data, known
 
 
 def _over_budget(outbound: Outbound, data: bytes) -> Refusal | None:
@@ -570,7 +575,7 @@ def _recipient(outbound: Outbound) -> str:
     return pseudonym(outbound.center, "recipient", name)
 
 
-def _export_record(outbound: Outbound, data: bytes, leakage: str) -> dict[str, Any]:
+def _export_record(outbound: Outbound, data: bytes, remembered: str) -> dict[str, Any]:
     center, one, shown = outbound.center, outbound.artifact, outbound.permit
     permit = shown.permit if shown else None
     return {
@@ -586,7 +591,7 @@ def _export_record(outbound: Outbound, data: bytes, leakage: str) -> dict[str, A
         "accepts": list(permit.accepts) if permit else [],
         "tensors": permit.tensors_source if permit else "",
         "synthetic": one.label.synthetic,
-        "leakage": leakage,
+        "leakage": remembered,
         "policy": center.pack.digest,
         "trust": "self-attested",
         "by": acting(center),

@@ -53,6 +53,10 @@ RULES: dict[str, _Text] = {
         clause="What leaves is searched for pictures, films, archives, code, vehicle numbers, plates and positions.",
         remedy="Find out how it got there; make the artifact again without it.",
     ),
+    "leakage-certificate": _Text(
+        clause="Weights leave with a measurement of what they remember; one that has memorised its canaries stays.",
+        remedy="`onshore border canary make`, train on them, `onshore border leakage MODEL`; or train with less repetition.",
+    ),
     "yearly-budget": _Text(
         clause="CN-02: no export beyond the scale assessed; splitting it into parts does not help.",
         remedy="Wait for the next year, or have the assessment and `[export.budget]` in region.toml raised.",

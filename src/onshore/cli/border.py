@@ -13,8 +13,10 @@ from onshore.core.errors import RefusedError
 noun = typer.Typer(no_args_is_help=True, help="The border: check, explain, permits, export, import, duties.")
 permit = typer.Typer(no_args_is_help=True, help="Permits: request, approve, list; k of n distinct people.")
 people = typer.Typer(no_args_is_help=True, help="People: enroll with roles and region, dismiss, list; client CAs.")
-noun.add_typer(permit, name="permit")
 noun.add_typer(people, name="people")
+canary = typer.Typer(no_args_is_help=True, help="Canaries: make drives that show what a model remembers.")
+noun.add_typer(permit, name="permit")
+noun.add_typer(canary, name="canary")
 erasure = typer.Typer(no_args_is_help=True, help="Erasures: list, show, close; the ten-working-day clock.")
 noun.add_typer(erasure, name="erasure")
 
@@ -66,6 +68,29 @@ def import_file(file: Annotated[Path, typer.Argument(metavar="FILE", help="weigh
 
     artifact = border.import_file(session.center(), file)
     session.output().answer({"artifact": artifact.as_record()}, artifact.id)
+
+
+@canary.command("make")
+def canary_make(
+    out: Annotated[Path, typer.Option(help="an in-region folder; add its drives and freeze them like any other")],
+    count: Annotated[int, typer.Option(min=8, max=4096, help="how many to plant; twins are kept back")] = 32,
+) -> None:
+    """Make synthetic drives whose futures follow from nothing: what a model knows of them, it has memorised."""
+    from onshore.border.canaries import make_canaries
+
+    files = make_canaries(session.center(), out, count=count)
+    session.output().answer({"files": [str(path) for path in files]}, f"{len(files)} canary drives in {out}")
+
+
+@noun.command("leakage")
+def leakage(model: Annotated[str, typer.Argument(metavar="MODEL", help="the weights' id")]) -> None:
+    """Measure what a model remembers of its canaries, sign the certificate, write it to the ledger."""
+    from onshore import border
+
+    found = border.measure_leakage(session.center(), model)
+    session.output().answer({"leakage": found}, *(f"{name}: {value}" for name, value in found.items()))
+    if found["verdict"] != "passes":
+        raise typer.Exit(1)
 
 
 @noun.command("duties")
@@ -138,23 +163,23 @@ def list_erasures() -> None:
 
 
 @erasure.command("show")
-def show_erasure(ticket: Annotated[str, typer.Argument(metavar="TICKET")]) -> None:
+def show_erasure(identity: Annotated[str, typer.Argument(metavar="ERASURE")]) -> None:
     """One request: reach, models, plan, and what still holds bytes."""
     from onshore.border import erasure as erasing
 
     center = session.center()
-    one = erasing.erasure(center, ticket)
+    one = erasing.erasure(center, identity)
     held = erasing.holding(center, one)
     document = {"erasure": one.as_record(), "holding": held}
     session.output().answer(document, f"{one.id}: {one.state}, due {one.due}", f"still holding: {held or 'nothing'}")
 
 
 @erasure.command("close")
-def close_erasure(ticket: Annotated[str, typer.Argument(metavar="TICKET")]) -> None:
+def close_erasure(identity: Annotated[str, typer.Argument(metavar="ERASURE")]) -> None:
     """Close a request after searching every store; refused while one still holds bytes."""
     from onshore.border.erasure import close
 
-    one = close(session.center(), ticket)
+    one = close(session.center(), identity)
     session.output().answer({"erasure": one.as_record()}, f"{one.id} closed")
 
 

@@ -21,6 +21,7 @@ def run(
     model: Annotated[str, typer.Option(help="a model of the center, or stop, constant-speed, expert")],
     suite: Annotated[str | None, typer.Option(help="a closed-loop suite such as cn-core")] = None,
     dataset: Annotated[str | None, typer.Option(help="open loop on this dataset's held-out drives")] = None,
+    rows: Annotated[bool, typer.Option(help="drive stop, constant speed, expert, … beside it")] = True,
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Score a model: closed loop on a suite of held-out worlds, open loop on held-out drives, or both."""
@@ -29,10 +30,13 @@ def run(
     show = session.output()
     with show.progress() as progress:
         document = judging.evaluate(
-            session.center(), model=model, suite=suite, dataset=dataset, workers=workers, progress=progress
+            session.center(), model=model, suite=suite, dataset=dataset, rows=rows, workers=workers, progress=progress
         )
     show.table("open loop on held-out drives (not a driving score)", document["open_loop"])
     show.table("closed loop (synthetic town world)", document["closed_loop"])
+    show.table(
+        "success by scenario family, percent (synthetic)" if document["scenarios"] else "", document["scenarios"]
+    )
     show.answer(document)
 
 
@@ -40,13 +44,31 @@ def run(
 def compare(
     a: Annotated[str, typer.Argument(metavar="A")],
     b: Annotated[str, typer.Argument(metavar="B")],
-    suite: Annotated[str, typer.Option(help="the suite that both have driven")],
+    suite: Annotated[str, typer.Option(help="the suite that both have driven, or whose kind of worlds to drive")],
+    sequential: Annotated[bool, typer.Option(help="drive worlds batch by batch until it is decided")] = False,
+    minimum_effect: Annotated[float, typer.Option(help="points of score worth finding (sequential)")] = 8.0,
+    most_worlds: Annotated[int, typer.Option(min=1, help="give up after this many (sequential)")] = 160,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """Who drives better, paired by world and ego."""
+    """Who drives better, paired by world and ego; --sequential asks whether B is better and stops early."""
     from onshore.flywheel import judging
 
-    document = judging.compare(session.center(), a, b, suite)
-    session.output().answer(document, *(f"{name}: {value}" for name, value in document.items()))
+    show = session.output()
+    with show.progress() as progress:
+        if sequential:
+            document = judging.compare_sequentially(
+                session.center(),
+                a,
+                b,
+                suite,
+                minimum_effect=minimum_effect,
+                most_worlds=most_worlds,
+                workers=workers,
+                progress=progress,
+            )
+        else:
+            document = judging.compare(session.center(), a, b, suite)
+    show.answer(document, *(f"{name}: {value}" for name, value in document.items()))
 
 
 @noun.command("rules")
@@ -65,6 +87,35 @@ def rules(
     show = session.output()
     show.table(f"traffic rules of {document['region']}, {document['km']:.2f} km", recorded.rule_rows(document))
     show.answer(document, *recorded.rule_lines(document))
+
+
+@noun.command("rescore")
+def rescore(
+    targets: Annotated[list[str], typer.Argument(metavar="TARGETS", help="suite results or rollouts of the center")],
+    scorers: Annotated[
+        str, typer.Option(help="comma-separated: carla20, carla21, b2d, epdms, comfort, infractions, rules-<region>")
+    ] = "carla20,carla21,b2d,epdms,comfort,infractions",
+) -> None:
+    """Compute scores anew from stored rollouts: nothing is driven again."""
+    from onshore.evaluation import recorded
+
+    document = recorded.rescore(
+        session.center(), targets, [name.strip() for name in scorers.split(",") if name.strip()]
+    )
+    show = session.output()
+    for result in document["results"]:
+        show.table(f"{result['policy']} on {result['suite']}", result["rows"])
+    show.answer(document)
+
+
+@noun.command("show")
+def show_results() -> None:
+    """Every closed-loop result of the center, with worlds, egos, seeds and interval."""
+    from onshore.evaluation import recorded
+
+    rows = recorded.suite_results(session.center())
+    session.output().table("closed loop", rows)
+    session.output().answer({"results": rows})
 
 
 @noun.command("golden")

@@ -19,29 +19,53 @@ def add_to(app: typer.Typer) -> None:
 
 @noun.command("run")
 def run(
-    region: Annotated[str, typer.Option(help="whose towns: cn or us")],
-    policy: Annotated[str, typer.Option(help="stop, constant-speed, expert, or an ONNX model of the center")],
-    scenario: Annotated[str, typer.Option(help="town: everyday traffic in a held-out town")] = "town",
-    seed: Annotated[int, typer.Option(help="seed of town and traffic")] = 900,
+    policy: Annotated[str, typer.Option(help="stop, expert, careful or careless (scenarios), a model, a rival, …")],
+    region: Annotated[str | None, typer.Option(help="whose towns: cn or us")] = None,
+    replay: Annotated[
+        str | None, typer.Option(help="a recorded drive or segment to drive in, instead of a town")
+    ] = None,
+    scenario: Annotated[
+        str, typer.Option(help="town: everyday traffic; or a family that `world scenarios` lists")
+    ] = "town",
+    seed: Annotated[int, typer.Option(help="seed of town and traffic, or of the family's world")] = 900,
     video: Annotated[Path | None, typer.Option(help="write an animation here: a folder that is in-region")] = None,
 ) -> None:
     """Drive one world closed loop and score it."""
-    from onshore.flywheel import outward
+    from onshore.flywheel import judging, outward
 
-    if scenario != "town":
-        raise UsageError(f"--scenario {scenario}", "this version has one family: town.")
     show = session.output()
+    if replay is not None:
+        with show.progress() as progress:
+            document = judging.replay_drive(session.center(), replay, policy, progress=progress)
+        show.table("replay of recorded video", document["routes"])
+        return show.answer(document)
+    if region is None:
+        raise UsageError("--region", "name the town's region, or a recorded drive with --replay.")
     with show.progress() as progress:
         document = outward.run_world(
             session.center() if session.has_center() else None,
             region_name=region,
             policy=policy,
+            scenario=scenario,
             seed=seed,
             video=video,
             progress=progress,
         )
     show.table("synthetic town world", document["routes"])
     show.answer(document)
+
+
+@noun.command("scenarios")
+def scenarios(
+    region: Annotated[str | None, typer.Option(help="only this region's families, with its weights")] = None,
+) -> None:
+    """List the scenario families: what happens, who fails, and how much each counts in a region."""
+    from onshore.world.scenarios import sharing
+
+    show = session.output()
+    rows = sharing.listing(region)
+    show.table("scenario families (synthetic)", rows)
+    show.answer({"synthetic": True, "families": rows}, f"{len(rows)} families")
 
 
 @noun.command("record")
@@ -52,6 +76,8 @@ def record(
     out: Annotated[Path, typer.Option(help="a folder for the MCAP drives")] = Path("fleet"),
     seed: Annotated[int, typer.Option()] = 0,
     town: Annotated[int, typer.Option(help="a training town's seed")] = 1,
+    look: Annotated[str, typer.Option(help="day, dusk, night or rain")] = "day",
+    surround: Annotated[bool, typer.Option("--surround", help="three more cameras: narrow, left, right")] = False,
 ) -> None:
     """Let a simulated fleet drive and record ordinary MCAP drives (labelled synthetic)."""
     from onshore import region as regions
@@ -65,6 +91,8 @@ def record(
             cars=cars,
             minutes=minutes,
             seed=seed,
+            look=look,
+            surround=surround,
             out_dir=out,
             progress=progress,
         )

@@ -25,8 +25,8 @@ from onshore.clip.cutting import (
     trigger_columns,
 )
 from onshore.clip.motion import motion
-from onshore.core.digest import record_digest
-from onshore.core.errors import InputError, NotFoundError, OnshoreError, UsageError
+from onshore.core.digest import ID_PATTERN, record_digest
+from onshore.core.errors import InputError, NotFoundError, OnshoreError, RefusedError, UsageError
 from onshore.core.progress import Progress, silent
 from onshore.core.recording import ClipRef, Recording
 from onshore.core.trigger import Trigger
@@ -35,6 +35,8 @@ from onshore.store import Center, Table
 
 #: Part of what a cut is a function of: raise it when the same segment and triggers would give other clips.
 CUTTING_VERSION = 1
+#: Ids asked for in one filter.
+PORTION = 400
 
 
 class ClipRow(TypedDict):
@@ -198,24 +200,37 @@ def _row(record: dict[str, Any]) -> ClipRow:
 def find(
     center: Center, where: str | None = None, trigger: str | None = None, limit: int | None = 50
 ) -> list[dict[str, Any]]:
-    """Clips for which `where` (an SQL expression over the clips table) holds, oldest first.
+    """Clips for which `where` (an SQL expression over the clips table, read in the jail) holds, oldest first.
 
     Raises UsageError when the expression cannot be read or names an unknown column.
     """
-    parts = [f"({where})"] if where else []
-    if trigger:
-        parts.append("trigger = '{}'".format(trigger.replace("'", "''")))
-    table = center.table("clips")
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit}", "ask for at least one clip.")
-    try:
-        rows = table.rows(where=" AND ".join(parts) or None)
-    except (OnshoreError, ValueError, OSError) as problem:
-        columns = ", ".join(ClipRow.__annotations__)
-        reason = problem.advice if isinstance(problem, OnshoreError) else problem
-        raise UsageError(f"where {where!r}", f"it cannot be read as SQL over ({columns}): {reason}") from problem
+    rows = with_ids(center, _asked(center, where)) if where else center.table("clips").rows()
+    rows = [row for row in rows if trigger in (None, row["trigger"])]
     rows.sort(key=lambda row: (row["start_ns"], row["segment"], row["id"]))
     return rows[:limit]
+
+
+def with_ids(center: Center, ids: Iterable[str]) -> list[dict[str, Any]]:
+    """The rows of these clips, those that are not there left out; the order is the table's."""
+    asked = sorted({identity for identity in ids if ID_PATTERN.fullmatch(identity)})
+    rows: list[dict[str, Any]] = []
+    for first in range(0, len(asked), PORTION):
+        names = ", ".join(f"'{identity}'" for identity in asked[first : first + PORTION])
+        rows += center.table("clips").rows(where=f"id IN ({names})")
+    return rows
+
+
+def _asked(center: Center, where: str) -> list[str]:
+    try:
+        return center.matching("clips", where)
+    except RefusedError:
+        raise
+    except OnshoreError as problem:
+        columns = ", ".join(ClipRow.__annotations__)
+        reason = problem.advice or problem
+        raise UsageError(f"where {where!r}", f"it cannot be read as SQL over ({columns}): {reason}") from problem
 
 
 def show(center: Center, clip_id: str) -> dict[str, Any]:

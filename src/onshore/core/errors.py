@@ -50,6 +50,7 @@ ERROR_CODES: dict[str, str] = {
     "not_in_region": "the target folder is not named as in-region and no permit was given",
     "out_of_region": "bytes of one region met a store of another",
     "permit_invalid": "a permit does not cover this export",
+    "policy_failed": "a driver from elsewhere died, stayed silent or answered no plan",
     "raw_ban": "raw recordings never leave",
     "rollback": "an older version was offered",
     "still_held": "an erasure cannot be closed while a store still holds bytes",

@@ -82,6 +82,8 @@ EVENTS: tuple[str, ...] = (
     "blocked",
     "wrong_way",
     "timeout",
+    "policy_failed",  # a driver from elsewhere died, stayed silent or answered no plan
+    "left_valid_range",  # a replay went beyond what its pixels can show
 )
 
 

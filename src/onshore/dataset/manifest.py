@@ -13,6 +13,7 @@ from typing import Any
 
 from onshore.bundle.inputs import View, front_video
 from onshore.clip import find
+from onshore.clip.catalog import with_ids
 from onshore.clip.motion import motion
 from onshore.core.digest import canonical_json, check_id, record_digest
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, UsageError
@@ -28,7 +29,6 @@ from onshore.store import Center
 from onshore.store.custody import tombstones
 
 SCHEMA_VERSION = 1
-PORTION = 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,10 +419,7 @@ def _remaining(center: Center, clips: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _clip_rows(center: Center, ids: Sequence[str]) -> list[dict[str, Any]]:
     """Catalog rows of clips by id. Raises NotFoundError when one is gone."""
-    rows: list[dict[str, Any]] = []
-    for first in range(0, len(ids), PORTION):
-        names = ", ".join(f"'{check_id(identity)}'" for identity in ids[first : first + PORTION])
-        rows += find(center, f"id IN ({names})", limit=None)
+    rows = with_ids(center, [check_id(identity) for identity in ids])
     missing = set(ids) - {row["id"] for row in rows}
     if missing:
         raise NotFoundError(f"clip {min(missing)}", "it was in the dataset and is gone from the catalog.")

@@ -20,6 +20,8 @@ MOST_STAYING = 0.8
 #: A face this wide (share of the picture) is in the car or right before it; in half of the pictures it is inside.
 LARGE_FACE, MOST_LARGE = 0.15, 0.5
 GRID = (48, 64)
+#: Mean squared step between neighbours on that grid (grey levels squared) below which there is nothing to judge.
+LEAST_EDGES = 1.0
 #: The lowest part of a picture often shows the bonnet, which stays by right.
 JUDGED = 0.7
 
@@ -42,11 +44,13 @@ def check_content(camera: str, pictures: Sequence[NDArray[np.uint8]], large_face
 def staying(pictures: Sequence[NDArray[np.uint8]]) -> float:
     """The share of edge energy that the mean picture keeps: 1 for a scene that stands still, about 0 for one that passes.
 
-    The mean of N unrelated pictures keeps 1/N of their energy; that much is taken off.
+    A picture without edges shows nothing either way: 0. The mean of N unrelated pictures keeps 1/N of their energy; that much is taken off.
     """
     small = np.array([_shrunk(picture[: round(len(picture) * JUDGED)]) for picture in pictures])
     each, mean, count = _energy(small), _energy(small.mean(0)), len(small)
-    return float((mean / each * count - 1) / (count - 1)) if each > 0 and count > 1 else 1.0
+    if each < LEAST_EDGES or count < 2:
+        return 0.0
+    return float((mean / each * count - 1) / (count - 1))
 
 
 def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.float64]:

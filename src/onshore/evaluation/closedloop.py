@@ -8,8 +8,10 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from onshore.core.digest import blob_id, canonical_json, record_digest, sha256_hex
 from onshore.core.errors import NotFoundError
@@ -17,7 +19,8 @@ from onshore.core.label import Artifact, Label
 from onshore.core.progress import Progress, silent
 from onshore.core.rollout import Rollout
 from onshore.evaluation.scores import FORMULAS, RouteScore, driving_score
-from onshore.evaluation.statistics import Interval, RouteKey, interval
+from onshore.evaluation.statistics import Interval, RouteKey, Sequential, SequentialPlan, interval, sequential
+from onshore.region import RegionPack
 from onshore.residency import derive
 from onshore.store import Center
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 EVALUATOR = 1  # raise when the same rollouts would be scored otherwise
 FORMULA = "carla20"
+SEQUENCE_FROM = 100_000  # traffic seeds of sequences lie this far above those of suites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +87,78 @@ def closed_loop(
     """
     from onshore.world import suite as suite_jobs
 
-    results = []
-    for policy in policies:
-        jobs = suite_jobs(center.pack, suite, policy)
-        inputs = {"evaluator": EVALUATOR, "suite": suite, "jobs": _jobs_digest(jobs), "policy": _policy_record(policy)}
-        drive = _Drive(center, jobs, policy, suite, workers, progress)
-        outputs, fresh = center.stage("evaluation.closed_loop", inputs, drive.run)
-        results.append(replace(_read(outputs, fresh), policy=policy.title))
-    return results
+    return [
+        drive_jobs(center, suite_jobs(center.pack, suite, policy), policy, suite, workers=workers, progress=progress)
+        for policy in policies
+    ]
+
+
+def drive_jobs(
+    center: Center,
+    jobs: Sequence[RolloutJob],
+    policy: PolicySpec,
+    name: str,
+    *,
+    workers: int = 2,
+    progress: Progress = silent,
+) -> SuiteResult:
+    """Drive any jobs with one policy under a name, store the rollouts and score them; what was driven is read."""
+    inputs = {"evaluator": EVALUATOR, "suite": name, "jobs": _jobs_digest(jobs), "policy": _policy_record(policy)}
+    drive = _Drive(center, jobs, policy, name, workers, progress)
+    outputs, fresh = center.stage("evaluation.closed_loop", inputs, drive.run)
+    return replace(_read(outputs, fresh), policy=policy.title)
+
+
+def compare_in_batches(
+    center: Center,
+    a: PolicySpec,
+    b: PolicySpec,
+    suite: str,
+    plan: SequentialPlan,
+    *,
+    batch: int = 4,
+    workers: int = 2,
+    progress: Progress = silent,
+) -> tuple[Sequential, list[tuple[SuiteResult, SuiteResult]]]:
+    """Drive both policies in more and more held-out worlds until the sequential test decides, or its plan gives up.
+
+    The worlds are those of the suite's kind on held-out towns with traffic seeds of their own, the same list for every
+    comparison. Differences are world means of b - a in that order.
+    """
+    differences: list[float] = []
+    driven = []
+    found = sequential(differences, plan)
+    while found.decision == "undecided" and len(differences) < plan.most_worlds:
+        first = len(differences)
+        count = min(batch, plan.most_worlds - first)
+        pair = []
+        for policy in (a, b):
+            jobs = batch_jobs(center.pack, suite, policy, first, count)
+            name = f"{suite}-sequence-{first:04d}-{count}"
+            pair.append(drive_jobs(center, jobs, policy, name, workers=workers, progress=progress))
+        differences += world_differences(pair[0], pair[1])
+        driven.append((pair[0], pair[1]))
+        found = sequential(differences, plan)
+    return found, driven
+
+
+def batch_jobs(pack: RegionPack, suite: str, policy: PolicySpec, first: int, count: int) -> list[RolloutJob]:
+    """Jobs `first` to `first + count` of the endless list of held-out worlds behind a suite."""
+    from onshore.world import suite as suite_jobs
+
+    like = suite_jobs(pack, suite, policy)[0]
+    towns, seeds_from = pack.suites["held_out_towns"], pack.suites["traffic_seeds_from"] + SEQUENCE_FROM
+    return [
+        replace(like, suite=f"{suite}-sequence", town_seed=towns[index % len(towns)], traffic_seed=seeds_from + index)
+        for index in range(first, first + count)
+    ]
+
+
+def world_differences(a: SuiteResult, b: SuiteResult) -> list[float]:
+    """Mean of b - a over the egos of each world, in the order in which the worlds were driven."""
+    before, after = a.scores, b.scores
+    worlds = dict.fromkeys(route.world for route in a.routes)
+    return [float(np.mean([after[key] - before[key] for key in before if key[0] == world])) for world in worlds]
 
 
 def score_suite(rollouts: Sequence[Rollout], formula: str = FORMULA) -> dict[str, Any]:
@@ -181,11 +249,13 @@ def _rates(scored: Sequence[tuple[Rollout, RouteScore]]) -> dict[str, float]:
     names = sorted({name for _, score in scored for name in score.events})
     rates = {name: sum(score.events.get(name, 0.0) for _, score in scored) / len(scored) for name in names}
     blameless = sum(event.kind == "collision_not_at_fault" for rollout, _ in scored for event in rollout.events)
+    failed = sum(event.kind == "policy_failed" for rollout, _ in scored for event in rollout.events)
     completion = sum(score.route_completion_pct for _, score in scored) / len(scored)
     return {
         **{name: round(rate, 6) for name, rate in rates.items()},
         "collision_not_at_fault": round(blameless / len(scored), 6),
         "completion_pct": round(completion, 6),
+        **({"policy_failed": round(failed / len(scored), 6)} if failed else {}),
     }
 
 
@@ -212,10 +282,18 @@ def _read(outputs: dict[str, Any], fresh: bool) -> SuiteResult:
 
 def _jobs_digest(jobs: Sequence[RolloutJob]) -> str:
     """Everything about the jobs but the policy's bytes, which the stage's inputs name by digest."""
-    plain = [{name: value for name, value in vars(job).items() if name != "policy"} for job in jobs]
+    plain = [{name: _plain(value) for name, value in vars(job).items() if name != "policy"} for job in jobs]
     return record_digest(plain)
 
 
+def _plain(value: Any) -> Any:
+    """A job's field for a digest: records as what they hold."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
 def _policy_record(policy: PolicySpec) -> dict[str, Any]:
-    onnx = sha256_hex(policy.onnx) if policy.onnx is not None else ""
-    return {"kind": policy.kind, "entry": policy.entry, "speed_mps": policy.speed_mps, "onnx": onnx}
+    """What a policy is, whatever it is called."""
+    plain = {name: value for name, value in vars(policy).items() if name not in ("name", "onnx", "metadata")}
+    return {**plain, "onnx": sha256_hex(policy.onnx) if policy.onnx is not None else ""}

@@ -81,7 +81,7 @@ class Epdms:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Row:
+class Row:
     """A trajectory's box over time and what it stands on: corners (T, 4, 2), center and axle (T, 2), flags (T,)."""
 
     states: States
@@ -96,7 +96,7 @@ class _Row:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Traffic:
+class Traffic:
     """Others as observed at every step: corners (T, K, 4, 2) and center (T, K, 2) of the K tracks."""
 
     tracks: tuple[Track, ...]
@@ -107,7 +107,7 @@ class _Traffic:
 def score_scene(scene: Scene) -> Epdms:
     """Score the ego of a scene; the reference plan is scored too, for it sets the progress that counts as full."""
     row, reference = _row(scene.ego, scene.road), _row(scene.reference, scene.road)
-    traffic = _traffic(scene.tracks, len(scene.ego))
+    traffic = traffic_of(scene.tracks, len(scene.ego))
     factors = _factors(row, traffic, scene)
     product = math.prod(factors[name].value for name in FACTORS)
     reference_product = math.prod(each.value for each in _factors(reference, traffic, scene).values())
@@ -138,7 +138,7 @@ def _mean(weighted: dict[str, SubMetric]) -> float:
     return total / sum(WEIGHTS[name] for name in weighted)
 
 
-def _factors(row: _Row, traffic: _Traffic, scene: Scene) -> dict[str, SubMetric]:
+def _factors(row: Row, traffic: Traffic, scene: Scene) -> dict[str, SubMetric]:
     return {
         "NC": no_at_fault_collision(row, traffic),
         "DAC": drivable_area(row),
@@ -147,7 +147,7 @@ def _factors(row: _Row, traffic: _Traffic, scene: Scene) -> dict[str, SubMetric]
     }
 
 
-def no_at_fault_collision(row: _Row, traffic: _Traffic) -> SubMetric:
+def no_at_fault_collision(row: Row, traffic: Traffic) -> SubMetric:
     """NC: 1, or 0.5 after an at-fault collision with an object, or 0 with an agent (`_calculate_no_at_fault_collision`).
 
     A track that was hit without fault is never looked at again; one that was hit at fault stays at fault.
@@ -164,13 +164,13 @@ def no_at_fault_collision(row: _Row, traffic: _Traffic) -> SubMetric:
     return SubMetric(value=value)
 
 
-def _at_fault(row: _Row, at: int, traffic: _Traffic, index: int) -> bool:
+def _at_fault(row: Row, at: int, traffic: Traffic, index: int) -> bool:
     kind = collision_kind(row, at, traffic, index)
     astray = bool(row.several_lanes[at] or row.off_road[at])
     return kind in ("stopped_track", "front") or (kind == "lateral" and astray)
 
 
-def collision_kind(row: _Row, at: int, traffic: _Traffic, index: int) -> str:
+def collision_kind(row: Row, at: int, traffic: Traffic, index: int) -> str:
     """stopped_ego, stopped_track, rear, front or lateral, in this order of precedence (`get_collision_type`).
 
     An object that is no agent counts as stopped whatever its velocity. Rear: its centre lies more than 150 degrees off
@@ -187,12 +187,12 @@ def collision_kind(row: _Row, at: int, traffic: _Traffic, index: int) -> str:
     return "front" if segment_touches(front_left, front_right, traffic.corners[at, index]) else "lateral"
 
 
-def drivable_area(row: _Row) -> SubMetric:
+def drivable_area(row: Row) -> SubMetric:
     """DAC: 0 once any corner is in no roadblock, intersection, drivable area or car park, else 1."""
     return SubMetric(value=0.0 if row.off_road.any() else 1.0)
 
 
-def driving_direction(row: _Row) -> SubMetric:
+def driving_direction(row: Row) -> SubMetric:
     """DDC by the longest way off the route's lanes within any 1.0 s: under 2 m 1, under 6 m 0.5, else 0.
 
     A step counts where its end has the box centre in no lane of the route and in no intersection; a window holds the
@@ -204,13 +204,13 @@ def driving_direction(row: _Row) -> SubMetric:
     return SubMetric(value=1.0 if worst_m < DIRECTION_FAIR_M else 0.5 if worst_m < DIRECTION_WRONG_M else 0.0)
 
 
-def traffic_lights(row: _Row, red_lights: tuple[Floats, ...]) -> SubMetric:
+def traffic_lights(row: Row, red_lights: tuple[Floats, ...]) -> SubMetric:
     """TLC: 0 once the box touches the area that a red light closes, else 1; also while standing in it."""
     crossed = any(touch(corners, area) for area in red_lights for corners in row.corners)
     return SubMetric(value=0.0 if crossed else 1.0)
 
 
-def progress(row: _Row, road: Road) -> float:
+def progress(row: Row, road: Road) -> float:
     """Metres along the centreline from the first to the last box centre, never below 0."""
     along, _ = path_position(row.center[[0, -1]], road.centerline)
     return max(0.0, float(along[1] - along[0]))
@@ -226,7 +226,7 @@ def ego_progress(progress_m: float, best_m: float) -> SubMetric:
     return SubMetric(value=1.0, measured=False, why="no plan that keeps the rules gets further than 5 m; counted as 1")
 
 
-def time_to_collision(row: _Row, traffic: _Traffic) -> SubMetric:
+def time_to_collision(row: Row, traffic: Traffic) -> SubMetric:
     """TTC: 0 if the box, moved ahead at its speed for 0, 0.3, 0.6 or 0.9 s, touches a track that counts (`_calculate_ttc`).
 
     A track counts if it is ahead (within 30 degrees), or not behind while the ego is in several lanes, off the road or
@@ -247,7 +247,7 @@ def time_to_collision(row: _Row, traffic: _Traffic) -> SubMetric:
     return SubMetric(value=1.0)
 
 
-def _projections(row: _Row) -> Iterator[tuple[int, int, Floats]]:
+def _projections(row: Row) -> Iterator[tuple[int, int, Floats]]:
     """(step, later step, box moved ahead) for every moving step whose projections all end within the horizon."""
     states = row.states
     heading = np.stack([np.cos(states.yaw_rad), np.sin(states.yaw_rad)], axis=1)
@@ -258,7 +258,7 @@ def _projections(row: _Row) -> Iterator[tuple[int, int, Floats]]:
                 yield at, at + ahead, row.corners[at] + velocity[at] * (ahead * STEP_S)
 
 
-def lane_keeping(row: _Row, road: Road) -> SubMetric:
+def lane_keeping(row: Row, road: Road) -> SubMetric:
     """LK: 0 after 20 steps in a row with the box centre over 0.5 m from the centreline, else 1.
 
     Steps in intersections are left out: they neither count nor end a run. The centreline is the route's, so a clean
@@ -316,7 +316,7 @@ def extended_comfort(ego: States, previous: States | None) -> SubMetric:
     return SubMetric(value=1.0 if all(differences[name] <= most for name, most in ALIKE.items()) else 0.0)
 
 
-def _row(states: States, road: Road) -> _Row:
+def _row(states: States, road: Road) -> Row:
     axle = np.stack([states.x_m, states.y_m], axis=1)
     heading = np.stack([np.cos(states.yaw_rad), np.sin(states.yaw_rad)], axis=1)
     center = axle + AXLE_TO_CENTER_M * heading
@@ -324,7 +324,7 @@ def _row(states: States, road: Road) -> _Row:
     in_lane = [inside(corners, lane.polygon).sum(axis=1) for lane in road.lanes]
     corners_in_lane = np.array(in_lane, dtype=np.int64).reshape(len(road.lanes), len(states))
     drivable = (*road.roadblocks, *road.intersections, *road.drivable_areas, *road.carparks)
-    return _Row(
+    return Row(
         states=states,
         corners=corners,
         center=center,
@@ -344,7 +344,7 @@ def _in_any(points: Floats, polygons: tuple[Floats, ...]) -> Flags:
     return found
 
 
-def _traffic(tracks: tuple[Track, ...], steps: int) -> _Traffic:
+def traffic_of(tracks: tuple[Track, ...], steps: int) -> Traffic:
     """Boxes of all tracks at every step, each at its place at the last observation."""
     columns = np.array(
         [[t.x_m, t.y_m, t.yaw_rad, t.vx_mps, t.vy_mps, t.length_m, t.width_m] for t in tracks], dtype=np.float64
@@ -352,10 +352,10 @@ def _traffic(tracks: tuple[Track, ...], steps: int) -> _Traffic:
     observed = np.arange(steps) // OBSERVED_EVERY * OBSERVED_EVERY
     moved = (observed * STEP_S)[:, None, None] * columns[None, :, 3:5]
     corners = box_corners(columns[:, :2], columns[:, 2], columns[:, 5], columns[:, 6])
-    return _Traffic(tracks=tracks, corners=corners[None] + moved[:, :, None], center=columns[None, :, :2] + moved)
+    return Traffic(tracks=tracks, corners=corners[None] + moved[:, :, None], center=columns[None, :, :2] + moved)
 
 
-def _touching(corners: Floats, traffic: _Traffic, at: int) -> list[int]:
+def _touching(corners: Floats, traffic: Traffic, at: int) -> list[int]:
     """Which tracks share a point with a box at one step."""
     if not traffic.tracks:
         return []
@@ -363,7 +363,7 @@ def _touching(corners: Floats, traffic: _Traffic, at: int) -> list[int]:
     return [int(index) for index in near if touch(corners, traffic.corners[at, index])]
 
 
-def _bearing(row: _Row, at: int, place: Floats) -> float:
+def _bearing(row: Row, at: int, place: Floats) -> float:
     """Angle (radians, 0 to pi) between the ego's heading and a place seen from its rear axle; nan on the axle itself."""
     away = place - row.axle[at]
     distance = math.hypot(*away)

@@ -41,6 +41,44 @@ def rule_report(
     return {**totals(verdicts, book).as_record(), "judged": [verdict.as_record() for verdict in verdicts]}
 
 
+def rescore(center: Center, targets: Sequence[str], scorers: Sequence[str]) -> dict[str, Any]:
+    """Every named scorer over stored rollouts, computed anew; one table per target. Errors: UsageError, NotFoundError."""
+    from onshore.evaluation.scorers import score_rollouts
+
+    results = []
+    for target in targets:
+        rollouts = stored_rollouts(center, target)
+        rows = [vars(row) for row in score_rollouts(rollouts, scorers)]
+        results.append({"target": target, "policy": rollouts[0].policy, "suite": rollouts[0].suite, "rows": rows})
+    return {"scorers": list(scorers), "results": results}
+
+
+def suite_results(center: Center) -> list[dict[str, Any]]:
+    """Every closed-loop result of a center: policy, suite, score with interval, worlds, egos, seeds."""
+    found = []
+    for artifact in center.artifacts("metrics"):
+        record = json.loads(center.read(artifact.id))
+        if "rollouts" not in record or "routes" not in record:
+            continue
+        routes = record["routes"]
+        found.append(
+            {
+                "id": artifact.id,
+                "policy": record["policy"],
+                "suite": record["suite"],
+                "formula": record["formula"],
+                "score": record["score"]["mean"],
+                "low": record["score"]["low"],
+                "high": record["score"]["high"],
+                "worlds": record["score"]["worlds"],
+                "egos": len(routes),
+                "seeds": len({route["world_seed"] for route in routes}),
+                "synthetic": record["synthetic"],
+            }
+        )
+    return sorted(found, key=lambda row: (row["suite"], -row["score"]))
+
+
 def rule_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
     """The table of a report: one row per rule, with its rate where it could be judged."""
     rows = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -192,3 +193,101 @@ def gamma_cdf(x: float, shape: float) -> float:
         if abs(d * c - 1.0) < 1e-15:
             break
     return max(1.0 - scale * h, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialPlan:
+    """A test that may be looked at after every world. minimum_effect: points of score worth finding.
+
+    level: chance, at most, of promoting a policy that is not better, however often one looks. most_worlds: give up there.
+    spread: a guess of a world's standard deviation; it sets how boldly the first bets are placed, never the level.
+    """
+
+    minimum_effect: float = 8.0
+    level: float = 0.05
+    most_worlds: int = 160
+    spread: float = 20.0
+    patience: int = 4
+
+    def __post_init__(self) -> None:
+        if not (self.minimum_effect > 0 and 0 < self.level < 1 and self.most_worlds > 0 and self.spread > 0):
+            raise InputError("bad_config", "sequential test", "effect, level, worlds and spread must be positive.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequential:
+    """Where a sequential test stands: better, no better (by the minimum effect), or undecided.
+
+    evidence, against: e-values of 'not better' and of 'better by the minimum effect'; 1 / level decides. difference: mean
+    over the worlds seen (it is biased upwards when a test stops early).
+    """
+
+    decision: str
+    worlds: int
+    evidence: float
+    against: float
+    difference: float
+    minimum_effect: float
+    level: float
+
+
+def sequential(differences: ArrayLike, plan: SequentialPlan | None = None) -> Sequential:
+    """Decide from world differences b - a in the order in which the worlds were driven; stops at the first decision.
+
+    Sign-flip e-values (Ramdas et al. 2023, par. 4): if a world's difference is symmetric about 0, as it is for a policy
+    against itself, then 2 / (1 + exp(-2 x)), x = bet x difference, has mean 1 whatever the bet; a bet may
+    use earlier worlds only, so by Ville's inequality their product reaches 1 / level with probability at most `level`.
+    The same against 'better by the minimum effect' gives up early.
+    """
+    plan = plan or SequentialPlan()
+    column = np.atleast_2d(np.asarray(differences, np.float64))
+    if not bool(np.isfinite(column).all()):
+        raise InputError("not_measurable", "sequential", "every world's difference must be finite.")
+    decisions, worlds, evidence, against = sequential_many(column, plan)
+    seen = int(worlds[0])
+    return Sequential(
+        decision=("undecided", "better", "no better")[int(decisions[0])],
+        worlds=seen,
+        evidence=math.exp(min(float(evidence[0]), 700.0)),
+        against=math.exp(min(float(against[0]), 700.0)),
+        difference=float(column[0, :seen].mean()) if seen else math.nan,
+        minimum_effect=plan.minimum_effect,
+        level=plan.level,
+    )
+
+
+def sequential_many(
+    differences_RW: Floats, plan: SequentialPlan
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]:
+    """`sequential` over R comparisons at once: decision (0 undecided, 1 better, 2 no better), worlds, two log e-values."""
+    column = differences_RW[:, : plan.most_worlds]
+    repeats, most = column.shape
+    if most == 0:
+        return np.zeros(repeats, np.int64), np.zeros(repeats, np.int64), np.zeros(repeats), np.zeros(repeats)
+    up, down = _log_evidence(column, plan), _log_evidence(plan.minimum_effect - column, plan)
+    enough = math.log(1.0 / plan.level)
+    won, lost = _first(up >= enough), _first(down >= enough)
+    last = np.minimum(np.minimum(won, lost), most - 1)
+    decision = np.where(won <= last, 1, np.where(lost <= last, 2, 0)).astype(np.int64)
+    rows = np.arange(repeats)
+    return decision, last + 1, up[rows, last], down[rows, last]
+
+
+def _first(reached: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return np.where(reached.any(1), reached.argmax(1), np.iinfo(np.int64).max)
+
+
+def _log_evidence(column: Floats, plan: SequentialPlan) -> Floats:
+    """Log e-values after each world; the bet is mean over second moment of the worlds before, shrunk to the plan's guess."""
+    before = np.cumsum(column, 1) - column
+    squares = np.cumsum(column**2, 1) - column**2
+    guess, moment = plan.patience * plan.minimum_effect, plan.patience * (plan.minimum_effect**2 + plan.spread**2)
+    stake = np.maximum((guess + before) / (moment + squares), 0.0) * column
+    return np.asarray(np.cumsum(stake - np.logaddexp(stake, -stake) + math.log(2.0), 1))
+
+
+def worlds_for(effect: float, spread: float, *, level: float = 0.05, power: float = 0.8) -> int:
+    """How many worlds a fixed-size one-sided test needs to find `effect` with this power (normal approximation)."""
+    normal = NormalDist()
+    reach = normal.inv_cdf(1.0 - level) + normal.inv_cdf(power)
+    return math.ceil((reach * spread / effect) ** 2)

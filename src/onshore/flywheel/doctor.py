@@ -34,7 +34,7 @@ def examine(center: Center | None) -> list[dict[str, str]]:
 
 def prove_jail(center: Center) -> dict[str, Any]:
     """Run the probes inside a jail; the attestation goes to the ledger. open: ways out that were found."""
-    jailed = jail.Jail()
+    jailed = jail.Jail(tolerant=True)
     found = jailed.run("onshore.jail.probes:probe")
     missing = sorted(jailed.attestation.get("missing", []))
     document = {"probes": found, "open": sorted(n for n, way in found.items() if way == "open"), "missing": missing}
@@ -77,7 +77,7 @@ def _memory() -> dict[str, str]:
 
 def _jail() -> dict[str, str]:
     """Runs the probes inside a jail: what finds a way out there would find it in training."""
-    jailed = jail.Jail()
+    jailed = jail.Jail(tolerant=True)
     found = jailed.run("onshore.jail.probes:probe")
     missing = [*jailed.attestation.get("missing", []), *(name for name, way in found.items() if way == "open")]
     advice = "allow user namespaces for full isolation; what is missing is attested." if missing else ""

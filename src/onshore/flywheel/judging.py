@@ -5,23 +5,33 @@ Rule: every figure names the artifact it stands in; what could not be measured i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from onshore import evaluation, release
+import numpy as np
+
+from onshore import drive, evaluation, release
 from onshore.bundle.format import Payload
 from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.progress import Progress, silent
 from onshore.dataset import manifest
 from onshore.evaluation import SuiteResult
+from onshore.evaluation.scenarios import FamilySuccess, eyes_matter, suite_families
 from onshore.model import models
 from onshore.release import CheckResult, Verdict
 from onshore.release.gates import load_gate
 from onshore.store import Center
 from onshore.world import PolicySpec
+from onshore.world.jobs import POLICY_KINDS
+from onshore.world.replay import replay
+from onshore.world.scenarios.sharing import scripted
 
-#: Policies that need no model.
-PLAIN = ("stop", "constant-speed", "expert", "oracle")
+#: Rows of every closed-loop table, lowest first: policies that need no model.
+REFERENCES = ("stop", "constant-speed", "rule", "oracle", "expert")
+PLAIN = tuple(name for name in REFERENCES if name in POLICY_KINDS)
+#: Privileged drivers that know scenarios alone.
+SCRIPTED = ("careful", "careless")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +47,28 @@ class Asked:
     workers: int = 2
 
 
-def policy(center: Center, name: str) -> PolicySpec:
-    """A plain policy by name, or a model of the center as it ships."""
-    return PolicySpec(kind=name, name=name) if name in PLAIN else models.policy_spec(center, name)  # type: ignore[arg-type]
+def policy(center: Center | None, name: str) -> PolicySpec:
+    """A plain policy by name, a scripted driver of scenarios, a rival (`process:COMMAND`, `mapped:FILE.onnx`, `python:module:callable`), or a model."""
+    if name in SCRIPTED:
+        return scripted(name)  # type: ignore[arg-type]
+    if name in PLAIN or center is None:
+        return rival(name) or PolicySpec(kind=name, name=name)  # type: ignore[arg-type]
+    return rival(name) or models.policy_spec(center, name)
+
+
+def rival(name: str) -> PolicySpec | None:
+    """A driver from elsewhere, or None when the name is none. Errors: NotFoundError for a file that is not there."""
+    kind, _, rest = name.partition(":")
+    if kind in ("process", "python"):
+        return PolicySpec(kind=kind, name=rest, entry=rest)  # type: ignore[arg-type]
+    if kind != "mapped":
+        return None
+    file = Path(rest)
+    signature = file.with_suffix(".toml")
+    if not file.is_file() or not signature.is_file():
+        raise NotFoundError(rest, f"give an ONNX file with its signature {signature.name} beside it.")
+    text = signature.read_text(encoding="utf8")
+    return PolicySpec(kind="mapped", name=file.stem, onnx=file.read_bytes(), entry=text)
 
 
 def judge(center: Center, asked: Asked, *, progress: Progress = silent) -> tuple[Verdict, Payload]:
@@ -82,22 +111,56 @@ def evaluate(
     model: str,
     suite: str | None = None,
     dataset: str | None = None,
+    rows: bool = True,
     workers: int = 2,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Open loop on a dataset's held-out drives, closed loop on a suite, or both, as rows to print."""
     if suite is None and dataset is None:
         raise UsageError("evaluation run", "name a --suite (closed loop), a --dataset (open loop), or both.")
-    document: dict[str, Any] = {"model": model, "open_loop": [], "closed_loop": []}
+    document: dict[str, Any] = {"model": model, "open_loop": [], "closed_loop": [], "scenarios": []}
     if dataset is not None:
         table = evaluation.open_loop(center, model, dataset, progress=progress)
         document["open_loop"] = open_loop_rows(table)
         document |= {"open_loop_artifact": table.id, "moments": table.moments, "held_out_drives": table.drives}
     if suite is not None:
-        (found,) = evaluation.closed_loop(center, [policy(center, model)], suite, workers=workers, progress=progress)
-        document["closed_loop"] = [suite_row(found)]
-        document["closed_loop_artifact"] = found.id
+        asked = [policy(center, model), *(reference_policies(center, model) if rows else [])]
+        found = evaluation.closed_loop(center, asked, suite, workers=workers, progress=progress)
+        document["closed_loop"] = [suite_row(result) for result in found]
+        document["closed_loop_artifact"] = found[0].id
+        shown = [row for spec, row in zip(asked, found, strict=True) if row is found[0] or spec.blind]
+        document["scenarios"] = scenario_rows(*(suite_families(center, row) for row in shown))
     return document
+
+
+def reference_policies(center: Center, model: str) -> list[PolicySpec]:
+    """The rows that stand beside every model, as far as this world has them; blind is the model before a black camera."""
+    plain = [PolicySpec(kind=name, name=name) for name in PLAIN if name != model]  # type: ignore[arg-type]
+    own = policy(center, model)
+    can_be_blind = "blind" in PolicySpec.__dataclass_fields__ and own.kind not in REFERENCES
+    return [*plain, *([replace(own, blind=True, name=f"{own.title}, blind")] if can_be_blind else [])]
+
+
+def scenario_rows(seeing: list[FamilySuccess], blind: list[FamilySuccess] | None = None) -> list[dict[str, Any]]:
+    """Success by scenario family, in percent; with a blind run, that beside it and whether the intervals are apart."""
+    shut = {row.family: row for row in blind or []}
+    rows = []
+    for row in seeing:
+        shown = {
+            "family": row.family,
+            "worlds": row.worlds,
+            "passed": row.passed,
+            "not_measurable": row.not_measurable,
+            "success": round(100 * row.rate, 1),
+            "low": round(100 * row.low, 1),
+            "high": round(100 * row.high, 1),
+        }
+        if row.family in shut:
+            other = shut[row.family]
+            shown |= {"blind": round(100 * other.rate, 1), "blind_high": round(100 * other.high, 1)}
+            shown["eyes"] = ("apart" if eyes_matter(row, other) else "not apart") if row.needs_eyes else "not needed"
+        rows.append({**shown, "commonest": row.commonest})
+    return rows
 
 
 def compare(center: Center, a: str, b: str, suite: str) -> dict[str, Any]:
@@ -105,6 +168,77 @@ def compare(center: Center, a: str, b: str, suite: str) -> dict[str, Any]:
     first, second = evaluation.closed_loop(center, [policy(center, a), policy(center, b)], suite)
     paired = evaluation.compare(first.scores, second.scores)
     return {"a": a, "b": b, "suite": suite, "synthetic": first.synthetic or second.synthetic, **vars(paired)}
+
+
+def compare_sequentially(
+    center: Center,
+    a: str,
+    b: str,
+    suite: str,
+    *,
+    minimum_effect: float,
+    most_worlds: int,
+    batch: int = 4,
+    workers: int = 2,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Is b better than a? Drives worlds batch by batch and stops when the evidence is there."""
+    from onshore.evaluation.closedloop import compare_in_batches
+    from onshore.evaluation.statistics import SequentialPlan
+
+    plan = SequentialPlan(minimum_effect=minimum_effect, most_worlds=most_worlds)
+    found, pairs = compare_in_batches(
+        center, policy(center, a), policy(center, b), suite, plan, batch=batch, workers=workers, progress=progress
+    )
+    routes = [route for first, _ in pairs for route in first.routes]
+    return {
+        "a": a,
+        "b": b,
+        "suite": suite,
+        **vars(found),
+        "egos": len(routes),
+        "seeds": len({route.world_seed for route in routes}),
+        "synthetic": any(result.synthetic for pair in pairs for result in pair),
+        "results": [result.id for pair in pairs for result in pair],
+    }
+
+
+def replay_drive(center: Center, target: str, name: str, *, progress: Progress = silent) -> dict[str, Any]:
+    """Drive every segment of a recorded drive (or one segment) closed loop, as far as its pixels can be trusted.
+
+    A row says how far it came and why it ended; beyond `left_valid_range` nothing is scored. Errors: NotFoundError.
+    """
+    spec = policy(center, name)
+    rows = [row for row in drive.segments(center) if target in (row["drive"], row["id"])]
+    if not rows:
+        raise NotFoundError(target, "`drive list` shows the drives of this center.")
+    routes: list[dict[str, Any]] = []
+    for index, row in enumerate(rows):
+        progress("replay", index, len(rows))
+        routes.append(replay_row(center, row["id"], spec))
+    progress("replay", len(rows), len(rows))
+    return {"policy": spec.title, "drive": target, "world": "replay", "routes": routes}
+
+
+def replay_row(center: Center, segment: str, spec: PolicySpec) -> dict[str, Any]:
+    """One segment driven closed loop, or why it cannot be."""
+    try:
+        found = replay(drive.open_segment(center, segment), spec, region=center.region, name=segment)
+    except InputError as problem:
+        return {"segment": segment, "ended": "not measurable", "why": str(problem)}
+    lateral = np.abs(found.steps["lateral_m"])
+    return {
+        "segment": segment,
+        "ended": found.ended,
+        "seconds": round(float(found.steps["t_s"][-1]), 1),
+        "metres": round(float(found.steps["progress_m"][-1]), 1),
+        "of_m": round(found.route_length_m, 1),
+        "lateral_mean_m": round(float(lateral.mean()), 3),
+        "lateral_max_m": round(float(lateral.max()), 3),
+        "why": ", ".join(f"{key} {value}" for key, value in found.events[-1].detail.items()),
+        "synthetic": found.synthetic,
+        "digest": found.digest,
+    }
 
 
 def open_loop_rows(table: Any) -> list[dict[str, Any]]:

@@ -12,11 +12,14 @@ from onshore import border, drive, region, world
 from onshore.core.digest import sha256_hex
 from onshore.core.errors import UsageError
 from onshore.core.progress import Progress, silent
+from onshore.core.rollout import Rollout
 from onshore.evaluation import driving_score
 from onshore.flywheel import judging
 from onshore.model.models import export_onnx
 from onshore.store import Center
 from onshore.world import PolicySpec, RolloutJob
+from onshore.world.roads import Roads
+from onshore.world.scenarios import family
 
 
 def export_drive(center: Center, drive_id: str, out: Path, *, permit: str | None = None) -> list[dict[str, str]]:
@@ -46,39 +49,53 @@ def run_world(
     region_name: str,
     policy: str,
     seed: int,
+    scenario: str = "town",
     video: Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Drive one held-out town closed loop; one row per ego. video: an animation from above, written in-region."""
+    """Drive one held-out town, or one world of a scenario family; a row per ego. video: an animation, written in-region."""
     pack = region.load_pack(region_name)
-    if policy not in judging.PLAIN and center is None:
+    if policy not in (*judging.PLAIN, *judging.SCRIPTED) and center is None:
         raise UsageError("--policy", "a model lives in a center; name it with --center, or choose stop or expert.")
-    spec = judging.policy(center, policy) if center is not None else PolicySpec(kind=policy, name=policy)  # type: ignore[arg-type]
+    if policy in judging.SCRIPTED and scenario == "town":
+        raise UsageError(f"--policy {policy}", "scripted drivers know scenarios only; name a family with --scenario.")
+    job = _one_world(pack, scenario, seed, judging.policy(center, policy))
+    (rollouts,) = world.run_jobs([job], workers=1, progress=progress)
+    document: dict[str, Any] = {"synthetic": True, "policy": policy, "town": job.scenario, "video": None}
+    document["routes"] = [_route_row(rollout, scenario) for rollout in rollouts]
+    if video is not None:
+        if center is None:
+            raise UsageError("--video", "pictures are written where a center's border allows; name it with --center.")
+        frames = world.birdseye(rollouts[0], pack, encoding="gif" if video.suffix == ".gif" else "webp")
+        (path,) = border.write_out(center, {video.name: frames}, video.parent, kind="picture")
+        document["video"] = str(path)
+    return document
+
+
+def _one_world(pack: region.RegionPack, scenario: str, seed: int, spec: PolicySpec) -> RolloutJob:
+    if scenario != "town":
+        return family(scenario).job(Roads.from_record(pack.region, pack.roads), seed, spec)
     towns = pack.suites["held_out_towns"]
-    job = RolloutJob(
-        region=region_name,
+    return RolloutJob(
+        region=pack.region,
         suite="one-world",
         town_seed=towns[seed % len(towns)],
         traffic_seed=seed,
         policy=spec,
         max_time_s=pack.roads["expert"]["max_time_s"],
     )
-    (rollouts,) = world.run_jobs([job], workers=1, progress=progress)
-    document: dict[str, Any] = {"synthetic": True, "policy": policy, "town": job.scenario, "video": None}
-    document["routes"] = [
-        {
-            "ego": rollout.ego,
-            "score": driving_score(rollout).driving_score,
-            "completion_pct": driving_score(rollout).route_completion_pct,
-            "ended": rollout.ended,
-            "digest": rollout.digest,
-        }
-        for rollout in rollouts
-    ]
-    if video is not None:
-        if center is None:
-            raise UsageError("--video", "pictures are written where a center's border allows; name it with --center.")
-        frames = world.birdseye(rollouts[0], pack)
-        (path,) = border.write_out(center, {video.name: frames}, video.parent, kind="picture")
-        document["video"] = str(path)
-    return document
+
+
+def _route_row(rollout: Rollout, scenario: str) -> dict[str, Any]:
+    score = driving_score(rollout)
+    row = {
+        "ego": rollout.ego,
+        "score": score.driving_score,
+        "completion_pct": score.route_completion_pct,
+        "ended": rollout.ended,
+        "digest": rollout.digest,
+    }
+    if scenario != "town":
+        found = family(scenario).verdict(rollout)
+        row |= {"passed": found.passed, "why": found.why}
+    return row

@@ -1,4 +1,4 @@
-"""The kernel's fences through ctypes: namespaces, loopback, Landlock, seccomp, resource limits.
+"""The kernel's fences through ctypes: namespaces, loopback, private memory, Landlock, seccomp, resource limits.
 
 Rule: each fence either stands or raises OSError; nothing here decides what to do without one. Called in a fresh,
 single-threaded child only: `unshare(CLONE_NEWUSER)` fails once threads run, and a thread started earlier keeps its ways out.
@@ -9,16 +9,21 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import ipaddress
 import os
 import platform
 import resource
+import signal
 import socket
 import stat
 import struct
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
-PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, CAPABILITY_VERSION_3 = 38, 24, 0x20080522
+CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWIPC, CLONE_NEWNS = 0x10000000, 0x40000000, 0x08000000, 0x00020000
+PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, CAPABILITY_VERSION_3, PR_SET_PDEATHSIG = 38, 24, 0x20080522, 1
+MS_NOSUID_NODEV, MS_PRIVATE_REC = 0x2 | 0x4, 0x40000 | 0x4000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 # Landlock's system calls have the same numbers on every architecture.
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
@@ -30,12 +35,18 @@ RIGHTS_BY_ABI = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF}
 RIGHTS_SINCE_5 = 0xFFFF
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC = 1, 1
 RET_ALLOW, RET_ERRNO, RET_KILL = 0x7FFF0000, 0x00050000, 0x80000000
-LOAD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+LOAD, AND, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_ANY_BIT, RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 #: CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
 NEW_NAMESPACES = 0x7E020000
 #: Landlock since ABI 6: no abstract sockets and no signals to anybody outside.
 LANDLOCK_SCOPES, LANDLOCK_SCOPES_ABI = 0x3, 6
 X32_BIT = 0x40000000
+#: With core_pattern a pipe, the limit 0 is not asked; 1 is the value at which the kernel writes no core either way.
+NO_CORE = 1
+#: Socket types' low bits; options that choose a device or a path past the routes: SO_BINDTODEVICE, SO_BINDTOIFINDEX,
+#: IP_OPTIONS (source routes), IP_UNICAST_IF. With a device chosen, Linux takes any address to be on the link.
+SOCK_TYPE_MASK, IPPROTO_TCP = 0xF, 6
+DEVICE_OPTIONS = ((socket.SOL_SOCKET, 25), (socket.SOL_SOCKET, 62), (socket.IPPROTO_IP, 4), (socket.IPPROTO_IP, 50))
 #: Per machine: audit architecture, then system call numbers: seccomp, socket, socketpair, and those denied outright.
 MACHINES: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
     # ptrace, mount, umount2, setns, unshare, pivot_root, chroot, bpf, perf_event_open, kexec_load, init_module,
@@ -80,6 +91,10 @@ MACHINES: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
 }
 CLONE3 = 435
 CLONE = {"x86_64": 56, "aarch64": 220}
+SETSOCKOPT = {"x86_64": 54, "aarch64": 208}
+#: rtnetlink: list all routes; kinds of routes that lead to another machine; attributes for target and device.
+RTM_GETROUTE, NLM_F_DUMP_REQUEST, NLMSG_ERROR, NLMSG_DONE = 26, 0x301, 2, 3
+RTN_UNICAST, RTN_ANYCAST, RTA_DST, RTA_OIF = 1, 4, 1, 4
 #: Inside a network namespace of its own; and without one, where no internet socket may be made at all.
 FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 LOCAL_FAMILIES = (socket.AF_UNIX,)
@@ -111,19 +126,38 @@ def isolate_network() -> None:
     As an unprivileged user inside a user namespace of its own; where that is forbidden (in a chroot, say), directly,
     which only a privileged process may. Its capabilities go with `drop_capabilities`.
     """
-    uid, gid = os.getuid(), os.getgid()
-    try:
-        _call(_LIBC.unshare, CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC)
-    except OSError:
-        _call(_LIBC.unshare, CLONE_NEWNET | CLONE_NEWIPC)
-    else:
-        for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-                file.write(line)
+    _unshare(CLONE_NEWNET | CLONE_NEWIPC)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
         asked = struct.pack("16sh14x", b"lo", 0)
         flags = struct.unpack("16xh14x", fcntl.ioctl(handle, SIOCGIFFLAGS, asked))[0]
         fcntl.ioctl(handle, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | IFF_UP))
+
+
+def keep_network(peers: Sequence[str]) -> None:
+    """Stay in this network, which must lead to `peers` and nowhere else; only the IPC namespace is new."""
+    beyond = routes_beyond(peers)
+    if beyond:
+        raise OSError(errno.EPERM, f"this network leads elsewhere: {', '.join(beyond[:4])}")
+    _unshare(CLONE_NEWIPC)
+
+
+def private_folders(folders: Iterable[str], size_bytes: int) -> None:
+    """Memory of this process tree alone mounted over each folder; it is gone when the last of them is."""
+    try:
+        _call(_LIBC.unshare, CLONE_NEWNS)
+    except OSError:  # no user namespace yet, where the network stayed
+        _unshare(CLONE_NEWNS)
+    _call(_LIBC.mount, b"none", b"/", None, MS_PRIVATE_REC, None)
+    for folder in folders:
+        options = f"size={size_bytes},mode=700".encode()
+        _call(_LIBC.mount, b"tmpfs", folder.encode(), b"tmpfs", MS_NOSUID_NODEV, options)
+
+
+def die_with(parent: int) -> None:
+    """Be killed when the parent ends, whatever ends it. Set after namespaces are made: making them clears it."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit(1)
 
 
 def drop_capabilities() -> None:
@@ -158,26 +192,33 @@ def restrict_files(read: Iterable[str], write: Iterable[str]) -> int:
     return abi
 
 
-def filter_calls(families: Sequence[int] = FAMILIES) -> None:
-    """seccomp on every thread: sockets of `families` only; no ptrace, mounts, namespaces, io_uring, foreign ABI."""
+def filter_calls(families: Sequence[int] = FAMILIES, *, streams_only: bool = False) -> None:
+    """seccomp on every thread: sockets of `families` only; no ptrace, mounts, namespaces, io_uring, foreign ABI.
+
+    streams_only: of the internet families TCP alone, and no choosing of a device. Once it stands, every denied call is
+    tried with zeros; a filter that lets one by (wrong numbers for this machine) raises OSError and is not claimed.
+    """
     machine = platform.machine()
-    if machine not in MACHINES:
+    if machine not in MACHINES or struct.calcsize("P") != 8 or sys.byteorder != "little":
         raise OSError(errno.ENOSYS, f"no system call numbers for {machine}")
-    program = socket_filter(machine, families)
+    program = socket_filter(machine, families, streams_only=streams_only)
     table = (_Filter * len(program))(*(_Filter(*line) for line in program))
     argument = _Program(len(program), table)
     number = MACHINES[machine][1]
     _call(_LIBC.syscall, number, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, ctypes.byref(argument))
+    for denied in MACHINES[machine][3]:
+        if _LIBC.syscall(ctypes.c_long(denied), *[ctypes.c_long(0)] * 6) != -1 or ctypes.get_errno() != errno.EPERM:
+            raise OSError(errno.ENOSYS, f"call {denied} passes the filter on {machine}")
 
 
 def limit(memory_bytes: int, cpu_s: int, file_bytes: int, files: int) -> None:
-    """RLIMITs, hard and soft alike; no core dumps."""
+    """RLIMITs, hard and soft alike; no core dumps, to a file or to a pipe."""
     wanted = {
         resource.RLIMIT_AS: memory_bytes,
         resource.RLIMIT_CPU: cpu_s,
         resource.RLIMIT_FSIZE: file_bytes,
         resource.RLIMIT_NOFILE: files,
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CORE: NO_CORE,
     }
     for name, value in wanted.items():
         hard = resource.getrlimit(name)[1]
@@ -185,8 +226,10 @@ def limit(memory_bytes: int, cpu_s: int, file_bytes: int, files: int) -> None:
         resource.setrlimit(name, (bound, bound))
 
 
-def socket_filter(machine: str, families: Sequence[int]) -> list[tuple[int, int, int, int]]:
-    """Classic BPF over seccomp_data: number at 0, architecture at 4, low half of argument 0 at 16."""
+def socket_filter(
+    machine: str, families: Sequence[int], *, streams_only: bool = False
+) -> list[tuple[int, int, int, int]]:
+    """Classic BPF over seccomp_data: number at 0, architecture at 4, low halves of arguments 0, 1, 2 at 16, 24, 32."""
     audit, _, socket_number, denied = MACHINES[machine]
     no, unknown = RET_ERRNO | errno.EPERM, RET_ERRNO | errno.ENOSYS
     lines = [(LOAD, 0, 0, 4), (JUMP_EQUAL, 1, 0, audit), (RETURN, 0, 0, RET_KILL), (LOAD, 0, 0, 0)]
@@ -197,10 +240,97 @@ def socket_filter(machine: str, families: Sequence[int]) -> list[tuple[int, int,
         lines += [(JUMP_EQUAL, 0, 1, number), (RETURN, 0, 0, no)]
     lines += [(JUMP_EQUAL, 0, 4, CLONE[machine]), (LOAD, 0, 0, 16), (JUMP_ANY_BIT, 0, 1, NEW_NAMESPACES)]
     lines += [(RETURN, 0, 0, no), (RETURN, 0, 0, RET_ALLOW)]
+    if streams_only:
+        lines += _no_device(machine, no)
     lines += [(JUMP_EQUAL, 1, 0, socket_number), (RETURN, 0, 0, RET_ALLOW), (LOAD, 0, 0, 16)]
+    internet = (socket.AF_INET, socket.AF_INET6) if streams_only else ()
     for family in families:
-        lines += [(JUMP_EQUAL, 0, 1, int(family)), (RETURN, 0, 0, RET_ALLOW)]
+        if family in internet:
+            lines += _tcp_alone(int(family), no)
+        else:
+            lines += [(JUMP_EQUAL, 0, 1, int(family)), (RETURN, 0, 0, RET_ALLOW)]
     return [*lines, (RETURN, 0, 0, no)]
+
+
+def _tcp_alone(family: int, no: int) -> list[tuple[int, int, int, int]]:
+    """For this family: type SOCK_STREAM (whatever its flags) and protocol 0 or TCP pass, all else does not."""
+    body = [(LOAD, 0, 0, 24), (AND, 0, 0, SOCK_TYPE_MASK), (JUMP_EQUAL, 1, 0, int(socket.SOCK_STREAM))]
+    body += [(RETURN, 0, 0, no), (LOAD, 0, 0, 32), (JUMP_EQUAL, 1, 0, 0), (JUMP_EQUAL, 0, 1, IPPROTO_TCP)]
+    body += [(RETURN, 0, 0, RET_ALLOW), (RETURN, 0, 0, no)]
+    return [(JUMP_EQUAL, 0, len(body), family), *body]
+
+
+def _no_device(machine: str, no: int) -> list[tuple[int, int, int, int]]:
+    """setsockopt with one of `DEVICE_OPTIONS` does not pass; every other one does. The number is loaded before and after."""
+    body = []
+    for level, option in DEVICE_OPTIONS:
+        body += [(LOAD, 0, 0, 24), (JUMP_EQUAL, 0, 3, int(level)), (LOAD, 0, 0, 32), (JUMP_EQUAL, 0, 1, option)]
+        body += [(RETURN, 0, 0, no)]
+    body += [(RETURN, 0, 0, RET_ALLOW)]
+    return [(JUMP_EQUAL, 0, len(body), SETSOCKOPT[machine]), *body]
+
+
+def routes_beyond(peers: Iterable[str]) -> list[str]:
+    """Routes of this network namespace, in every table, that lead to more than loopback and the listed addresses."""
+    allowed = {ipaddress.ip_address(peer).packed for peer in peers}
+    loopback = socket.if_nametoindex("lo")
+    found = []
+    for route in _routes():
+        own = route.device == loopback or route.kind not in (RTN_UNICAST, RTN_ANYCAST)
+        if not own and not (route.target in allowed and route.bits == 8 * len(route.target)):
+            shown = ipaddress.ip_address(route.target) if route.target else "default"
+            found.append(f"{shown}/{route.bits}" if route.target else "default")
+    return found
+
+
+class _Route(NamedTuple):
+    kind: int
+    bits: int
+    target: bytes
+    device: int
+
+
+def _routes() -> Iterator[_Route]:
+    """Every route, IPv4 and IPv6, as the kernel lists them (RTM_GETROUTE; rtnetlink(7))."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as handle:
+        handle.send(struct.pack("=IHHII", 28, RTM_GETROUTE, NLM_F_DUMP_REQUEST, 1, 0) + bytes(12))
+        while True:
+            data = handle.recv(1 << 18)
+            while data:
+                length, kind = struct.unpack_from("=IH", data)
+                if kind == NLMSG_DONE:
+                    return
+                if kind == NLMSG_ERROR:
+                    raise OSError(errno.EIO, "the kernel does not list its routes")
+                yield _route(data[16:length])
+                data = data[(length + 3) & ~3 :]
+
+
+def _route(message: bytes) -> _Route:
+    """struct rtmsg: family, target bits, source bits, tos, table, protocol, scope, type, flags; then attributes."""
+    bits, kind = message[1], message[7]
+    target, device, attributes = b"", 0, message[12:]
+    while len(attributes) >= 4:
+        length, name = struct.unpack_from("=HH", attributes)
+        if name == RTA_DST:
+            target = attributes[4:length]
+        if name == RTA_OIF:
+            (device,) = struct.unpack("=I", attributes[4:length])
+        attributes = attributes[(length + 3) & ~3 :]
+    return _Route(kind=kind, bits=bits, target=target, device=device)
+
+
+def _unshare(flags: int) -> None:
+    """New namespaces, inside a user namespace of our own where that may be had; our ids stay what they are."""
+    uid, gid = os.getuid(), os.getgid()
+    try:
+        _call(_LIBC.unshare, CLONE_NEWUSER | flags)
+    except OSError:
+        _call(_LIBC.unshare, flags)
+        return
+    for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(line)
 
 
 def _allow_beneath(ruleset: int, path: str, rights: int) -> None:

@@ -1,28 +1,34 @@
-"""Starts a jailed child and takes its answer.
+"""Starts jailed children and takes their answers.
 
-Rule: the child gets a scrubbed environment, a request and a pipe for one JSON answer; whatever it does beyond its limits
-ends it, and the caller gets an error, not a hang.
+Rule: a child gets a scrubbed environment and two pipes, over which plain values travel; whatever it does beyond its limits
+ends it, and the caller gets an error, not a hang. Nothing of what travels touches a disk.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import ipaddress
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO
 
 from onshore.core.errors import ERROR_CODES, CorruptError, InputError, OnshoreError, Refusal, RefusedError
+from onshore.core.progress import Progress, silent
 from onshore.jail import child
+from onshore.jail.channel import Channel, Garbled
 
 GIB = 1 << 30
-ANSWER_LIMIT_BYTES = 64 << 20
+START_S = 60.0
 #: What a Python child needs to read to start at all.
 SYSTEM_FOLDERS = (
     "/usr",
@@ -37,16 +43,22 @@ SYSTEM_FOLDERS = (
     "/sys",
 )
 WRITABLE_DEVICES = ("/dev/null",)
+RLIMITS = ("memory_bytes", "cpu_s", "file_bytes", "files")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """RLIMITs of a jailed child: address space and file size in bytes, CPU seconds, open files."""
+    """RLIMITs of a jailed child: address space and file size in bytes, CPU seconds, open files; and beside them the size
+    of its private memory folders, of one answer, and how many threads numerical libraries start.
+    """
 
     memory_bytes: int = 8 * GIB
     cpu_s: int = 3600
     file_bytes: int = 16 * GIB
     files: int = 256
+    scratch_bytes: int = 4 * GIB
+    answer_bytes: int = 4 * GIB
+    threads: int = 1
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -63,13 +75,27 @@ class JailResult:
 
 
 class Jail:
-    """A jail for functions `module:function` that take one JSON value and return one.
+    """A jail for functions `module:function` that take and return one value of JSON, with `bytes` anywhere in it.
 
-    strict: refuse (`jail_unavailable`) unless every layer is in force and every probe found its way closed.
+    A function of two parameters also gets an `Outside`, with `ask(name) -> bytes` and `progress(what, done, total)`.
+    A way out that a probe finds open is a refusal (`jail_unavailable`); a missing layer is one where `strict`, else it is
+    attested. tolerant: refuse nothing, for looking at what this machine gives. peers: stay in the present network, which
+    must lead to these addresses alone (IPv4 or IPv6), for a job of several nodes; TCP only. witness: is told the
+    attestation before the work starts.
     """
 
-    def __init__(self, *, strict: bool = False, limits: Limits | None = None, probe: bool = True) -> None:
-        self.strict, self.limits, self.probe = strict, limits or Limits(), probe
+    def __init__(
+        self,
+        *,
+        strict: bool = False,
+        limits: Limits | None = None,
+        probe: bool = True,
+        tolerant: bool = False,
+        peers: Sequence[str] = (),
+        witness: Callable[[dict[str, Any]], object] | None = None,
+    ) -> None:
+        self.strict, self.limits, self.probe, self.tolerant = strict, limits or Limits(), probe, tolerant
+        self.peers, self.witness = tuple(_address(peer) for peer in peers), witness
         self.attestation: dict[str, Any] = {}
 
     def run(
@@ -79,13 +105,17 @@ class Jail:
         read_dirs: Iterable[str | Path] = (),
         write_dirs: Iterable[str | Path] = (),
         timeout_s: float = 600.0,
+        *,
+        serve: Callable[[str], bytes] | None = None,
+        progress: Progress = silent,
     ) -> Any:
-        """Run in a fresh child and return its JSON result; `.attestation` then says what held.
+        """Run in a fresh child and return its result; `.attestation` then says what held.
 
-        Errors: RefusedError `jail_unavailable` (strict), InputError `limit_exceeded` when it ran out of time or was
-        killed by a limit, OnshoreError with the function's own code when it raised one.
+        serve: answers the child's `ask`. Errors: RefusedError `jail_unavailable`, InputError `limit_exceeded` when it
+        ran out of time or was killed by a limit, OnshoreError with the function's own code when it raised one.
         """
-        return self.run_attested(target, arguments, read_dirs, write_dirs, timeout_s).result
+        with self.open(target, read_dirs, write_dirs, serve=serve) as cell:
+            return cell.call(arguments, timeout_s, progress=progress)
 
     def run_attested(
         self,
@@ -96,75 +126,178 @@ class Jail:
         timeout_s: float = 600.0,
     ) -> JailResult:
         """As `run`, with the attestation beside the result."""
-        with tempfile.TemporaryDirectory(prefix="onshore-jail-") as scratch:
-            request = self._request(target, arguments, read_dirs, [scratch, *write_dirs])
-            answer = _answer(request, scratch, timeout_s, target)
-        self.attestation = answer["attestation"]
-        if answer.get("refused"):
-            raise RefusedError(_unavailable(self.attestation))
-        if "error" in answer:
-            raise _raised(answer["error"], target)
-        return JailResult(result=answer["result"], attestation=self.attestation)
+        result = self.run(target, arguments, read_dirs, write_dirs, timeout_s)
+        return JailResult(result=result, attestation=self.attestation)
 
-    def _request(
-        self, target: str, arguments: Any, read: Iterable[str | Path], write: Iterable[str | Path]
-    ) -> dict[str, Any]:
-        python_path = [str(Path(entry).resolve()) for entry in sys.path if entry]
+    def open(
+        self,
+        target: str,
+        read_dirs: Iterable[str | Path] = (),
+        write_dirs: Iterable[str | Path] = (),
+        *,
+        serve: Callable[[str], bytes] | None = None,
+    ) -> Cell:
+        """A child that stays and answers many calls to the function, one at a time; use it in a `with`."""
+        cell = Cell(self._request(target, read_dirs, write_dirs), self.limits, serve)
+        try:
+            self.attestation, refused = cell.start()
+            if self.witness is not None:
+                self.witness({**self.attestation, "refused": refused})
+            if refused:
+                raise RefusedError(_unavailable(self.attestation))
+        except BaseException:
+            cell.close()
+            raise
+        return cell
+
+    def _request(self, target: str, read: Iterable[str | Path], write: Iterable[str | Path]) -> dict[str, Any]:
+        python_path = [str(Path(entry).resolve()) for entry in [*_homes_of(target), *sys.path] if entry]
         homes = {str(Path(sys.prefix).resolve()), str(Path(sys.base_prefix).resolve())}
+        given = {name: value for name, value in asdict(self.limits).items() if name in RLIMITS}
         return {
             "target": target,
-            "arguments": arguments,
-            "python_path": python_path,
+            "python_path": list(dict.fromkeys(python_path)),
             "read": [*SYSTEM_FOLDERS, *sorted(homes), *python_path, *(str(Path(path).resolve()) for path in read)],
             "write": [*WRITABLE_DEVICES, *(str(Path(path).resolve()) for path in write)],
-            "limits": asdict(self.limits),
+            "limits": given,
+            "scratch_bytes": self.limits.scratch_bytes,
+            "peers": list(self.peers),
+            "parent": os.getpid(),
             "strict": self.strict,
-            "probe": self.probe or self.strict,
+            "tolerant": self.tolerant,
+            "probe": self.probe or self.strict or bool(self.peers),
         }
 
 
-def _answer(request: dict[str, Any], scratch: str, timeout_s: float, target: str) -> dict[str, Any]:
-    asked, told, said = (Path(scratch) / name for name in ("request.json", "answer.json", "stderr"))
-    asked.write_text(json.dumps(request), encoding="utf8")
-    with asked.open("rb") as reading, told.open("wb") as writing, said.open("wb") as errors:
-        descriptors = (reading.fileno(), writing.fileno())
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", child.__file__, *map(str, descriptors)],
-            env=_scrubbed(scratch),
-            pass_fds=descriptors,
+class Cell:
+    """One jailed child. A call that outlives its time, or whatever else goes wrong, ends it for good."""
+
+    def __init__(self, request: dict[str, Any], limits: Limits, serve: Callable[[str], bytes] | None) -> None:
+        self.target, self._serve, self._late = request["target"], serve, False
+        self._folder = tempfile.TemporaryDirectory(prefix="onshore-jail-")
+        scratch = self._folder.name
+        request |= {"scratch": scratch, "write": [*request["write"], scratch]}
+        self._errors: BinaryIO = os.fdopen(os.memfd_create("errors"), "w+b")
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        self._channel = Channel(ours_in, ours_out, limit_bytes=limits.answer_bytes)
+        self._process = subprocess.Popen(
+            [
+                *(os.path.abspath(sys.executable), "-I", "-S", child.__file__, str(theirs_in), str(theirs_out)),
+                json.dumps(request["python_path"]),
+            ],
+            env=_scrubbed(scratch, limits.threads),
+            pass_fds=(theirs_in, theirs_out),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=errors,
+            stderr=self._errors,
             cwd=scratch,
             start_new_session=True,
         )
-        status = _ended(process, timeout_s, target)
-    if status != 0 or not 0 < told.stat().st_size <= ANSWER_LIMIT_BYTES:
-        ending = said.read_bytes()[-500:].decode(errors="replace").strip().splitlines()[-1:]
-        why = ending[0][:200] if ending else f"status {status}"
-        raise InputError("limit_exceeded", target, f"the jailed child ended without an answer: {why}.")
-    answer: dict[str, Any] = json.loads(told.read_bytes())
-    return answer
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self._request = request
 
+    def start(self) -> tuple[dict[str, Any], bool]:
+        """The attestation, and whether the child refuses to work."""
+        with self._watched(START_S):
+            self._channel.send(self._request)
+            told = self._channel.receive()
+        return dict(told["attestation"]), bool(told["refused"])
 
-def _ended(process: subprocess.Popen[bytes], timeout_s: float, target: str) -> int:
-    """Exit status; at the end of time, or when the caller is interrupted, the child and all of its own are killed."""
-    try:
-        return process.wait(timeout_s)
-    except subprocess.TimeoutExpired as fault:
-        raise InputError("limit_exceeded", target, f"the jailed child ran longer than {timeout_s:g} s.") from fault
-    finally:
+    def call(self, arguments: Any, timeout_s: float = 600.0, *, progress: Progress = silent) -> Any:
+        """One call of the function; errors as `Jail.run`."""
+        with self._watched(timeout_s):
+            self._channel.send({"call": arguments})
+            while True:
+                told = self._channel.receive()
+                if "ask" in told and self._serve is not None:
+                    self._channel.send({"data": self._serve(str(told["ask"]))})
+                elif "progress" in told:
+                    what, done, total = told["progress"]
+                    progress(str(what), int(done), int(total))
+                else:
+                    break
+        if "error" in told:
+            raise _raised(told["error"], self.target)
+        if "result" not in told:
+            self.close()
+            raise InputError("limit_exceeded", self.target, "the jailed child asked for what it was not given.")
+        return told["result"]
+
+    def close(self) -> None:
+        """End the child and all of its own; its folders go with it. Safe to call twice."""
         # A new session was started for it: its process group carries its id, also when the child itself is gone.
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._channel.close()
+        self._errors.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Cell:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _watched(self, timeout_s: float) -> Iterator[None]:
+        """Within: the child is killed at the end of time, and of whatever goes wrong the child ends too."""
+        timer = threading.Timer(timeout_s, self._expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (Garbled, BrokenPipeError) as fault:
+            error = self._ending(timeout_s, fault)
+            self.close()
+            raise error from fault
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            timer.cancel()
+
+    def _expire(self) -> None:
+        self._late = True
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _ending(self, timeout_s: float, fault: Exception) -> InputError:
+        """Why there was no answer: its time, its last words, or how it ended."""
+        if self._late:
+            return InputError("limit_exceeded", self.target, f"the jailed child ran longer than {timeout_s:g} s.")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        self._errors.seek(0)
+        words = self._errors.read()[-500:].decode(errors="replace").strip().splitlines()[-1:]
+        status = self._process.returncode
+        why = words[0][:200] if words else (str(fault) if status is None else f"status {status}")
+        return InputError("limit_exceeded", self.target, f"the jailed child ended without an answer: {why}.")
 
 
-def _scrubbed(scratch: str) -> Mapping[str, str]:
-    """Nothing of the caller's environment but the path; one thread for numerics; a temporary folder of its own."""
-    threads = {
-        name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    }
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError as fault:
+        raise InputError("bad_config", f"peer {text!r}", "give the addresses of the other nodes, not names.") from fault
+
+
+def _homes_of(target: str) -> list[str]:
+    """Where this package and the target's are imported from, however they were installed."""
+    homes = [str(Path(__file__).parents[2])]
+    spec = None
+    with contextlib.suppress(ValueError, ModuleNotFoundError):
+        spec = importlib.util.find_spec(target.partition(":")[0].partition(".")[0])
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    return [*homes, *(str(Path(place).parent) for place in places)]
+
+
+def _scrubbed(scratch: str, threads_each: int) -> Mapping[str, str]:
+    """Nothing of the caller's environment but the path; few threads for numerics; a temporary folder of its own."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    threads = dict.fromkeys(names, str(threads_each))
     return {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": scratch, "TMPDIR": scratch, **threads}
 
 
@@ -173,9 +306,9 @@ def _unavailable(attestation: dict[str, Any]) -> Refusal:
     return Refusal(
         code="jail_unavailable",
         subject=f"jail without {missing}",
-        rule="strict-jail",
+        rule="jail",
         clause="isolation is shown before work starts",
-        remedy="Allow unprivileged user namespaces, Landlock and seccomp for this process, or run without strict.",
+        remedy="Allow unprivileged user namespaces, Landlock and seccomp for this process, and close what was found open.",
     )
 
 

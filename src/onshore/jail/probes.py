@@ -7,6 +7,7 @@ The addresses are documentation ranges (RFC 5737) and a reserved name (RFC 6761)
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import tempfile
@@ -19,9 +20,12 @@ TCP_TARGET, UDP_TARGET, NAME = ("192.0.2.1", 443), ("198.51.100.1", 53), "probe.
 NO_WAY_OUT = frozenset([errno.ENETUNREACH, errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT, errno.ENETDOWN])
 
 
-def probe(_arguments: dict[str, Any] | None = None) -> dict[str, str]:
-    """Try TCP, UDP, name lookup, vsock, raw packets and a write outside; each `closed` or `open`."""
-    return {
+def probe(arguments: dict[str, Any] | None = None) -> dict[str, str]:
+    """Try TCP, UDP, name lookup, vsock, raw packets and a write outside; each `closed` or `open`.
+
+    With `peers` in the arguments, also their unlisted neighbours and the choosing of a device past the routes.
+    """
+    found = {
         "tcp": _connects(socket.AF_INET, socket.SOCK_STREAM, TCP_TARGET),
         "udp": _connects(socket.AF_INET, socket.SOCK_DGRAM, UDP_TARGET),
         "dns": _dns(),
@@ -29,6 +33,39 @@ def probe(_arguments: dict[str, Any] | None = None) -> dict[str, str]:
         "packet": _creates(getattr(socket, "AF_PACKET", 17), socket.SOCK_RAW),
         "outside_write": _writes_outside(),
     }
+    peers = (arguments or {}).get("peers") or []
+    return {**found, **({"neighbours": _neighbours(peers), "device": _chooses_device()} if peers else {})}
+
+
+def _neighbours(peers: list[str]) -> str:
+    """The addresses beside each peer that are neither listed nor our own: nothing may lead there."""
+    listed = {ipaddress.ip_address(peer) for peer in peers}
+    beside = {peer + step for peer in listed for step in (-1, 1)} - listed
+    ways = [
+        _connects(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM, (str(address), 443))
+        for address in sorted(beside, key=str)
+        if not _is_ours(address)
+    ]
+    return "open" if "open" in ways else "closed"
+
+
+def _is_ours(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM) as handle:
+        try:
+            handle.bind((str(address), 0))
+        except OSError:
+            return False
+    return True
+
+
+def _chooses_device() -> str:
+    """On a chosen device Linux takes every address to be on the link, whatever the routes say."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as handle:
+        try:
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        except OSError:
+            return "closed"
+    return "open"
 
 
 def _connects(family: int, kind: int, target: tuple[str, int]) -> str:

@@ -20,6 +20,7 @@ class CenterConfig:
     """id; region; keys_dir: where the keys lie; in_region_dirs: folders outside that count as inside the region.
 
     keys: what holds the region and ledger keys, empty for keys_dir itself (store/providers.py). crypto: aes or sm.
+    jail_strict: foreign bytes, user SQL and training are refused on a machine that lacks one of the jail's layers.
     """
 
     id: str
@@ -29,6 +30,7 @@ class CenterConfig:
     keys: str = ""
     crypto: str = "aes"
     in_region_dirs: tuple[Path, ...] = ()
+    jail_strict: bool = False
     schema_version: int = 1
 
     def to_toml(self) -> str:
@@ -47,6 +49,8 @@ class CenterConfig:
             f"ledger_key = {json.dumps(self.ledger_key)}\n"
             "# Folders outside the center that are inside the region: files may be written there without a permit.\n"
             f"in_region_dirs = [{folders}]\n"
+            "# true: no work in a jail that lacks a layer. false: what is missing stands in the ledger.\n"
+            f"jail_strict = {json.dumps(self.jail_strict)}\n"
         )
 
 
@@ -65,6 +69,7 @@ def read_config(root: Path) -> CenterConfig:
             keys=document.get("keys", ""),
             crypto=document.get("crypto", "aes"),
             in_region_dirs=tuple(Path(folder) for folder in document.get("in_region_dirs", [])),
+            jail_strict=bool(document.get("jail_strict", False)),
             schema_version=document["schema_version"],
         )
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as fault:

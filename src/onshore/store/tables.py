@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 #: A table of more files than this is compacted after a write.
 FRAGMENTS_BEFORE_TIDYING = 64
 SQL_MEMORY = "2GB"
+#: Table functions that make rows from their arguments alone; every other one reads files, settings or the catalog.
+ROW_MAKERS = frozenset(["range", "generate_series", "unnest"])
+#: Functions that tell of the process, or leave something in it.
+FORBIDDEN = frozenset("current_setting getenv getvariable write_log which_secret current_database current_user".split())
 
 
 class Table:
@@ -183,31 +187,86 @@ def _naming(schema: pa.Schema, words: Iterable[str]) -> str | None:
     return " OR ".join(f"`{column}` IN ({listed})" for column in columns) if listed and columns else None
 
 
-def jailed_query(arguments: dict[str, str]) -> list[dict[str, Any]]:
+def jailed_query(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     """`query`, as the jail calls it; values that JSON lacks come back as text."""
     rows = query(Path(arguments["folder"]), Path(arguments["locks"]), arguments["sql"])
     found: list[dict[str, Any]] = json.loads(json.dumps(rows, default=str))
     return found
 
 
+def jailed_condition(arguments: dict[str, Any]) -> list[str]:
+    """Ids of the rows of one table for which a condition holds, as the jail calls it; other tables are not there.
+
+    The condition must read as one with and without brackets, so that none closes them and goes on as another question.
+    """
+    table, where = arguments["table"], arguments["where"]
+    with _asking(Path(arguments["folder"]), Path(arguments["locks"]), [table]) as connection:
+        _check_question(connection, f"SELECT 1 FROM {table} WHERE\n{where}\n", {table})
+        rows = _answer(connection, f"SELECT id FROM {table} WHERE (\n{where}\n)", {table})
+    return [str(row["id"]) for row in rows]
+
+
 def query(folder: Path, locks: Path, sql: str) -> list[dict[str, Any]]:
-    """Run SQL over the tables it names: no files, no network, no extensions, settings locked."""
+    """Run one SELECT over the tables it names: no files, no network, no extensions, settings locked."""
+    known = [path.stem for path in sorted(folder.glob("*.lance"))]
+    words = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", sql))
+    with _asking(folder, locks, [name for name in known if name in words]) as connection:
+        return _answer(connection, sql, set(known))
+
+
+@contextmanager
+def _asking(folder: Path, locks: Path, names: list[str]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that holds these tables and is locked; what DuckDB finds wrong is an error of ours."""
     import duckdb
 
-    words = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", sql))
     with duckdb.connect(":memory:") as connection:
-        for path in sorted(folder.glob("*.lance")):
-            if path.stem in words:
-                connection.register(path.stem, Table(folder, path.stem, locks).arrow())
+        for name in names:
+            connection.register(name, Table(folder, name, locks).arrow())
         lock_down(connection)
         try:
-            answer = connection.execute(sql)
-            names = [column[0] for column in answer.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+            yield connection
         except duckdb.CatalogException as fault:
             raise NotFoundError("sql", str(fault)) from fault
         except duckdb.Error as fault:
             raise InputError("usage", "sql", str(fault)) from fault
+
+
+def _answer(connection: duckdb.DuckDBPyConnection, sql: str, known: set[str]) -> list[dict[str, Any]]:
+    _check_question(connection, sql, known)
+    answer = connection.execute(sql)
+    names = [column[0] for column in answer.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+
+
+def _check_question(connection: duckdb.DuckDBPyConnection, sql: str, known: set[str]) -> None:
+    """One SELECT over known tables; functions that read files, settings or the catalog are no part of it."""
+    told = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
+    tree: dict[str, Any] = json.loads(told[0]) if told else {"error": True, "error_message": "it cannot be read"}
+    if tree["error"]:
+        raise InputError("usage", "sql", f"ask with a SELECT: {tree['error_message']}")
+    if len(tree["statements"]) != 1:
+        raise InputError("usage", "sql", "ask one question at a time.")
+    nodes: list[dict[str, Any]] = list(_nodes(tree))
+    named: set[str] = {entry["key"] for node in nodes for entry in (node.get("cte_map") or {}).get("map", [])}
+    for node in nodes:
+        if node.get("type") == "BASE_TABLE":
+            whole: list[str] = [node[part] for part in ("catalog_name", "schema_name", "table_name") if node.get(part)]
+            if len(whole) > 1 or whole[0] not in known | named:
+                raise NotFoundError("sql", f"no table {'.'.join(whole)!r}; there are {', '.join(sorted(known))}.")
+        function = node.get("function_name", "") if node.get("class") == "FUNCTION" else ""
+        if function in FORBIDDEN or (node.get("type") == "TABLE_FUNCTION" and not _makes_rows(node)):
+            raise InputError("usage", "sql", f"it may not call {function or 'a function'} in place of a table.")
+
+
+def _makes_rows(node: dict[str, Any]) -> bool:
+    return (node.get("function") or {}).get("function_name") in ROW_MAKERS
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        yield tree
+    for part in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from _nodes(part)
 
 
 def lock_down(connection: duckdb.DuckDBPyConnection) -> None:

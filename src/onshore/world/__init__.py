@@ -5,7 +5,7 @@ Rule: everything that loads the traffic engine or the camera runs in child proce
 
 from onshore.world.fleet import record_fleet
 from onshore.world.jobs import PolicySpec, RolloutJob, suite, training_jobs
-from onshore.world.pictures import birdseye, birdseye_pictures, camera_pictures
+from onshore.world.pictures import birdseye, birdseye_pictures, camera_pictures, contact_sheet
 from onshore.world.running import collect_takeovers, run_jobs
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "birdseye",
     "birdseye_pictures",
     "camera_pictures",
+    "contact_sheet",
     "collect_takeovers",
     "record_fleet",
     "run_jobs",

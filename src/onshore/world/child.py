@@ -17,7 +17,7 @@ from onshore.core.errors import OnshoreError
 from onshore.world.closed_loop import Towns
 from onshore.world.drivers import run_job
 from onshore.world.fleet import film_car, log_traffic
-from onshore.world.pictures import draw_pictures
+from onshore.world.pictures import draw_pictures, draw_sheet
 from onshore.world.pool import Failed, Task
 
 TASKS: dict[str, Callable[..., Any]] = {
@@ -25,6 +25,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "log": log_traffic,
     "film": film_car,
     "pictures": draw_pictures,
+    "sheet": draw_sheet,
 }
 
 

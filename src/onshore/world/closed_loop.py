@@ -32,6 +32,7 @@ from onshore.core.rollout import (
     LANE_KINDS,
     LIGHTS,
     STEP_COLUMNS,
+    Event,
     Rollout,
 )
 from onshore.world.actors import Script
@@ -54,6 +55,8 @@ FRAME_GAP_STEPS = 4
 ACTOR_RANGE_M = 60.0
 APART_M, LEAST_SPEED_MPS, LEAST_DISTANCE_M = 50.0, 2.0, 12.0
 BLEND_M = 10.0
+#: So far beyond a line it is passed.
+PAST_LINE_M = 2.0
 ONCOMING_DEG = 120.0
 TOWNS_KEPT = 3
 #: Numbers of egos that a job starts itself.
@@ -112,6 +115,8 @@ class Ego:
     plan: Plan | None = None
     action: Action = Action(steering_rad=0.0, accel_mps2=0.0)
     engine_accel_mps2: float = 0.0
+    #: The street whose waiting area it drove into on red.
+    waits: int | None = None
     done: bool = False
     rows: list[tuple[float, ...]] = field(default_factory=list)
     plans: list[Plan | None] = field(default_factory=list)
@@ -319,7 +324,7 @@ class TownWorld:
     @property
     def sees(self) -> bool:
         """Whether anybody looks at the pictures."""
-        return self.job.collect or self.job.policy.kind in ("onnx", "python")
+        return self.job.collect or self.job.policy.kind in ("onnx", "python", "process", "mapped")
 
     # -- drive ---------------------------------------------------------------------------------------------------
 
@@ -335,6 +340,8 @@ class TownWorld:
         scene = self.scene(moment)
         own = np.array([moment.rows.get(ego.vehicle, -1) for ego in self.active], np.int64)
         frames = self.assets.camera.render(scene, poses, own)
+        if self.job.policy.blind:
+            frames = np.zeros_like(frames)
         for ego, frame in zip(self.active, frames, strict=True):
             ego.frames.append((at_s, frame))
 
@@ -343,7 +350,7 @@ class TownWorld:
         vehicles = vehicle_boxes(
             self.roads, moment.kinds, moment.numbers, moment.poses_N3, moment.braking_N, moment.sizes_N3
         )
-        return Scene(fixed=self.assets.furniture.lit(moment.lights), vehicles=vehicles)
+        return Scene(fixed=self.assets.furniture.lit(moment.lights), vehicles=vehicles, look=self.job.look)
 
     def _observation(self, ego: Ego, now_s: float) -> Observation:
         shown = []
@@ -361,6 +368,13 @@ class TownWorld:
             junction_distance_m=ego.fix.distance_m,
             in_junction=ego.fix.in_junction,
         )
+
+    def give_up(self, index: int, why: str) -> None:
+        """End one ego's run because its driver failed."""
+        ego = self.egos[index]
+        ego.referee.events.append(Event(t_s=self._steps * STEP_S, kind="policy_failed", detail={"why": why}))
+        ego.done = True
+        self.traffic.remove(ego.vehicle)
 
     def step(self, plans: dict[int, Plan]) -> None:
         """Drive every active ego by its plan for 0.2 s (the expert needs none)."""
@@ -498,13 +512,25 @@ class TownWorld:
         return "green" if "g" in states else "yellow" if states & {"y", "u"} else "red"
 
     def _red_passed(self, ego: Ego) -> str | None:
-        """The street whose stop line now lies 2 m behind the front bumper although its light is red."""
-        edges = ego.navigation.edges
+        """The street whose stop line now lies 2 m behind the front bumper although its light is red and no rule frees it.
+
+        Who drove into an open waiting area is judged again at the area's end.
+        """
+        edges, programs = ego.navigation.edges, self.moment.programs
         for street in ego.navigation.passed:
-            links = self.assets.town.links_for(edges[street], edges[street + 1])
-            if links is not None and self._shown(links) == "red":
-                return edges[street]
+            if self._red(edges, street):
+                if not ego.context.may_pass_red(street, programs):
+                    return edges[street]
+                ego.waits = street if ego.context.area_m(street) else None
+        waits = ego.waits
+        if waits is not None and ego.context.beyond_line_m(waits) > ego.context.area_m(waits) + PAST_LINE_M:
+            ego.waits = None
+            return edges[waits] if self._red(edges, waits) else None
         return None
+
+    def _red(self, edges: tuple[str, ...], street: int) -> bool:
+        links = self.assets.town.links_for(edges[street], edges[street + 1])
+        return links is not None and self._shown(links) == "red"
 
     def _write(self, ego: Ego, sight: Sight, kind: int, light: tuple[int, float], speeds: Floats) -> None:
         state, fix = ego.state, ego.fix

@@ -129,6 +129,19 @@ class RoadContext:
             *(street.shape, street.on_red, waiting, open_, walk_m, used, street.movement),
         )
 
+    def may_pass_red(self, street: int, programs: dict[str, str]) -> bool:
+        """Whether the stop line of a street of the route may be passed on red: a free turn, or an open waiting area."""
+        asked = self.streets[street]
+        return asked.on_red == 1.0 or (self.area_m(street) > 0.0 and self._through_green(asked, programs))
+
+    def area_m(self, street: int) -> float:
+        """Length of the waiting area beyond the stop line of a street of the route; 0 without one."""
+        return self.streets[street].waiting_m
+
+    def beyond_line_m(self, street: int) -> float:
+        """How far the front bumper is beyond that stop line."""
+        return float(self.navigation.front_along_m - self._ends[street])
+
     def _lane(self, place: Place, street: _Street, ahead_m: float) -> tuple[float, ...]:
         """index, turns, open, left line, metres to it, right line, metres to it: of the lane under the ego's centre."""
         state, geometry = place.state, self.geometry
@@ -175,8 +188,14 @@ class RoadContext:
         inside = float(fix.in_junction and -ahead_m <= street.waiting_m + 0.5)
         if street.through is None:
             return inside, NAN
+        return inside, float(self._through_green(street, programs))
+
+    @staticmethod
+    def _through_green(street: _Street, programs: dict[str, str]) -> bool:
+        if street.through is None:
+            return False
         program, links = street.through
-        return inside, float(any(programs[program][link] in "gG" for link in links))
+        return any(programs[program][link] in "gG" for link in links)
 
     def _crosswalk(self, place: Place, along: float) -> tuple[float, float]:
         for near, far, walk in self._walks:

@@ -20,8 +20,10 @@ from onshore.core.policy import ConstantSpeedPolicy, Observation, Policy, StopPo
 from onshore.core.recording import Camera
 from onshore.core.rollout import Rollout
 from onshore.region import load_pack
+from onshore.region.packs import PACKS
 from onshore.world.closed_loop import Ego, Towns, TownWorld
 from onshore.world.jobs import PolicySpec, RolloutJob
+from onshore.world.rivals import MappedOnnx, Program, Signature
 from onshore.world.roads import Roads
 
 #: A takeover sample every other plan: neighbours in time are nearly the same picture.
@@ -60,6 +62,43 @@ class Network:
         return dict(zip(egos, self._policy.act_many([observations[ego] for ego in egos], egos=egos), strict=True))
 
 
+class Rival:
+    """A driver from elsewhere; when it fails, the run of every ego it fails ends there and says why."""
+
+    def __init__(self, spec: PolicySpec, world: TownWorld, camera: Camera) -> None:
+        self.world = world
+        self._program: Program | None = None
+        self._network: MappedOnnx | None = None
+        if spec.kind == "process":
+            self._program = Program(spec.entry, camera)
+            for ego in world.egos:
+                self._program.reset(ego.index)
+        else:
+            self._network = MappedOnnx(spec.onnx or b"", Signature.from_toml(spec.entry), camera.name)
+
+    def plans(self, observations: dict[int, Observation]) -> dict[int, Plan]:
+        plans = {}
+        for ego, observation in observations.items():
+            try:
+                plans[ego] = self._act(ego, observation)
+            except InputError as problem:
+                if problem.code != "policy_failed":
+                    raise
+                self.world.give_up(ego, problem.advice)
+        return plans
+
+    def _act(self, ego: int, observation: Observation) -> Plan:
+        if self._network is not None:
+            return self._network.act(observation)
+        if self._program is None:
+            raise InputError("policy_failed", "policy", "it was closed.")
+        return self._program.act(ego, observation)
+
+    def close(self) -> None:
+        if self._program is not None:
+            self._program.close()
+
+
 class Nobody:
     """The traffic engine keeps its cars."""
 
@@ -94,6 +133,8 @@ def make_driver(spec: PolicySpec, world: TownWorld, camera: Camera) -> Driver:
     egos = range(len(world.egos))
     if spec.kind == "onnx":
         return Network(spec, camera)
+    if spec.kind in ("process", "mapped"):
+        return Rival(spec, world, camera)
     if spec.kind == "oracle":
         return Oracle(world)
     if spec.kind == "expert":
@@ -104,6 +145,9 @@ def make_driver(spec: PolicySpec, world: TownWorld, camera: Camera) -> Driver:
         return EachItsOwn({ego: ConstantSpeedPolicy(spec.speed_mps) for ego in egos})
     module, _, name = spec.entry.partition(":")
     make = getattr(importlib.import_module(module), name)
+    if spec.kind == "scripted":
+        driver: Driver = make(world)
+        return driver
     policies = {ego: make() for ego in egos}
     for policy in policies.values():
         policy.reset(None)
@@ -160,7 +204,8 @@ class Takeovers:
 
 def run_job(job: RolloutJob, towns: Towns) -> tuple[list[Rollout], Arrays]:
     """Run one world to its end."""
-    world = TownWorld(Roads.from_record(job.region, load_pack(job.region).roads), towns)
+    world = TownWorld(Roads.from_record(job.region, load_pack(job.region, job.packs or PACKS).roads), towns)
+    driver: Driver = Nobody()
     try:
         world.reset(job, job.traffic_seed)
         driver = make_driver(job.policy, world, towns.camera)
@@ -175,4 +220,6 @@ def run_job(job: RolloutJob, towns: Towns) -> tuple[list[Rollout], Arrays]:
             tick += 1
         return world.rollouts(), takeovers.arrays()
     finally:
+        if isinstance(driver, Rival):
+            driver.close()
         world.close()

@@ -25,6 +25,7 @@ from onshore.core.progress import Progress, silent
 from onshore.core.recording import Clock, Recording, Rig, Signals
 from onshore.region import RegionPack
 from onshore.world.jobs import fleet_rig
+from onshore.world.looks import look_named
 from onshore.world.pool import Task, Workers, default_cache_dir
 from onshore.world.roads import Roads
 
@@ -57,6 +58,8 @@ class FilmRequest:
     car: int
     name: str
     out_dir: Path
+    look: str
+    surround: bool
 
 
 def record_fleet(
@@ -70,15 +73,20 @@ def record_fleet(
     progress: Progress = silent,
     workers: int = 2,
     first_car: int = 1,
+    look: str = "day",
+    surround: bool = False,
     cache_dir: Path | None = None,
 ) -> list[Path]:
     """Record `minutes` fleet minutes, shared evenly by `cars` cars; returns one MCAP file per car and 60 s or less.
+
+    look: one of `onshore.world.looks.LOOKS`. surround: three more cameras (narrow, left, right) beside the wide one.
 
     Cars are named car-0001 and on from `first_car`. Raises UsageError when asked for nothing, OnshoreError
     `world_crashed` when the traffic engine keeps dying.
     """
     if cars < 1 or minutes <= 0:
         raise UsageError("record fleet", "ask for at least one car and more than zero minutes.")
+    look_named(look)
     out_dir.mkdir(parents=True, exist_ok=True)
     cache = cache_dir or default_cache_dir()
     with tempfile.TemporaryDirectory(prefix="onshore-fleet-") as folder:
@@ -95,7 +103,10 @@ def record_fleet(
             what = f"town {town_seed}"
             found: int = pool.map([Task(name="log", argument=log)], what=f"{what} traffic", progress=progress)[0]
             names = [f"car-{first_car + car:04d}" for car in range(found)]
-            requests = [FilmRequest(log=log, car=car, name=name, out_dir=out_dir) for car, name in enumerate(names)]
+            requests = [
+                FilmRequest(log=log, car=car, name=name, out_dir=out_dir, look=look, surround=surround)
+                for car, name in enumerate(names)
+            ]
             tasks = [Task(name="film", argument=request) for request in requests]
             files: list[list[Path]] = pool.map(tasks, what=f"{what} cameras", progress=progress)
     return [path for paths in files for path in paths]
@@ -168,6 +179,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
 def film_car(request: FilmRequest, towns: object) -> list[Path]:
     """Film one car from its log and write its segments."""
     from onshore.wire import encode, write_mcap
+    from onshore.world.camera import TownCamera
     from onshore.world.closed_loop import Towns
 
     if not isinstance(towns, Towns):
@@ -177,17 +189,22 @@ def film_car(request: FilmRequest, towns: object) -> list[Path]:
     number = int(log["drivers"][request.car])
     rows = np.nonzero(log["number"] == number)[0]
     steps = np.searchsorted(log["start"], rows, side="right") - 1
-    rig = fleet_rig(roads)
+    rig = fleet_rig(roads, surround=request.surround)
     poses_log = log["poses"][rows]
     track = rear_axle_track(poses_log[:, :2], float(poses_log[0, 2]), rig.vehicle.axle_to_front_m)
     times = START_NS + steps.astype(np.int64) * (1_000_000_000 // HZ)
     signals = _signals(times, track, log["speed"][rows], log["guide"][request.car][steps], rig)
     assets = towns.get(roads, request.log.town_seed)
 
-    def frames(first: int, last: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        for row in range(first, last):
-            yield int(times[row]), _picture(roads, assets, log, int(steps[row]), int(rows[row]), track[row])
+    eyes = [TownCamera(camera, assets.ground, assets.furniture.atlas, roads.looks.sky) for camera in rig.cameras]
 
+    def frames(eye: TownCamera, first: int, last: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        for row in range(first, last):
+            step = int(steps[row])
+            scene, start = _scene(roads, assets, log, step, request.look)
+            yield int(times[row]), eye.render(scene, track[row][None], np.array([int(rows[row]) - start]))[0]
+
+    dressed = "" if request.look == "day" else f"-{request.look}"
     paths = []
     for index, first in enumerate(range(0, len(rows), SEGMENT_FRAMES)):
         last = min(first + SEGMENT_FRAMES, len(rows))
@@ -198,14 +215,15 @@ def film_car(request: FilmRequest, towns: object) -> list[Path]:
             clock=Clock(kind="boot"),
             rig=rig,
             signals=_cut(signals, first, last),
-            videos=(encode(rig.cameras[0].name, frames(first, last)),),
+            videos=tuple(encode(eye.camera.name, frames(eye, first, last)) for eye in eyes),
             segment_index=index,
-            drive_key=f"{request.log.region}-town-{request.log.town_seed:03d}-{request.log.seed}-{request.name}",
+            drive_key=f"{request.log.region}-town-{request.log.town_seed:03d}-{request.log.seed}-{request.name}{dressed}",
             synthetic=True,
             facts={
                 "place": f"{request.log.region}-town-{request.log.town_seed:03d}",
                 "town_seed": request.log.town_seed,
                 "traffic_seed": request.log.seed,
+                "look": request.look,
             },
         )
         path = request.out_dir / f"{recording.drive_key}-{index:03d}.mcap"
@@ -214,15 +232,15 @@ def film_car(request: FilmRequest, towns: object) -> list[Path]:
     return paths
 
 
-def _picture(roads, assets, log, step: int, own_row: int, pose: Floats) -> NDArray[np.uint8]:  # type: ignore[no-untyped-def]
+def _scene(roads, assets, log, step: int, look: str):  # type: ignore[no-untyped-def]
+    """The logged moment as the camera sees it, and the log's row of its first vehicle."""
     from onshore.world.camera import Scene
     from onshore.world.furniture import vehicle_boxes
 
     first, last = int(log["start"][step]), int(log["start"][step + 1])
     columns = (log[name][first:last] for name in ("kind", "number", "poses", "braking"))
-    scene = Scene(fixed=assets.furniture.lit(log["lights"][step]), vehicles=vehicle_boxes(roads, *columns))
-    frame: NDArray[np.uint8] = assets.camera.render(scene, pose[None], np.array([own_row - first]))[0]
-    return frame
+    lit = assets.furniture.lit(log["lights"][step])
+    return Scene(fixed=lit, vehicles=vehicle_boxes(roads, *columns), look=look), first
 
 
 def _signals(times: NDArray[np.int64], track: Floats, speed: Floats, guide: Floats, rig: Rig) -> Signals:

@@ -7,12 +7,14 @@ from the region pack and never serve training.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.recording import Camera, Rig
 from onshore.region import RegionPack
 from onshore.world.layout import Layout
+from onshore.world.looks import look_named
 from onshore.world.roads import Roads
 
 #: The camera of every simulated car: just the widened default view, so that views turned and moved sideways can be cut
@@ -27,8 +29,17 @@ WIDE_CAMERA = Camera(
     pose_camera_in_rig=(1.6, 0.0, 1.4, 0.0, 0.0, 0.0),
     source="measured",
 )
-PolicyKind = Literal["onnx", "expert", "oracle", "stop", "constant-speed", "python"]
-POLICY_KINDS = ("onnx", "expert", "oracle", "stop", "constant-speed", "python")
+#: Cameras to both sides and a narrow one ahead, for rigs that see around; the wide one stays the first.
+SURROUND = tuple(
+    replace(WIDE_CAMERA, name=name, focal_px=focal, pose_camera_in_rig=(*place, 0.0, pitch, yaw))
+    for name, focal, place, pitch, yaw in (
+        ("narrow", 160.0, (1.6, 0.0, 1.4), 0.02, 0.0),
+        ("left", 80.0, (1.2, 0.8, 1.1), 0.05, 1.2),
+        ("right", 80.0, (1.2, -0.8, 1.1), 0.05, -1.2),
+    )
+)
+PolicyKind = Literal["onnx", "expert", "oracle", "stop", "constant-speed", "python", "process", "mapped", "scripted"]
+POLICY_KINDS = ("onnx", "expert", "oracle", "stop", "constant-speed", "python", "process", "mapped", "scripted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +47,7 @@ class PolicySpec:
     """Who drives, described so that a child process can build it.
 
     onnx: `onnx` bytes and their `metadata` (bundle.format.BundleMetadata). python: `entry` is "module:callable" without
-    arguments that returns a Policy. expert: the traffic engine keeps the car. oracle: the engine's answer through our
+    arguments that returns a Policy. scripted: `entry` is called with the world and returns a Driver: privileged. blind: its camera is black. expert: the traffic engine keeps the car. oracle: the engine's answer through our
     controller, a privileged row.
     """
 
@@ -46,14 +57,21 @@ class PolicySpec:
     metadata: Any = None
     entry: str = ""
     speed_mps: float = 7.0
+    blind: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in POLICY_KINDS:
             raise UsageError(f"policy kind {self.kind!r}", f"choose one of {', '.join(POLICY_KINDS)}.")
         if self.kind == "onnx" and (self.onnx is None or self.metadata is None):
             raise UsageError("policy kind 'onnx'", "give the network's bytes and its bundle metadata.")
-        if self.kind == "python" and ":" not in self.entry:
-            raise UsageError("policy kind 'python'", "give entry='module:callable'.")
+        if self.kind == "process" and not self.entry:
+            raise UsageError(
+                "policy kind 'process'", "give entry='command', a program that speaks the policy protocol."
+            )
+        if self.kind == "mapped" and (self.onnx is None or not self.entry):
+            raise UsageError("policy kind 'mapped'", "give the network's bytes and, as entry, its signature as TOML.")
+        if self.kind in ("python", "scripted") and ":" not in self.entry:
+            raise UsageError(f"policy kind {self.kind!r}", "give entry='module:callable'.")
 
     @property
     def title(self) -> str:
@@ -77,7 +95,8 @@ class RolloutJob:
     layout: the town, where it is not the generated one of `town_seed`. clock_h: local time of day at the start. vehicles: how
     many fill the town (None: as the pack says; 0: none). warm_s: how long the town fills before the egos are taken over.
     starts: where egos start instead, one each. script: "module:callable", called with `script_facts` as keywords; it returns
-    an `onshore.world.actors.Script` that moves further road users.
+    an `onshore.world.actors.Script` that moves further road users. look: one of `onshore.world.looks.LOOKS`. packs: the
+    folder of region packs, where it is not the shipped one.
     """
 
     region: str
@@ -96,6 +115,8 @@ class RolloutJob:
     starts: tuple[Start, ...] = ()
     script: str = ""
     script_facts: dict[str, Any] = field(default_factory=dict)
+    look: str = "day"
+    packs: Path | None = None
 
     def __post_init__(self) -> None:
         if self.egos < 1 or self.route_m <= 0 or self.max_time_s <= 0:
@@ -107,6 +128,7 @@ class RolloutJob:
             raise UsageError("rollout job", "give one start for each ego.")
         if self.script and ":" not in self.script:
             raise UsageError("rollout job", "give script='module:callable'.")
+        look_named(self.look)
 
     @property
     def scenario(self) -> str:
@@ -121,17 +143,25 @@ class RolloutJob:
         return replace(self, policy=policy)
 
 
-def fleet_rig(roads: Roads) -> Rig:
-    """The rig of every simulated car of a region."""
-    return Rig(cameras=(WIDE_CAMERA,), vehicle=roads.ego_geometry)
+def fleet_rig(roads: Roads, *, surround: bool = False) -> Rig:
+    """The rig of every simulated car of a region: the wide camera ahead, with `surround` three more."""
+    cameras = (WIDE_CAMERA, *SURROUND) if surround else (WIDE_CAMERA,)
+    return Rig(cameras=cameras, vehicle=roads.ego_geometry)
 
 
 def suite(pack: RegionPack, name: str, policy: PolicySpec | None = None) -> list[RolloutJob]:
-    """The jobs of a fixed suite of held-out worlds, e.g. `us-core`; without a policy, for the expert."""
+    """The jobs of a fixed suite of held-out worlds, e.g. `us-core`; without a policy, for the expert.
+
+    A suite that counts `scenarios` shares them out among the region's families by their weights.
+    """
     suites = pack.suites.get("suites", {})
     if name not in suites:
         raise NotFoundError(f"suite {name!r}", f"region {pack.region} has {', '.join(sorted(suites)) or 'none'}.")
     chosen = suites[name]
+    if "scenarios" in chosen:
+        from onshore.world.scenarios.sharing import scenario_suite
+
+        return scenario_suite(pack, name, policy or PolicySpec(kind="expert"))
     stray = [town for town, _ in chosen["worlds"] if town not in pack.suites["held_out_towns"]]
     if stray:
         raise InputError("bad_config", f"{pack.region}/suites.toml {name}", f"towns {stray} are not held out.")

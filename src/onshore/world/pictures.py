@@ -2,7 +2,7 @@
 
 Rule: a picture is redrawn from the rollout's own columns, so it cannot show what the rollout does not hold: actors beyond
 60 m are missing, of the lights only the ego's own burns, and brake lights follow the recorded speeds. Every picture from
-above says that it is synthetic.
+above, every contact sheet and every picture through the camera for people says that it is synthetic.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from onshore.core.errors import InputError
 from onshore.core.frames import from_frame
 from onshore.core.rollout import ACTOR_KINDS, LIGHTS, Rollout
 from onshore.region import RegionPack
+from onshore.world.actors import USUAL_SIZES
 from onshore.world.jobs import WIDE_CAMERA
+from onshore.world.layout import Layout
 from onshore.world.pool import Task, Workers, default_cache_dir
 from onshore.world.roads import Roads
 
@@ -26,10 +28,18 @@ if TYPE_CHECKING:
     from onshore.world.closed_loop import TownAssets, Towns
 
 ABOVE_M, ABOVE_PX = 80.0, 400
-EGO_COLOUR, ACTOR_COLOUR, BIKE_COLOUR = (30, 110, 255), (235, 235, 235), (250, 200, 60)
+EGO_COLOUR, ACTOR_COLOUR = (30, 110, 255), (235, 235, 235)
+KIND_COLOURS = {
+    "ebike": (250, 200, 60),
+    "bicycle": (250, 200, 60),
+    "tricycle": (250, 150, 60),
+    "pedestrian": (255, 90, 160),
+}
 PLAN_COLOUR, TRAIL_COLOUR = (60, 230, 120), (30, 110, 255)
 NO_LIGHT = 3
 Rgb = NDArray[np.uint8]
+Encoding = Literal["webp", "gif"]
+GIF_PX = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +51,7 @@ class PictureRequest:
     rows: tuple[int, ...]
     kind: Literal["camera", "above", "animation"]
     scale: int = 1
+    encoding: Encoding = "webp"
 
 
 def camera_pictures(
@@ -52,11 +63,19 @@ def camera_pictures(
     return _drawn(request, cache_dir)
 
 
-def birdseye(rollout: Rollout, pack: RegionPack, *, every_s: float = 0.4, cache_dir: Path | None = None) -> bytes:
-    """An animated WebP of the whole run from above, `every_s` of driving per picture, played at twice that pace."""
+def birdseye(
+    rollout: Rollout,
+    pack: RegionPack,
+    *,
+    every_s: float = 0.4,
+    encoding: Encoding = "webp",
+    cache_dir: Path | None = None,
+) -> bytes:
+    """An animation of the whole run from above, `every_s` of driving per picture, five pictures a second; GIFs are smaller."""
     steps = max(1, round(every_s * 10))
     rows = tuple(range(0, len(rollout.steps["t_s"]), steps))
-    return _drawn(PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="animation"), cache_dir)[0]
+    request = PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="animation", encoding=encoding)
+    return _drawn(request, cache_dir)[0]
 
 
 def birdseye_pictures(
@@ -65,6 +84,23 @@ def birdseye_pictures(
     """PNG pictures from above at the given times."""
     rows = tuple(_row_at(rollout, at) for at in at_s)
     return _drawn(PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="above"), cache_dir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetRequest:
+    """A contact sheet of one town: what its camera sees at twelve moments, by day, dusk, night and in rain."""
+
+    region: str
+    roads: dict[str, Any]
+    town_seed: int
+
+
+def contact_sheet(pack: RegionPack, *, town_seed: int = 3, cache_dir: Path | None = None) -> bytes:
+    """JPEG: four columns (looks) of three places of one town, with road users put there by hand."""
+    request = SheetRequest(region=pack.region, roads=pack.roads, town_seed=town_seed)
+    with Workers(count=1, cache_dir=cache_dir or default_cache_dir()) as pool:
+        sheet: bytes = pool.map([Task(name="sheet", argument=request)], what="contact sheet")[0]
+    return sheet
 
 
 def _row_at(rollout: Rollout, at_s: float) -> int:
@@ -86,11 +122,20 @@ def draw_pictures(request: PictureRequest, towns: Towns) -> list[bytes]:
     """Encoded pictures of one request."""
     rollout = request.rollout
     roads = Roads.from_record(rollout.region, request.roads)
-    assets = towns.get(roads, int(rollout.scenario.rpartition("-")[2]))
+    assets = towns.get(roads, _town_of(rollout, roads))
     if request.kind == "camera":
         return [_png(frame) for frame in _through_camera(request, roads, assets)]
     frames = [_from_above(rollout, row, roads, assets) for row in request.rows]
-    return [_animation(frames)] if request.kind == "animation" else [_png(frame) for frame in frames]
+    return [_animation(frames, request.encoding)] if request.kind == "animation" else [_png(frame) for frame in frames]
+
+
+def _town_of(rollout: Rollout, roads: Roads) -> int | Layout:
+    """The seed of a generated town, or the layout of a scenario's world."""
+    from onshore.world.scenarios import families
+
+    if rollout.scenario in families():
+        return families()[rollout.scenario].stage(roads, rollout.world_seed).layout
+    return int(rollout.scenario.rpartition("-")[2])
 
 
 def _through_camera(request: PictureRequest, roads: Roads, assets: TownAssets) -> list[Rgb]:
@@ -105,13 +150,100 @@ def _through_camera(request: PictureRequest, roads: Roads, assets: TownAssets) -
         centre_x_px=WIDE_CAMERA.centre_x_px * scale,
         centre_y_px=WIDE_CAMERA.centre_y_px * scale,
     )
-    camera = TownCamera(sharp, assets.ground, roads.looks.sky)
+    camera = TownCamera(sharp, assets.ground, assets.furniture.atlas, roads.looks.sky)
     frames = []
     for row in request.rows:
         lit = assets.furniture.lit(_lights(request.rollout, row, assets))
         scene = Scene(fixed=lit, vehicles=_vehicles(request.rollout, row, roads))
-        frames.append(camera.render(scene, _pose(request.rollout, row)[None])[0])
+        frame = camera.render(scene, _pose(request.rollout, row)[None])[0]
+        # at the policy's own size there is no room for words: such a picture is data, not for people
+        said = f"synthetic {request.rollout.region} {request.rollout.scenario}"
+        frames.append(frame if scale < 2 else _labelled(frame, said))
     return frames
+
+
+# -- contact sheets -------------------------------------------------------------------------------------------------
+
+SHEET_CAMERA = replace(WIDE_CAMERA, width_px=384, height_px=216, focal_px=210.0, centre_x_px=192.0, centre_y_px=96.0)
+#: Per place of a sheet: metres before the end of the street, and who is there (kind, metres ahead, lanes from the ego's lane
+#: towards the kerb, facing: 1 along, -1 against, 0 across).
+SHEET_PLACES: tuple[tuple[float, tuple[tuple[str, float, float, int], ...]], ...] = (
+    (
+        24.0,
+        (("car", 18.0, -1.0, 1), ("ebike", 11.0, 1.9, 1), ("pedestrian", 28.0, 0.4, 0), ("pedestrian", 29.0, 1.5, 0)),
+    ),
+    (62.0, (("car", 22.0, 0.0, 1), ("bus", 34.0, 1.0, 1), ("car", 26.0, -2.6, -1), ("bicycle", 13.0, 1.9, 1))),
+    (
+        95.0,
+        (("truck", 30.0, 0.0, 1), ("tricycle", 17.0, 1.4, 1), ("car", 34.0, -2.6, -1), ("pedestrian", 14.0, 3.2, 1)),
+    ),
+)
+
+
+def draw_sheet(request: SheetRequest, towns: Towns) -> bytes:
+    """One region's contact sheet (in the child)."""
+    from onshore.world.camera import Scene, TownCamera
+    from onshore.world.looks import LOOKS
+
+    roads = Roads.from_record(request.region, request.roads)
+    assets = towns.get(roads, request.town_seed)
+    eye = TownCamera(SHEET_CAMERA, assets.ground, assets.furniture.atlas, roads.looks.sky)
+    lit = sorted(head.edge for head in assets.town.heads if assets.town.edges[head.edge].lanes[0].length_m > 82.0)
+    rng = np.random.default_rng(request.town_seed)
+    rows = []
+    for number, (before_m, people) in enumerate(SHEET_PLACES):
+        edge = assets.town.edges[lit[(number * 7 + 3) % len(lit)]]
+        pose, crowd = _staged(edge, before_m, people, roads, number)
+        lights = rng.integers(0, 3, len(assets.town.heads)).astype(np.int8)
+        fixed = assets.furniture.lit(lights, rng.integers(3, 60, len(lights)))
+        frames = []
+        for look in LOOKS:
+            frame = eye.render(Scene(fixed=fixed, vehicles=crowd, look=look), pose[None])[0]
+            frames.append(_labelled(frame, f"synthetic {request.region} town-{request.town_seed:03d} {look}"))
+        rows.append(np.concatenate(frames, 1))
+    return _jpeg(np.concatenate(rows, 0))
+
+
+def _staged(edge, before_m: float, people, roads: Roads, number: int):  # type: ignore[no-untyped-def]
+    """The eye's pose in the kerb-side car lane, and boxes of who is there."""
+    from onshore.world.furniture import vehicle_boxes
+    from onshore.world.ground import on_lane
+
+    known = [one for one in people if np.isfinite(roads.sizes[ACTOR_KINDS.index(one[0])][0])]
+    fronts = []
+    for kind, ahead, side, facing in known:
+        rides = kind in ("ebike", "bicycle", "tricycle")
+        lane = edge.lanes[0 if rides else edge.car_lanes[0]]
+        at, along = on_lane(lane, min(ahead - before_m, -0.1))
+        at = (
+            at
+            + along * max(ahead - before_m, 0.0)
+            + np.array([along[1], -along[0]]) * roads.inward * side * lane.width_m
+        )
+        yaw = float(np.arctan2(along[1], along[0])) + {1: 0.0, -1: np.pi, 0: np.pi / 2}[facing]
+        fronts.append((*at, yaw))
+    here, along = on_lane(edge.lanes[edge.car_lanes[0]], -before_m)
+    pose = np.array([*here, float(np.arctan2(along[1], along[0]))])
+    kinds = np.array([ACTOR_KINDS.index(one[0]) for one in known], np.int8)
+    numbers = np.arange(len(known), dtype=np.int32) + number * 11
+    return pose, vehicle_boxes(roads, kinds, numbers, np.array(fronts), np.arange(len(known)) == 0)
+
+
+def _labelled(frame: Rgb, text: str) -> Rgb:
+    import cv2
+
+    frame[:18] //= 3
+    cv2.putText(frame, text, (6, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+    return frame
+
+
+def _jpeg(frame: Rgb) -> bytes:
+    import cv2
+
+    done, data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    if not done:
+        raise InputError("bad_config", "picture", "it could not be encoded as JPEG.")
+    return bytes(data.tobytes())
 
 
 def _pose(rollout: Rollout, row: int) -> NDArray[np.float64]:
@@ -137,7 +269,13 @@ def _vehicles(rollout: Rollout, row: int, roads: Roads) -> NDArray[np.float32]:
             actors["yaw_rad"],
         ]
     )
-    return vehicle_boxes(roads, rollout.actor_kind[here], ids, fronts.astype(np.float64), np.array(braking, np.bool_))
+    kinds = rollout.actor_kind[here]
+    usual = {kind: USUAL_SIZES[kind][2] for kind in USUAL_SIZES} | {
+        n: style.height_m for n, style in roads.vehicles.items()
+    }
+    heights = [usual[ACTOR_KINDS[kind]] for kind in kinds]
+    sizes = np.column_stack([actors["length_m"], actors["width_m"], heights]).astype(np.float64).reshape(-1, 3)
+    return vehicle_boxes(roads, kinds, ids, fronts.astype(np.float64), np.array(braking, np.bool_), sizes)
 
 
 def _lights(rollout: Rollout, row: int, assets: TownAssets) -> NDArray[np.int8]:
@@ -172,8 +310,11 @@ def _from_above(rollout: Rollout, row: int, roads: Roads, assets: TownAssets) ->
     here = np.nonzero(rollout.actor_row == row)[0]
     for actor in here:
         values = {name: float(column[actor]) for name, column in rollout.actors.items()}
-        colour = BIKE_COLOUR if ACTOR_KINDS[rollout.actor_kind[actor]] in ("ebike", "bicycle") else ACTOR_COLOUR
-        box = (values["x_m"], values["y_m"], values["yaw_rad"], values["length_m"], values["width_m"])
+        kind = ACTOR_KINDS[rollout.actor_kind[actor]]
+        # people are drawn larger than they are: two pixels would not be seen
+        size = [max(values[name], 1.0) for name in ("length_m", "width_m")]
+        box = (values["x_m"], values["y_m"], values["yaw_rad"], size[0], size[1])
+        colour = KIND_COLOURS.get(kind, ACTOR_COLOUR)
         cv2.fillPoly(frame, [at(_corners(*box))], colour, cv2.LINE_AA, 4)
     car = roads.ego_geometry
     cv2.fillPoly(
@@ -239,13 +380,16 @@ def _png(frame: Rgb) -> bytes:
     return bytes(data.tobytes())
 
 
-def _animation(frames: list[Rgb], *, show_ms: int = 200) -> bytes:
+def _animation(frames: list[Rgb], encoding: Encoding, *, show_ms: int = 200) -> bytes:
     import cv2
+
+    if encoding == "gif":
+        frames = [np.asarray(cv2.resize(f, (GIF_PX, GIF_PX), interpolation=cv2.INTER_AREA), np.uint8) for f in frames]
 
     animation = cv2.Animation()
     animation.frames = [np.ascontiguousarray(frame[..., ::-1]) for frame in frames]
     animation.durations = [show_ms] * len(frames)
-    done, data = cv2.imencodeanimation(".webp", animation, [cv2.IMWRITE_WEBP_QUALITY, 55])
+    done, data = cv2.imencodeanimation(f".{encoding}", animation, [cv2.IMWRITE_WEBP_QUALITY, 55])
     if not done:
-        raise InputError("bad_config", "animation", "it could not be encoded as WebP.")
+        raise InputError("bad_config", "animation", "it could not be encoded.")
     return bytes(np.asarray(data).tobytes())

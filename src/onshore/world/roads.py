@@ -18,12 +18,13 @@ from onshore.core.control import VehicleGeometry
 from onshore.core.digest import record_digest
 from onshore.core.errors import InputError
 from onshore.core.rollout import ACTOR_KINDS, LANE_KINDS
+from onshore.world.glyphs import glyph_problems, shared_glyphs
 
 Colour = tuple[int, int, int]
 Hours = tuple[tuple[float, float], ...]
 #: Where a sign stands: at approaches that give way, have priority or stop; after each junction where a lane of `lane_kind`
-#: starts; at the start of each street; before crosswalks; over the lanes of an approach; beside a waiting area; at the end
-#: of the middle line; or only where a scenario puts it.
+#: starts; at the start of each street; before crosswalks; over the lanes of an approach; beside a waiting area; or only
+#: where a scenario puts it.
 SignPlace = Literal[
     "give_way",
     "priority",
@@ -33,7 +34,6 @@ SignPlace = Literal[
     "crosswalk",
     "approach_lanes",
     "waiting_area",
-    "median",
     "scenario",
 ]
 SignShape = Literal["circle", "octagon", "triangle", "triangle_down", "square", "diamond", "rectangle"]
@@ -361,10 +361,20 @@ class Roads:
                 for n, s in enumerate(self.signs)
                 if s.face not in self.sign_faces
             ],
+            *self._glyph_problems(),
             *([] if self.looks.houses else ["looks.houses: at least one style"]),
         ]
         if problems:
             raise InputError("bad_config", where, f"{'; '.join(problems)}.")
+
+    def _glyph_problems(self) -> list[str]:
+        known = {**shared_glyphs(), **self.glyphs}
+        named = [(f"sign_faces.{name}.glyph", face.glyph) for name, face in self.sign_faces.items() if face.glyph]
+        named += [
+            (f"lane_text[{n}].text", word.text[1:]) for n, word in enumerate(self.lane_text) if word.text[0] == "@"
+        ]
+        broken = [problem for name, paths in self.glyphs.items() for problem in glyph_problems(name, paths)]
+        return broken + [f"{where}: no glyph {glyph!r}" for where, glyph in named if glyph not in known]
 
 
 SCHEMA_VERSION = 2

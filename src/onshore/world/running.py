@@ -44,6 +44,9 @@ def collect_takeovers(
 
 
 def _results(jobs: Sequence[RolloutJob], workers: int, progress: Progress, cache_dir: Path | None) -> list[Any]:
-    tasks = [Task(name="rollout", argument=job, affinity=(job.region, job.town_seed)) for job in jobs]
+    tasks = [
+        Task(name="rollout", argument=job, affinity=(job.region, job.layout.digest if job.layout else job.town_seed))
+        for job in jobs
+    ]
     with Workers(count=workers, cache_dir=cache_dir or default_cache_dir()) as pool:
         return pool.map(tasks, what="worlds", progress=progress)
