@@ -59,14 +59,18 @@ def drive(region: str, names: list[str], seeds: tuple[int, ...], cache: Path) ->
 
 @pytest.fixture(scope="module")
 def runs(cache: Path) -> dict[tuple[str, str], list[Rollout]]:
-    return drive("cn", list(families()), SEEDS, cache)
+    """A few families, for what holds of all of them."""
+    return drive("cn", ["jaywalker", "stop_and_go", "solid_line", "crosswalk_yield"], SEEDS, cache)
 
 
-@pytest.mark.parametrize("name", list(families()))
-def test_the_careful_driver_passes_and_the_careless_one_fails(name: str, runs: dict) -> None:
-    for manner, expected in (("careful", True), ("careless", False)):
-        verdicts = [family(name).verdict(run) for run in runs[name, manner]]
-        assert [verdict.passed for verdict in verdicts] == [expected] * len(SEEDS), (manner, verdicts)
+def test_the_careful_driver_passes_and_the_careless_one_fails_every_family(cache: Path) -> None:
+    found = drive("cn", list(families()), SEEDS, cache)
+    wrong = {}
+    for (name, manner), (run,) in found.items():
+        verdict = family(name).verdict(run)
+        if verdict.passed is not (manner == "careful"):
+            wrong[name, manner] = verdict
+    assert wrong == {}
 
 
 def test_what_was_fined_in_2025_is_a_family_of_the_region() -> None:

@@ -22,7 +22,7 @@ def freeze(
     held_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="share of drives kept for open-loop tests")] = 0.2,
     seed: Annotated[int, typer.Option()] = 0,
     recipe: Annotated[
-        str | None, typer.Option(help="freeze for this recipe's view; by default the one that fits the cameras")
+        str | None, typer.Option(help="freeze for this recipe's views; by default the one that fits the cameras")
     ] = None,
 ) -> None:
     """Freeze clips into a dataset split by drive; the same clips give the same digest."""
@@ -31,6 +31,7 @@ def freeze(
     from onshore.flywheel import training
 
     show = session.output()
+    wanted = training.recipe(recipe).trainable if recipe else None
     with show.progress() as progress:
         row = dataset.freeze(
             session.center(),
@@ -38,7 +39,8 @@ def freeze(
             where=query,
             held_out=held_out,
             seed=seed,
-            view=training.recipe(recipe).trainable.view if recipe else manifest.fit_view(session.center(), query),
+            view=wanted.view if wanted else manifest.fit_view(session.center(), query),
+            side_views=wanted.side_views if wanted else (),
             progress=progress,
         )
     document = vars(row)

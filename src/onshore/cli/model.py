@@ -37,7 +37,7 @@ def train(
 def adapt(
     base: Annotated[str, typer.Option(help="the imported base's weights")],
     dataset: Annotated[str, typer.Option(help="a dataset's name or id")],
-    recipe: Annotated[str, typer.Option(help="a recipe's name")] = "nano-adapt",
+    recipe: Annotated[str, typer.Option(help="a recipe's name")] = "nano-cn-adapt",
 ) -> None:
     """Train an imported base further on local clips."""
     train(recipe=recipe, dataset=dataset, base=base, steps=None, seed=None)
@@ -58,12 +58,13 @@ def list_recipes() -> None:
 def export(
     model_id: Annotated[str, typer.Argument(metavar="MODEL")],
     out: Annotated[Path | None, typer.Option(help="also write the file here: in-region, or with a permit")] = None,
+    int8: Annotated[str | None, typer.Option(help="8-bit convolutions, calibrated on this dataset")] = None,
     permit: Annotated[str | None, typer.Option()] = None,
 ) -> None:
-    """Export a model as ONNX and check that it equals the trained network."""
+    """Export a model as ONNX and check that it equals the trained network, or say how far 8 bits are from it."""
     from onshore.flywheel import outward
 
-    document = outward.export_model(session.center(), model_id, out, permit=permit)
+    document = outward.export_model(session.center(), model_id, out, int8=int8, permit=permit)
     session.output().answer({"onnx": document}, *(f"{name}: {value}" for name, value in document.items()))
 
 

@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 @noun.command("gate")
 def gate(
     model: Annotated[str, typer.Argument(metavar="MODEL")],
-    gate_name: Annotated[str, typer.Option("--gate", help="bench or town")] = "bench",
+    gate_name: Annotated[str, typer.Option("--gate", help="bench, bench-int8 or town")] = "bench",
     dataset: Annotated[str | None, typer.Option(help="the dataset whose held-out drives count")] = None,
     suite: Annotated[str | None, typer.Option(help="the closed-loop suite, for gates that ask for it")] = None,
     base: Annotated[str | None, typer.Option(help="the model to beat, for gates that ask for it")] = None,

@@ -238,7 +238,7 @@ def load_windows(
     return build_windows(
         [Proxy.from_bytes(read(member), member) for member in members],
         spans,
-        spec or _spec(manifest["settings"]),
+        spec or views_of(manifest["settings"]),
         takeovers=[read(member) for member in extra],
         workers=workers,
         progress=progress,
@@ -254,7 +254,7 @@ def _freeze(
     where: str,
     progress: Progress,
 ) -> DatasetRow:
-    spec = _spec(settings)
+    spec = views_of(settings)
     places = {clip["drive"]: clip["place"] for clip in clips}
     splits = _splits(center, places, settings)
     wanted = {clip["segment"]: clip["drive"] for clip in clips}
@@ -283,8 +283,8 @@ def _freeze(
     return _keep(center, manifest, members)
 
 
-def _spec(settings: Mapping[str, Any]) -> WindowSpec:
-    """The views that a dataset was frozen for."""
+def views_of(settings: Mapping[str, Any]) -> WindowSpec:
+    """The views that a dataset with these settings was frozen for."""
     beside = tuple(View.from_record(record) for record in settings.get("side_views", ()))
     return WindowSpec(view=View.from_record(settings["view"]), side_views=beside)
 

@@ -82,6 +82,7 @@ def judge(center: Center, asked: Asked, *, progress: Progress = silent) -> tuple
         "complete": _complete,
         "reproducible": _reproducible,
         "onnx_equals_torch": _onnx_equals_torch,
+        "shipped_near_trained": _shipped_near_trained,
         "open_loop_measured": _open_loop,
         "closed_loop_above_base": _closed_loop,
     }
@@ -92,14 +93,16 @@ def judge(center: Center, asked: Asked, *, progress: Progress = silent) -> tuple
 def candidate(center: Center, asked: Asked) -> Payload:
     """The unsigned payload of a model: the same model, gate and counter give the same digest."""
     spec = models.policy_spec(center, asked.model)
-    assert spec.onnx is not None
+    if spec.onnx is None or spec.metadata is None:
+        raise InputError("bad_config", asked.model, "only an exported network can be released.")
     return release.candidate(
         spec.onnx,
         region=center.region,
-        model_id=asked.model,
+        model_id=spec.metadata.model_id,
         gate=asked.gate,
         counter=asked.counter,
         view=spec.metadata.view,
+        side_views=spec.metadata.side_views,
         frame_offsets_s=spec.metadata.frame_offsets_s,
         synthetic=center.artifact(asked.model).label.synthetic,
     )
@@ -277,7 +280,7 @@ def suite_row(found: SuiteResult) -> dict[str, Any]:
 
 def _complete(center: Center, asked: Asked, progress: Progress) -> CheckResult:
     """Is every ancestor of the weights, their dataset and their export recorded here?"""
-    found = center.artifact(asked.model)
+    found = center.artifact(models.weights_of(center, asked.model))
     missing, todo, seen = 0, [found.id, models.export_onnx(center, asked.model).id], set[str]()
     while todo:
         identity = todo.pop()
@@ -293,24 +296,48 @@ def _complete(center: Center, asked: Asked, progress: Progress) -> CheckResult:
 
 def _reproducible(center: Center, asked: Asked, progress: Progress) -> CheckResult:
     """Do the first steps of its training, made again, end in the weights that were recorded?"""
-    found = center.artifact(asked.model)
+    found = center.artifact(models.weights_of(center, asked.model))
     if found.label.kind == "inbound_model":
         remark = "it was trained in another center; its making cannot be repeated here"
         return CheckResult(name="reproducible", status="not measurable", evidence=found.id, remark=remark)
-    differing = models.reproduce(center, asked.model, progress=progress)
+    differing = models.reproduce(center, found.id, progress=progress)
     return CheckResult(name="reproducible", status="pass", figure=float(differing), evidence=found.id)
 
 
 def _onnx_equals_torch(center: Center, asked: Asked, progress: Progress) -> CheckResult:
+    """Also of an 8-bit export: how far what ships is from what was trained."""
     exported = models.export_onnx(center, asked.model)
     figure = float(exported.meta["difference_m"])
     return CheckResult(name="onnx_equals_torch", status="pass", figure=figure, unit="m", evidence=exported.id)
 
 
+def _shipped_near_trained(center: Center, asked: Asked, progress: Progress) -> CheckResult:
+    """On real windows, so that what quantising costs is measured where it drives."""
+    exported = models.export_onnx(center, asked.model)
+    try:
+        figure = models.shipped_shift_m(center, asked.model, _dataset(center, asked))
+    except (InputError, NotFoundError) as problem:
+        return CheckResult(name="shipped_near_trained", status="not measurable", remark=str(problem))
+    synthetic = exported.label.synthetic
+    return CheckResult(
+        name="shipped_near_trained",
+        status="pass",
+        figure=figure,
+        unit="m",
+        evidence=exported.id,
+        synthetic=synthetic,
+    )
+
+
+def _dataset(center: Center, asked: Asked) -> str:
+    """The dataset whose held-out drives count: the one named, else the one that the weights learned from."""
+    weights = center.artifact(models.weights_of(center, asked.model))
+    return manifest.row_of(center, asked.dataset or str(weights.meta.get("dataset") or "")).id
+
+
 def _open_loop(center: Center, asked: Asked, progress: Progress) -> CheckResult:
     try:
-        dataset = asked.dataset or str(center.artifact(asked.model).meta.get("dataset") or "")
-        table = evaluation.open_loop(center, asked.model, manifest.row_of(center, dataset).id, progress=progress)
+        table = evaluation.open_loop(center, asked.model, _dataset(center, asked), progress=progress)
     except (InputError, NotFoundError) as problem:
         return CheckResult(name="open_loop_measured", status="not measurable", remark=str(problem))
     figure = float(table.rows[0]["ade_m"]["mean"])
@@ -321,7 +348,7 @@ def _open_loop(center: Center, asked: Asked, progress: Progress) -> CheckResult:
 
 def _closed_loop(center: Center, asked: Asked, progress: Progress) -> CheckResult:
     """Against the base it started from, on the same worlds and egos."""
-    base = asked.base or center.artifact(asked.model).meta.get("base")
+    base = asked.base or center.artifact(models.weights_of(center, asked.model)).meta.get("base")
     if not base or not asked.suite:
         remark = "name the suite, and the base it must beat"
         return CheckResult(name="closed_loop_above_base", status="not measurable", remark=remark)

@@ -5,6 +5,7 @@ Rule: a folder is in-region by center.toml, or a permit covers the artifact; els
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from onshore.core.digest import sha256_hex
 from onshore.core.errors import UsageError
 from onshore.core.progress import Progress, silent
 from onshore.core.rollout import Rollout
+from onshore.dataset import manifest
 from onshore.evaluation import driving_score
 from onshore.flywheel import judging
-from onshore.model.models import export_onnx
+from onshore.model.models import export_int8, export_onnx
 from onshore.store import Center
 from onshore.world import PolicySpec, RolloutJob
 from onshore.world.roads import Roads
@@ -33,10 +35,20 @@ def export_drive(center: Center, drive_id: str, out: Path, *, permit: str | None
     return [{"path": str(path), "sha256": sha256_hex(path.read_bytes())} for path in paths]
 
 
-def export_model(center: Center, model_id: str, out: Path | None, *, permit: str | None = None) -> dict[str, Any]:
-    """The model as ONNX, checked against the trained network; written to `out` where one is named."""
-    exported = export_onnx(center, model_id)
-    document = {"onnx": exported.id, "model": model_id, "difference_m": exported.meta["difference_m"], "file": None}
+def export_model(
+    center: Center, model_id: str, out: Path | None, *, int8: str | None = None, permit: str | None = None
+) -> dict[str, Any]:
+    """The model as ONNX, compared with the trained network; written to `out` where one is named.
+
+    int8: a dataset on whose training windows 8-bit convolutions are calibrated; the file's id then goes where a model's
+    would: it is judged and signed as what ships.
+    """
+    if int8 is None:
+        exported = export_onnx(center, model_id)
+    else:
+        exported = export_int8(center, model_id, manifest.row_of(center, int8).id)
+    document = {"onnx": exported.id, "model": model_id, "file": None}
+    document |= {name: exported.meta[name] for name in ("difference_m", "precision")}
     if out is not None:
         (path, *_) = border.write_out(center, [exported.id], out, permit)
         document["file"] = str(path)
@@ -50,23 +62,33 @@ def run_world(
     policy: str,
     seed: int,
     scenario: str = "town",
+    map_file: Path | None = None,
     video: Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Drive one held-out town, or one world of a scenario family; a row per ego. video: an animation, written in-region."""
+    """Drive one held-out town, the town of a map file, or one world of a scenario family; a row per ego.
+
+    video: an animation, written in-region.
+    """
     pack = region.load_pack(region_name)
     if policy not in (*judging.PLAIN, *judging.SCRIPTED) and center is None:
         raise UsageError("--policy", "a model lives in a center; name it with --center, or choose stop or expert.")
     if policy in judging.SCRIPTED and scenario == "town":
         raise UsageError(f"--policy {policy}", "scripted drivers know scenarios only; name a family with --scenario.")
     job = _one_world(pack, scenario, seed, judging.policy(center, policy))
+    if map_file is not None:
+        if scenario != "town":
+            raise UsageError("--map", "scenario families bring their own roads; leave --scenario out.")
+        job = replace(job, layout=world.import_map(map_file))
     (rollouts,) = world.run_jobs([job], workers=1, progress=progress)
     document: dict[str, Any] = {"synthetic": True, "policy": policy, "town": job.scenario, "video": None}
     document["routes"] = [_route_row(rollout, scenario) for rollout in rollouts]
     if video is not None:
         if center is None:
             raise UsageError("--video", "pictures are written where a center's border allows; name it with --center.")
-        frames = world.birdseye(rollouts[0], pack, encoding="gif" if video.suffix == ".gif" else "webp")
+        frames = world.birdseye(
+            rollouts[0], pack, layout=job.layout, encoding="gif" if video.suffix == ".gif" else "webp"
+        )
         (path,) = border.write_out(center, {video.name: frames}, video.parent, kind="picture")
         document["video"] = str(path)
     return document

@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import Any
 
 from onshore.border.erasure import marks_of
-from onshore.bundle.inputs import View
 from onshore.core.errors import InputError, NotFoundError
 from onshore.core.progress import Progress, silent
 from onshore.dataset import manifest
@@ -27,10 +26,13 @@ SHELVES = ("recipes.nano", "recipes.temporal")
 
 
 def recipe(name: str) -> Recipe:
-    """A recipe by name, or by `FILE.py:function`. Errors: NotFoundError, InputError for a file that makes no Recipe."""
-    if ".py:" in name:
-        file, _, function = name.partition(".py:")
-        made: Any = getattr(_module(Path(f"{file}.py")), function, lambda: None)()
+    """A recipe by name, by `FILE.py:function` or by `module:function` of an installed package.
+
+    Errors: NotFoundError, InputError for a function that makes no Recipe.
+    """
+    if ":" in name:
+        place, _, function = name.rpartition(":")
+        made: Any = getattr(_module(place), function, lambda: None)()
         if not isinstance(made, Recipe):
             raise InputError("bad_config", name, "the function must exist and return an onshore.model.Recipe.")
         return made
@@ -64,11 +66,12 @@ def train(
 ) -> dict[str, Any]:
     """Train on a dataset named by name or id; the same inputs give the same weights and the second run makes nothing.
 
-    The network sees through the view that the dataset was frozen for: cameras decide it, not the recipe.
+    The network sees through the views that the dataset was frozen for: cameras decide them, not the recipe.
     """
     chosen, frozen = recipe(recipe_name), manifest.row_of(center, dataset)
-    seen = View.from_record(manifest.show(center, frozen.id)["settings"]["view"])
-    chosen = replace(chosen, trainable=replace(chosen.trainable, view=seen))  # type: ignore[type-var]
+    seen = manifest.views_of(manifest.show(center, frozen.id)["settings"])
+    views = {"view": seen.view, "side_views": seen.side_views}
+    chosen = replace(chosen, trainable=replace(chosen.trainable, **views))  # type: ignore[type-var]
     chosen = replace(chosen, steps=steps) if steps is not None else chosen
     chosen = replace(chosen, seed=seed) if seed is not None else chosen
     row = models.train(center, frozen.id, chosen, base=base, progress=progress)
@@ -126,7 +129,13 @@ def _functions() -> Iterator[tuple[str, Callable[[], Recipe]]]:
                 yield name.replace("_", "-"), function
 
 
-def _module(path: Path) -> ModuleType:
+def _module(place: str) -> ModuleType:
+    path = Path(place)
+    if path.suffix != ".py":
+        try:
+            return importlib.import_module(place)
+        except ImportError as problem:
+            raise NotFoundError(f"module {place}", f"install the package that holds it ({problem}).") from problem
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise NotFoundError(path, "give a Python file with a function that returns a Recipe.")

@@ -53,7 +53,7 @@ def to_onnx(trainable: Trainable, network: nn.Module) -> bytes:
             opset_version=OPSET,
             dynamo=False,
         )
-    return _canonical(buffer.getvalue())
+    return canonical(buffer.getvalue())
 
 
 def onnx_difference_m(trainable: Trainable, network: nn.Module, onnx: bytes, *, samples: int = CHECK_SAMPLES) -> float:
@@ -124,7 +124,7 @@ def _fold_sequence(sequence: nn.Sequential) -> None:
             sequence[index + 1] = nn.Identity()
 
 
-def _canonical(data: bytes) -> bytes:
+def canonical(data: bytes) -> bytes:
     """The graph without what tells of the machine that wrote it, in protobuf's deterministic form."""
     import onnx
 

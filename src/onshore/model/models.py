@@ -10,20 +10,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from onshore.bundle.format import BundleMetadata
+from onshore.bundle.runner import Network
 from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError
 from onshore.core.label import Artifact
 from onshore.core.progress import Progress, silent
-from onshore.dataset import Batch, Perturb, Windows, WindowSpec, batches, load_windows
+from onshore.dataset import Batch, Perturb, Windows, WindowSpec, batches, in_order, load_windows
 from onshore.dataset import manifest as frozen
 from onshore.model import samples
-from onshore.model.export import check_equal, to_onnx
+from onshore.model.export import canonical, check_equal, onnx_difference_m, to_onnx
+from onshore.model.quantise import calibration_feeds, to_int8
 from onshore.model.recipe import Recipe
 from onshore.model.trainable import Trainable, from_record, manifest, record_of
-from onshore.model.training import PROBE_STEPS, fit, made_ahead, precision, probe
+from onshore.model.training import PROBE_STEPS, fit, made_ahead, precision, probe, reproducible
 from onshore.model.weights import load, to_bytes
 from onshore.residency import derive
 from onshore.store import Center
@@ -31,6 +35,8 @@ from onshore.store import Center
 if TYPE_CHECKING:
     from onshore.world import PolicySpec
 
+EXPORTER = 2  # raise when the same weights would give another file
+CALIBRATION_SAMPLES = 256
 TRAINER = 2  # raise when the same recipe would give other weights
 
 
@@ -87,20 +93,91 @@ def trainable_of(artifact: Artifact) -> Trainable:
 
 
 def export_onnx(center: Center, model_id: str) -> Artifact:
-    """The model as ONNX (kind `onnx`), checked against its network; the same model always gives the same bytes."""
+    """The model as ONNX (kind `onnx`), checked against its network; the same model always gives the same bytes.
+
+    An exported network is its own export: wherever a model is judged, `model_id` may name what ships instead.
+    """
+    if center.artifact(model_id).label.kind == "onnx":
+        return center.artifact(model_id)
 
     def run() -> dict[str, Any]:
         trainable, network = load_network(center, model_id)
         data = to_onnx(trainable, network)
         difference = check_equal(trainable, network, data)
-        source = center.artifact(model_id)
-        meta = {"model": model_id, "trainable": record_of(trainable), "difference_m": difference}
-        label = derive([source.label], kind="onnx", retention="model")
-        made = center.put(data, label, name=source.name, parents=[model_id], meta=meta)
-        return {"id": made.id}
+        return keep_onnx(center, data, [center.artifact(model_id)], trainable, difference, "float32")
 
-    outputs, _ = center.stage("model.export", {"model": model_id, "exporter": 1}, run)
+    outputs, _ = center.stage("model.export", {"model": model_id, "exporter": EXPORTER}, run)
     return center.artifact(outputs["id"])
+
+
+def export_int8(center: Center, model_id: str, dataset_id: str) -> Artifact:
+    """The model with 8-bit convolutions, calibrated on the dataset's training windows (kind `onnx`).
+
+    Its meta tells how far its plans are from the trained network's. Errors: InputError `empty_input` without windows.
+    """
+    exported = export_onnx(center, model_id)
+
+    def run() -> dict[str, Any]:
+        trainable, network = load_network(center, weights_of(center, model_id))
+        spec = WindowSpec(
+            view=trainable.view, side_views=trainable.side_views, frame_offsets_s=trainable.frame_offsets_s
+        )
+        windows = load_windows(center, dataset_id, spec, "train")
+        shown = next(batches(windows, batch=CALIBRATION_SAMPLES, steps=1, seed=0, perturb=Perturb()))
+        data = center.read(exported.id, purpose="train")
+        runner = Network(data, policy_spec(center, exported.id).metadata)
+        small = canonical(to_int8(data, calibration_feeds(runner, list(shown.views), shown.side_B9)))
+        parents = [
+            center.artifact(weights_of(center, model_id)),
+            center.artifact(frozen.row_of(center, dataset_id).artifact),
+        ]
+        return keep_onnx(center, small, parents, trainable, onnx_difference_m(trainable, network, small), "int8")
+
+    inputs = {"model": exported.id, "dataset": dataset_id, "quantiser": EXPORTER}
+    outputs, _ = center.stage("model.export_int8", inputs, run)
+    return center.artifact(outputs["id"])
+
+
+def shipped_shift_m(center: Center, model_id: str, dataset_id: str) -> float:
+    """How far what ships is from what was trained: the 99th percentile, over held-out moments, of the largest distance
+    (m) between their paths. Errors: InputError `not_measurable` without held-out moments.
+    """
+    trainable, network = load_network(center, weights_of(center, model_id))
+    policy = policy_spec(center, model_id)
+    if policy.onnx is None or policy.metadata is None:
+        raise InputError("not_measurable", model_id, "it has no exported network.")
+    runner = Network(policy.onnx, policy.metadata)
+    spec = WindowSpec(view=trainable.view, side_views=trainable.side_views, frame_offsets_s=trainable.frame_offsets_s)
+    apart: list[float] = []
+    for batch in in_order(load_windows(center, dataset_id, spec, "held_out"), batch=64):
+        shipped = runner.run(batch.views, batch.side_B9)[0]
+        frames, *beside = (torch.from_numpy(view) for view in batch.views)
+        with reproducible(0), torch.no_grad():
+            trained = network(frames, torch.from_numpy(batch.side_B9), *beside)[0].numpy()
+        apart += np.hypot(*np.moveaxis(shipped - trained, -1, 0)).max(1).tolist()
+    if not apart:
+        raise InputError("not_measurable", f"dataset {dataset_id}", "no drive is held out to compare on.")
+    return float(np.percentile(apart, 99))
+
+
+def keep_onnx(
+    center: Center, data: bytes, parents: list[Artifact], trainable: Trainable, difference_m: float, precision: str
+) -> dict[str, Any]:
+    meta = {
+        "model": parents[0].id,
+        "trainable": record_of(trainable),
+        "difference_m": difference_m,
+        "precision": precision,
+    }
+    label = derive([parent.label for parent in parents], kind="onnx", retention="model")
+    made = center.put(data, label, name=parents[0].name, parents=[parent.id for parent in parents], meta=meta)
+    return {"id": made.id}
+
+
+def weights_of(center: Center, model_id: str) -> str:
+    """The weights behind a model: itself, or those it was exported from."""
+    found = center.artifact(model_id)
+    return str(found.meta["model"]) if found.label.kind == "onnx" else found.id
 
 
 def policy_spec(center: Center, model_id: str, *, name: str = "") -> PolicySpec:
@@ -112,7 +189,7 @@ def policy_spec(center: Center, model_id: str, *, name: str = "") -> PolicySpec:
     seen = from_record(exported.meta["trainable"])
     metadata = BundleMetadata(
         region=center.region,
-        model_id=model_id,
+        model_id=str(exported.meta["model"]),
         onnx_sha256=sha256_hex(data),
         view=seen.view,
         side_views=seen.side_views,
