@@ -69,32 +69,22 @@ def build() -> typer.Typer:
 
 def take_globals(arguments: Sequence[str]) -> tuple[list[str], bool, str | None]:
     """Split `--json` and `--center DIR` off a command line, wherever they stand."""
+    rest, center = take_option(arguments, "--center")
+    return [word for word in rest if word != "--json"], "--json" in rest, center
+
+
+def take_option(arguments: Sequence[str], option: str) -> tuple[list[str], str | None]:
+    """Split an option and its value off a command line, wherever they stand; of several the last counts."""
     rest: list[str] = []
-    as_json, center = False, None
-    words = iter(arguments)
+    value, words = None, iter(arguments)
     for word in words:
-        if word == "--json":
-            as_json = True
-        elif word == "--center":
-            center = next(words, None)
-        elif word.startswith("--center="):
-            center = word.split("=", 1)[1]
+        if word == option:
+            value = next(words, None)
+        elif word.startswith(f"{option}="):
+            value = word.split("=", 1)[1]
         else:
             rest.append(word)
-    return rest, as_json, center
-
-
-def take_person(arguments: Sequence[str]) -> tuple[list[str], str | None]:
-    """Split `--as NAME` off a command line, wherever it stands."""
-    rest, name, words = [], None, iter(arguments)
-    for word in words:
-        if word == "--as":
-            name = next(words, None)
-        elif word.startswith("--as="):
-            name = word.split("=", 1)[1]
-        else:
-            rest.append(word)
-    return rest, name
+    return rest, value
 
 
 def verb_of(command: object, words: Sequence[str]) -> str:
@@ -117,7 +107,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code. The outermost handler: nothing escapes but what it prints."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     rest, as_json, center = take_globals(arguments)
-    rest, person = take_person(rest)
+    rest, person = take_option(rest, "--as")
     command = typer.main.get_command(build())
     session.begin(
         as_json=as_json,
