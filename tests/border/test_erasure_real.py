@@ -15,7 +15,8 @@ from onshore.dataset import freeze, load_windows
 from onshore.dataset import manifest as frozen
 from onshore.flywheel import training
 from onshore.model import Nano, Recipe
-from onshore.model.models import train, window_spec
+from onshore.model.jailed import window_spec
+from onshore.model.models import train
 
 QUICK = Recipe(name="quick", trainable=Nano(channels=(8, 8, 16, 16, 16), hidden=32), steps=4, batch=1)
 

@@ -19,12 +19,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from drive.conftest import HEIGHT, HZ, MP4_OPTIONS, WIDTH, Fleet, new_center, picture
 from drive.test_laundering import scene
+from jail.layers import without
 from onshore import drive
 from onshore.core.errors import InputError, OnshoreError
 from onshore.core.recording import Clock
-from onshore.drive import workers
 from onshore.drive.content import staying
 from onshore.drive.signers import enroll_signer, revoke_signer, signers
+from onshore.jail import child
 from onshore.privacy import Anonymiser
 from onshore.privacy.canary import drawn_face
 from onshore.privacy.detector import Boxes, bridged
@@ -458,11 +459,18 @@ class Blind(Blinking):
         return [np.empty((0, 5), np.float32) for _ in frames]
 
 
+def blind_anonymiser() -> Anonymiser:
+    return Anonymiser([Blind(set())])  # type: ignore[list-item]
+
+
 def test_22_a_redactor_that_finds_nothing_lets_nothing_in(
-    center: Center, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    center: Center, fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet.mcap("a.mcap", face=True)
-    monkeypatch.setattr(workers, "default_anonymiser", lambda: Anonymiser([Blind(set())]))  # type: ignore[list-item]
+    swap = (
+        "import onshore.drive.workers as w, drive.test_ingest_attempts as t; w.default_anonymiser = t.blind_anonymiser"
+    )
+    monkeypatch.setattr(child, "__file__", without(tmp_path, before=swap))
     with pytest.raises(OnshoreError) as caught:
         drive.add(center, fleet.root)
     assert caught.value.code == "not_measurable" and drive.segments(center) == [] and center.artifacts() == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -38,6 +40,7 @@ def attempt(_: Any) -> dict[str, str]:
         "connect": lambda: socket.create_connection(("192.0.2.1", 443), timeout=0.5),
         "connect6": lambda: socket.create_connection(("2001:db8::1", 443), timeout=0.5),
         "datagram": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("198.51.100.1", 53)),
+        "dns": lambda: _resolve(),
         "vsock": lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM),
         "packet": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
         "unshare": lambda: _libc("unshare", 0x10000000),
@@ -108,6 +111,143 @@ def print_much(_: Any) -> str:
     print("x" * 100_000)
     sys.stderr.write("y" * 100_000)
     return "done"
+
+
+def outside_write(_: Any) -> dict[str, str]:
+    """A file in each folder that no jail is given."""
+    tries = {f"outside_write {folder}": folder for folder in ("/tmp", "/var/tmp", "/", "/usr", sys.prefix)}
+    found = {name: _outcome(lambda f=folder: (Path(f) / "leak").write_bytes(b"x")) for name, folder in tries.items()}
+    return {**found, "outside_write": next((text for text in found.values() if text == "open"), "closed: all")}
+
+
+def reach(targets: list[list[Any]]) -> dict[str, dict[str, str]]:
+    """TCP to each address as routes lead, on a chosen device, and a datagram."""
+    return {host: _reached(host, port) for host, port in targets}
+
+
+def _reached(host: str, port: int) -> dict[str, str]:
+    def plain() -> None:
+        with socket.create_connection((host, port), timeout=2):
+            pass
+
+    def by_device() -> None:
+        device = next(name for _, name in socket.if_nameindex() if name != "lo")
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as handle:
+            handle.settimeout(2)
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+            handle.connect((host, port))
+
+    def datagram() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+            handle.sendto(b"x", (host, port))
+
+    tries = {"plain": plain, "by device": by_device, "datagram": datagram}
+    return {name: _outcome(act).partition(":")[0] for name, act in tries.items()}
+
+
+def gloo(arguments: dict[str, Any]) -> float:
+    """One all-reduce of 1 and 2 over two ranks."""
+    import torch
+    from torch import distributed
+
+    os.environ["GLOO_SOCKET_IFNAME"] = arguments["device"]
+    meeting = f"tcp://{arguments['address']}:4567"
+    distributed.init_process_group("gloo", init_method=meeting, rank=arguments["rank"], world_size=2)
+    shared = torch.tensor([1.0 + arguments["rank"]])
+    distributed.all_reduce(shared)
+    distributed.destroy_process_group()
+    return float(shared)
+
+
+def gloo_pair(_: Any) -> list[float]:
+    """Two processes in one jail, meeting over its loopback."""
+    code = "import json, sys; from jail.prisoners import gloo; print(gloo(json.loads(sys.argv[1])))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, json.dumps({"rank": rank, "address": "127.0.0.1", "device": "lo"})],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in (0, 1)
+    ]
+    return [float(process.communicate(timeout=200)[0].split()[-1]) for process in ranks]
+
+
+def early_thread(_: Any) -> str:
+    """A thread that a stand-in for the child started before any fence stood tries to connect now."""
+    asked, answered = sys.early  # type: ignore[attr-defined]
+    asked.put("go")
+    return str(answered.get(timeout=20))
+
+
+def use_descriptor(number: int) -> str:
+    """What an accomplice left open, or made before: send over it."""
+    return _outcome(lambda: os.write(number, b"leak"))
+
+
+def receive_from_accomplice(path: str) -> str:
+    """Connect to a socket file of somebody outside who hands out a connected descriptor."""
+
+    def act() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as handle:
+            handle.settimeout(5)
+            handle.connect(path)
+            _, descriptors, _, _ = socket.recv_fds(handle, 1, 1)
+            os.write(descriptors[0], b"leak")
+
+    return _outcome(act)
+
+
+def crash(marker: str) -> None:
+    """Hold a marker in memory and die of a signal that dumps core."""
+    held = (marker * 1000).encode()
+    os.kill(os.getpid(), 11)
+    time.sleep(5)
+    print(len(held))
+
+
+def core_limit(_: Any) -> list[int]:
+    return list(resource.getrlimit(resource.RLIMIT_CORE))
+
+
+def leave_behind(marker: str) -> list[str]:
+    """Write a marker into every folder that may be written; returns where it was."""
+    found = []
+    for folder in (os.environ["TMPDIR"], os.getcwd(), "/dev/shm", "/tmp", "/var/tmp"):
+        try:
+            (Path(folder) / "left-behind").write_text(marker, encoding="utf8")
+        except OSError:
+            continue
+        found.append(folder)
+    return found
+
+
+def ask_twice(names: list[str], outside: Any) -> list[int]:
+    outside.progress("asking", 1, 2)
+    return [len(outside.ask(name)) for name in names]
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+def count(value: int) -> int:
+    """Calls of one child share its memory."""
+    sys.counted = getattr(sys, "counted", 0) + value  # type: ignore[attr-defined]
+    return int(sys.counted)  # type: ignore[attr-defined]
+
+
+def _resolve() -> None:
+    """A resolver that answers 'no such name' was reached; only 'cannot reach one' is closed."""
+    try:
+        socket.getaddrinfo("probe.invalid", 443)
+    except socket.gaierror as fault:
+        if fault.errno == socket.EAI_NONAME:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+                handle.connect(("198.51.100.1", 53))
+        raise OSError(fault.errno, str(fault)) from fault
 
 
 def _outcome(act: Any) -> str:

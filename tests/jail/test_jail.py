@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from jail.layers import without
 from onshore.core.errors import InputError, OnshoreError, RefusedError
 from onshore.jail import Jail, Limits, child, kernel, launch, probe
 
@@ -91,12 +92,20 @@ def test_files_outside_are_out_of_reach(tmp_path: Path) -> None:
     reach = {"read_dirs": [tmp_path / "in"]}
     assert run("read_file", str(tmp_path / "in/file"), **reach) == "in"
     for path in ("out/file", "in/link"):
-        with pytest.raises(OnshoreError, match="PermissionError"):
+        with pytest.raises(OnshoreError, match=r"PermissionError|FileNotFoundError"):
             run("read_file", str(tmp_path / path), **reach)
     with pytest.raises(OnshoreError, match="PermissionError"):
         run("write_file", str(tmp_path / "in/new"), **reach)
     assert run("write_file", str(tmp_path / "out/new"), write_dirs=[tmp_path / "out"])
     assert (tmp_path / "out/new").read_text(encoding="utf8") == "written"
+
+
+@needs("landlock")
+def test_files_are_out_of_reach_without_a_root_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("out", encoding="utf8")
+    monkeypatch.setattr(child, "__file__", without(tmp_path, "private_root"))
+    with pytest.raises(OnshoreError, match="PermissionError"):
+        run("read_file", str(tmp_path / "file"), Jail())
 
 
 def test_a_child_that_runs_too_long_is_ended() -> None:

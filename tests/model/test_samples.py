@@ -14,7 +14,8 @@ from onshore.clip import cut
 from onshore.dataset import Perturb, batches, freeze, load_windows
 from onshore.dataset.manifest import show
 from onshore.model import Nano, Recipe
-from onshore.model.models import train, window_spec
+from onshore.model.jailed import window_spec
+from onshore.model.models import train
 from onshore.store import Center
 from onshore.store.sorted_tree import holds
 

@@ -272,8 +272,7 @@ def _windows(center: Center, onnx: Artifact, all_of_them: Sequence[Canary]) -> W
     from onshore.dataset.proxy import build_proxy
     from onshore.dataset.windows import WindowSpec, build_windows
     from onshore.drive.discover import discover
-    from onshore.drive.grouping import place as placed_of
-    from onshore.drive.workers import prepared
+    from onshore.drive.workers import Desk
     from onshore.wire import write_mcap
 
     view = View.from_record(onnx.meta["trainable"]["view"])
@@ -282,13 +281,15 @@ def _windows(center: Center, onnx: Artifact, all_of_them: Sequence[Canary]) -> W
     with tempfile.TemporaryDirectory(prefix="onshore-canaries-") as folder:
         for one in all_of_them:
             write_mcap(recording_of(one), Path(folder) / f"segment-{one.seed[:16].hex()}.mcap")
-        placed = [placed_of(source) for source in discover([Path(folder)], []).sources]
-        for source, outcome in prepared(placed, center.pack.law, 1):
-            if isinstance(outcome, InputError):
-                raise outcome
-            name = source.source.path.stem
-            clean = replace(outcome.recording, segment_id=name, drive_id=f"drive-{name}")
-            proxies.append(build_proxy(clean, view))
-            spans[name] = [(clean.start_ns, clean.end_ns)]
+        sources = discover([Path(folder)], []).sources
+        with Desk(center, sources, 1) as desk:
+            placed = [desk.located(source) for source in sources]
+            for source, outcome in desk.prepared(placed, center.pack.law):
+                if isinstance(outcome, InputError):
+                    raise outcome
+                name = source.source.path.stem
+                clean = replace(outcome.recording, segment_id=name, drive_id=f"drive-{name}")
+                proxies.append(build_proxy(clean, view))
+                spans[name] = [(clean.start_ns, clean.end_ns)]
     spec = WindowSpec(view=view, frame_offsets_s=offsets, stride_s=0.5)
     return build_windows(proxies, spans, spec)

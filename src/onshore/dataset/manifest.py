@@ -7,7 +7,7 @@ dropping makes the next version; its label is the union of everything in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -220,29 +220,53 @@ def load_windows(
 
     One residency decision for the whole dataset. workers: decoding threads; they change nothing but the time.
     """
+    manifest, read = open_split(center, dataset, split)
+    return windows_of(manifest, read, spec or views_of(manifest["settings"]), split, workers=workers, progress=progress)
+
+
+def open_split(center: Center, dataset: str, split: str) -> tuple[dict[str, Any], Callable[[str], bytes]]:
+    """A dataset's manifest and a reader for the members of one split alone. One residency decision."""
     if split not in (TRAIN, HELD_OUT):
         raise UsageError(f"split {split!r}", f"use {TRAIN} or {HELD_OUT}.")
     manifest = show(center, dataset)
-    chosen = {entry["id"] for entry in manifest["drives"] if entry["split"] == split}
-    members = [entry["id"] for entry in manifest["proxies"] if entry["drive"] in chosen]
-    extra = [entry["id"] for entry in manifest["takeovers"]] if split == TRAIN else []
+    wanted = [identity for part in _members(manifest, split) for identity in part]
+    erased = tombstones(center, wanted)
+    if erased:
+        advice = f"{len(erased)} of its members were destroyed; freeze it again, the next version goes on without them."
+        raise InputError("erased", f"dataset {manifest['name']}", advice)
+    return manifest, center.open_many(wanted, "train")
+
+
+def windows_of(
+    manifest: Mapping[str, Any],
+    read: Callable[[str], bytes],
+    spec: WindowSpec,
+    split: str,
+    *,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> Windows:
+    """The windows of a split from its manifest and whoever reads its members: needs no center, so a jail can do it."""
+    members, extra = _members(manifest, split)
     spans: dict[str, list[tuple[int, int]]] = {}
     for clip in manifest["clips"]:
         if clip["split"] == split:
             spans.setdefault(clip["segment"], []).append((clip["start_ns"], clip["end_ns"]))
-    erased = tombstones(center, [*members, *extra])
-    if erased:
-        advice = f"{len(erased)} of its members were destroyed; freeze it again, the next version goes on without them."
-        raise InputError("erased", f"dataset {manifest['name']}", advice)
-    read = center.open_many([*members, *extra], "train")
     return build_windows(
         [Proxy.from_bytes(read(member), member) for member in members],
         spans,
-        spec or views_of(manifest["settings"]),
+        spec,
         takeovers=[read(member) for member in extra],
         workers=workers,
         progress=progress,
     )
+
+
+def _members(manifest: Mapping[str, Any], split: str) -> tuple[list[str], list[str]]:
+    """Ids of the proxies and of the takeovers of a split."""
+    chosen = {entry["id"] for entry in manifest["drives"] if entry["split"] == split}
+    proxies = [entry["id"] for entry in manifest["proxies"] if entry["drive"] in chosen]
+    return proxies, [entry["id"] for entry in manifest["takeovers"]] if split == TRAIN else []
 
 
 def _freeze(

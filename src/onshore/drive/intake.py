@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from onshore.core.digest import blob_id_of, sha256_hex, short_id
-from onshore.core.errors import InputError, UsageError
+from onshore.core.errors import CorruptError, InputError, UsageError
 from onshore.core.label import Label
 from onshore.core.progress import Progress, silent
 from onshore.core.recording import Recording
@@ -23,13 +23,13 @@ from onshore.drive.columns import load_map, shipped_maps
 from onshore.drive.digests import file_digest, source_digest
 from onshore.drive.discover import Source, discover
 from onshore.drive.fence import Fence, fence_record
-from onshore.drive.grouping import Placed, group, place
+from onshore.drive.grouping import Placed, group
 from onshore.drive.looks import Known
 from onshore.drive.positions import keep_positions
 from onshore.drive.prepare import FENCE, PSEUDONYM, Prepared
 from onshore.drive.signers import SignerBook
 from onshore.drive.times import check_times
-from onshore.drive.workers import prepared
+from onshore.drive.workers import Desk
 from onshore.residency import Attestation, derive
 from onshore.store import Center
 from onshore.wire.writing import to_bytes
@@ -110,22 +110,26 @@ class _Intake:
             self.waiting.setdefault(held["path"], []).append(held["id"])
 
     def take(self, sources: Sequence[Source], workers: int) -> None:
+        with Desk(self.center, sources, workers) as desk:
+            self._take(sources, desk)
+
+    def _take(self, sources: Sequence[Source], desk: Desk) -> None:
         digests: dict[Path, str] = {}
         placed: list[Placed] = []
         for source in sources:
             try:
                 digest = source_digest(source.files)
                 if not self._is_known(digest):
-                    placed.append(place(source))
+                    placed.append(desk.located(source))
                     digests[source.path] = digest
-            except InputError as error:
-                self.quarantine(source.files, source.path, error)
+            except (InputError, CorruptError) as error:
+                self.quarantine(source.files, source.path, InputError(error.code, error.subject, error.advice))
             except OSError as problem:
                 unreadable = InputError("unknown_format", source.path.name, f"it cannot be read ({problem.strerror}).")
                 self.quarantine([], source.path, unreadable)
         settled = group(placed)
         law = {**self.center.pack.law, FENCE: self.fence}
-        for done, (one, outcome) in enumerate(prepared(settled, law, workers)):
+        for done, (one, outcome) in enumerate(desk.prepared(settled, law)):
             self.progress("drive add", done, len(settled))
             try:
                 if isinstance(outcome, InputError):

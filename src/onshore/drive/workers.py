@@ -1,145 +1,139 @@
-"""Many sources to recordings at once: child processes that answer in order, die with their parent, and may crash alone.
+"""Many sources to recordings at once, in jailed children: they answer in order, die with their parent, and crash alone.
 
-Rule: how many there are never changes a result. A source whose decoder takes its process down is tried once more by
-itself; if it does so again it is that source's fault, and the others go on.
+Rule: bytes that come from outside are parsed and decoded in the jail and nowhere else; a child reads the files of this
+intake and no other. How many there are never changes a result. A source that takes its child down is tried once more in a
+fresh one; if it does so again it is that source's fault, and the others go on.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from multiprocessing import get_context, parent_process
+from queue import SimpleQueue
+from types import TracebackType
 from typing import Any
 
-from onshore.core.errors import CorruptError, InputError, OnshoreError
-from onshore.drive.grouping import Placed
+from onshore.core.errors import CorruptError, InputError
+from onshore.drive.discover import Source
+from onshore.drive.grouping import Placed, place
 from onshore.drive.prepare import Prepared, prepare
+from onshore.drive.travel import packed, unpacked
+from onshore.jail import Cell, Jail, Limits
 from onshore.privacy import Anonymiser, default_anonymiser
+from onshore.store import Center
 
-LOG = logging.getLogger(__name__)
+GIB = 1 << 30
+#: One source, however long its drive: beyond this it is a trap.
+SOURCE_S = 4 * 3600.0
+LIMITS = Limits(memory_bytes=16 * GIB, cpu_s=(1 << 31) - 1, files=512)
+#: Beyond so many files their folders are opened to the children instead.
+MOST_FILES = 4000
 
-Answer = Prepared | dict[str, str]
 Outcome = Prepared | InputError
 
 
-def prepared(placed: list[Placed], law: Mapping[str, Any], workers: int) -> Iterator[tuple[Placed, Outcome]]:
-    """Every source with its recording, or the reason why there is none, in the order given.
+class Desk:
+    """The jailed readers of one intake; none is started before the first source needs one."""
 
-    Raises OnshoreError when the fault is not the source's (no detector, a blind one).
-    """
-    if not placed:
-        return
-    answers = _here(placed, law) if workers <= 1 or len(placed) == 1 else _in_processes(placed, law, workers)
-    for one, answer in answers:
-        yield one, _settled(answer)
+    def __init__(self, center: Center, sources: Sequence[Source], workers: int) -> None:
+        files = [file.resolve() for source in sources for file in source.files]
+        self._readable = files if len(files) <= MOST_FILES else sorted({file.parent for file in files})
+        self._center, self._workers = center, max(1, min(workers, len(sources)))
+        self._cells: list[Cell] = []
+        self._free: SimpleQueue[Cell] = SimpleQueue()
 
+    def located(self, source: Source) -> Placed:
+        """As `grouping.place`, in the jail."""
+        self._staff(1)
+        placed: Placed = unpacked(self._ask({"do": "place", "one": packed(source)}, source), Placed)
+        return placed
 
-def _here(placed: list[Placed], law: Mapping[str, Any]) -> Iterator[tuple[Placed, Answer]]:
-    anonymiser = default_anonymiser()
-    for one in placed:
-        yield one, _attempt(one, law, anonymiser)
+    def prepared(self, placed: Sequence[Placed], law: Mapping[str, Any]) -> Iterator[tuple[Placed, Outcome]]:
+        """Every source with its recording, or the reason why there is none, in the order given.
 
-
-def _in_processes(placed: list[Placed], law: Mapping[str, Any], workers: int) -> Iterator[tuple[Placed, Answer]]:
-    """At most two sources per worker in flight, so that memory does not grow with the fleet."""
-    waiting, pending = deque(placed), deque[tuple[Placed, Future[Answer]]]()
-    pool = _pool(workers)
-    if not _starts(pool):
-        LOG.warning("child processes cannot start from here (a script without a main guard?); working in this one")
-        yield from _here(placed, law)
-        return
-    try:
-        while waiting or pending:
-            _fill(pool, waiting, pending, 2 * workers, law)
-            if not pending:  # the pool broke between two sources
-                pool = _pool(workers)
-                continue
-            one, future = pending.popleft()
+        Raises OnshoreError when the fault is not the source's (no detector, a blind one). At most two sources per child
+        are in flight, so that memory does not grow with the fleet.
+        """
+        self._staff(min(self._workers, len(placed)))
+        rules, waiting = packed(law), deque(placed)
+        flying: deque[tuple[Placed, Future[Outcome]]] = deque()
+        with ThreadPoolExecutor(self._workers) as pool:
             try:
-                answer = future.result()
-            except BrokenProcessPool:
-                answer = _alone(one, law)
-                waiting.extendleft(other for other, _ in reversed(pending))
-                pending.clear()
-                pool = _pool(workers)
-            yield one, answer
-    finally:
-        pool.shutdown(cancel_futures=True)
+                while waiting or flying:
+                    while waiting and len(flying) < 2 * self._workers:
+                        one = waiting.popleft()
+                        flying.append((one, pool.submit(self._prepare, one, rules)))
+                    one, future = flying.popleft()
+                    yield one, future.result()
+            finally:
+                for _, future in flying:
+                    future.cancel()
+                self.close()
 
+    def close(self) -> None:
+        for cell in self._cells:
+            cell.close()
 
-def _starts(pool: ProcessPoolExecutor) -> bool:
-    """Whether a child can start at all: no source may be blamed for a script that cannot be imported again."""
-    try:
-        return pool.submit(os.getpid).result() > 0
-    except BrokenProcessPool:
-        return False
+    def __enter__(self) -> Desk:
+        return self
 
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
 
-def _fill(
-    pool: ProcessPoolExecutor,
-    waiting: deque[Placed],
-    pending: deque[tuple[Placed, Future[Answer]]],
-    most: int,
-    law: Mapping[str, Any],
-) -> None:
-    try:
-        while waiting and len(pending) < most:
-            pending.append((waiting[0], pool.submit(_attempt, waiting[0], law, None)))
-            waiting.popleft()
-    except BrokenProcessPool:
-        return
+    def _prepare(self, one: Placed, law: Any) -> Outcome:
+        try:
+            asked = {"do": "prepare", "one": packed(one), "law": law}
+            prepared: Prepared = unpacked(self._ask(asked, one.source), Prepared)
+        except CorruptError as fault:
+            return InputError(fault.code, fault.subject, fault.advice)
+        except InputError as fault:
+            return fault
+        return prepared
 
-
-def _alone(one: Placed, law: Mapping[str, Any]) -> Answer:
-    try:
-        with _pool(1) as pool:
-            return pool.submit(_attempt, one, law, None).result()
-    except BrokenProcessPool:
+    def _ask(self, asked: dict[str, Any], source: Source) -> Any:
+        """The answer of whichever child is free. Errors: InputError, whatever kind of fault of the source it was."""
+        for _ in range(2):
+            cell = self._free.get()
+            try:
+                return cell.call(asked, SOURCE_S)
+            except InputError:
+                if not cell.closed:
+                    raise
+            finally:
+                self._free.put(
+                    cell if not cell.closed else self._open(Jail(strict=self._center.config.jail_strict, limits=LIMITS))
+                )
         advice = "its decoder died twice; the file is damaged or made to do harm."
-        return {"code": "damaged_video", "subject": one.source.path.name, "advice": advice, "kind": InputError.__name__}
+        raise InputError("damaged_video", source.path.name, advice)
+
+    def _staff(self, count: int) -> None:
+        """From the thread of the intake, so that the children live as long as it, each with its line in the ledger."""
+        while len(self._cells) < count:
+            self._free.put(self._open(self._center.jail("intake", LIMITS)))
+
+    def _open(self, jail: Jail) -> Cell:
+        cell = jail.open(f"{__name__}:answer", self._readable)
+        self._cells.append(cell)
+        return cell
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_die_with_parent)
-
-
-def _die_with_parent() -> None:
-    """A killed parent closes nothing; without this its workers would wait for it for ever."""
-    parent = parent_process()
-    if parent is None:
-        return
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _attempt(one: Placed, law: Mapping[str, Any], anonymiser: Anonymiser | None) -> Answer:
-    """Errors as records: they must travel between processes."""
+def answer(asked: dict[str, Any]) -> Any:
+    """What a jailed reader does: place a source, or prepare it."""
+    one = unpacked(asked["one"])
+    name = (one if isinstance(one, Source) else one.source).path.name
     try:
-        return prepare(one, law, anonymiser or _own_anonymiser())
-    except OnshoreError as error:
-        return {**error.as_record(), "kind": type(error).__name__}
+        if asked["do"] == "place":
+            return packed(place(one))
+        return packed(prepare(one, unpacked(asked["law"]), _own_anonymiser()))
+    except OSError as fault:
+        raise InputError("unknown_format", name, f"it cannot be read ({fault.strerror}).") from fault
+    except MemoryError as fault:
+        raise InputError("limit_exceeded", name, "it takes more memory than a source may.") from fault
 
 
 @cache
 def _own_anonymiser() -> Anonymiser:
-    """One per worker process: opening the network costs more than many frames."""
+    """One per child: opening the network costs more than many frames."""
     return default_anonymiser()
-
-
-def _settled(answer: Answer) -> Outcome:
-    """A prepared recording or an input's fault; whatever else went wrong stops the intake."""
-    if isinstance(answer, Prepared):
-        return answer
-    if answer["kind"] in (InputError.__name__, CorruptError.__name__):
-        return InputError(answer["code"], answer["subject"], answer["advice"])
-    raise OnshoreError(answer["code"], answer["subject"], answer["advice"])

@@ -101,17 +101,25 @@ def raise_fences(request: dict[str, Any], kernel: Any) -> dict[str, str]:
         attempt("network_namespace", kernel.isolate_network)
     shared = "/dev/shm"
     attempt("private_memory", lambda: kernel.private_folders([request["scratch"], shared], request["scratch_bytes"]))
+    private = layers["private_memory"] == "in force"
+    write = [*request["write"], *([shared] if private else [])]
+    attempt("private_root", lambda: _hide_the_rest(request, write, kernel, private))
     os.chdir(request["scratch"])
     kernel.die_with(request["parent"])
     attempt("capabilities", kernel.drop_capabilities)
     attempt("no_new_privileges", kernel.no_new_privileges)
-    write = [*request["write"], *([shared] if layers["private_memory"] == "in force" else [])]
     attempt("landlock", lambda: kernel.restrict_files(request["read"], write))
     # Without an empty network of its own, the child gets no internet socket at all; among peers, TCP alone.
     alone = layers.get("network_namespace") == "in force"
     families = kernel.FAMILIES if alone or request["peers"] else kernel.LOCAL_FAMILIES
     attempt("seccomp", lambda: kernel.filter_calls(families, streams_only=bool(request["peers"])))
     return layers
+
+
+def _hide_the_rest(request: dict[str, Any], write: list[str], kernel: Any, private: bool) -> None:
+    if not private:
+        raise OSError(0, "it needs private memory")
+    kernel.private_root(request["root"], [*request["read"], *write])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,14 @@ from typing import NamedTuple
 
 CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWIPC, CLONE_NEWNS = 0x10000000, 0x40000000, 0x08000000, 0x00020000
 PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, CAPABILITY_VERSION_3, PR_SET_PDEATHSIG = 38, 24, 0x20080522, 1
-MS_NOSUID_NODEV, MS_PRIVATE_REC = 0x2 | 0x4, 0x40000 | 0x4000
+MS_NOSUID_NODEV, MS_PRIVATE_REC, MS_BIND_REC, MS_REMOUNT_RDONLY = (
+    0x2 | 0x4,
+    0x40000 | 0x4000,
+    0x1000 | 0x4000,
+    0x20 | 0x1,
+)
+#: Beyond so many single files their folders are shown instead.
+MOST_FILES_SHOWN = 256
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 # Landlock's system calls have the same numbers on every architecture.
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
@@ -143,6 +150,7 @@ def keep_network(peers: Sequence[str]) -> None:
 
 def private_folders(folders: Iterable[str], size_bytes: int) -> None:
     """Memory of this process tree alone mounted over each folder; it is gone when the last of them is."""
+    _alone()
     try:
         _call(_LIBC.unshare, CLONE_NEWNS)
     except OSError:  # no user namespace yet, where the network stayed
@@ -151,6 +159,50 @@ def private_folders(folders: Iterable[str], size_bytes: int) -> None:
     for folder in folders:
         options = f"size={size_bytes},mode=700".encode()
         _call(_LIBC.mount, b"tmpfs", folder.encode(), b"tmpfs", MS_NOSUID_NODEV, options)
+
+
+def private_root(root: str, shown: Iterable[str]) -> None:
+    """A file system that holds the shown paths and nothing else: no socket file of anybody outside is in reach.
+
+    Landlock does not judge connecting to a socket file (before ABI 9), and such sockets ignore network namespaces. Needs
+    `private_folders` first. root: an empty folder.
+    """
+    _call(_LIBC.mount, b"tmpfs", root.encode(), b"tmpfs", MS_NOSUID_NODEV, b"size=1m,mode=755")
+    for path in _topmost(shown):
+        target = root + path
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), target)
+            continue
+        if os.path.isdir(path):
+            os.makedirs(target, exist_ok=True)
+        else:
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
+        _call(_LIBC.mount, path.encode(), target.encode(), None, MS_BIND_REC, None)
+    _call(_LIBC.mount, None, root.encode(), None, MS_NOSUID_NODEV | MS_REMOUNT_RDONLY, None)
+    os.chroot(root)
+    os.chdir("/")
+
+
+def _topmost(paths: Iterable[str]) -> list[str]:
+    """The existing paths, those beneath another folder of them left out; very many files become their folders."""
+    there = {os.path.abspath(path) for path in paths if os.path.lexists(path)}
+    files = {path for path in there if not os.path.isdir(path)}
+    if len(files) > MOST_FILES_SHOWN:
+        there = (there - files) | {os.path.dirname(path) for path in files}
+    folders: list[str] = []
+    kept = []
+    for path in sorted(there, key=lambda path: path + "/"):
+        if not any(path.startswith(folder + "/") for folder in folders[-1:]):
+            kept.append(path)
+            folders += [path] if os.path.isdir(path) and not os.path.islink(path) else []
+    return kept
+
+
+def _alone() -> None:
+    """Namespaces and Landlock bind the calling thread; one that runs already would stay outside."""
+    if len(os.listdir("/proc/self/task")) > 1:
+        raise OSError(errno.EINVAL, "another thread runs already, and would stay outside")
 
 
 def die_with(parent: int) -> None:
@@ -175,6 +227,7 @@ def no_new_privileges() -> None:
 
 def restrict_files(read: Iterable[str], write: Iterable[str]) -> int:
     """Landlock: read and execute below `read`, everything below `write`, nothing else. Returns the ABI in force."""
+    _alone()
     abi = _call(_LIBC.syscall, SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION)
     handled = RIGHTS_BY_ABI.get(abi, RIGHTS_SINCE_5)
     # handled file rights, handled network rights (none: loopback must live), scopes; older kernels take the first only.
@@ -322,6 +375,7 @@ def _route(message: bytes) -> _Route:
 
 def _unshare(flags: int) -> None:
     """New namespaces, inside a user namespace of our own where that may be had; our ids stay what they are."""
+    _alone()
     uid, gid = os.getuid(), os.getgid()
     try:
         _call(_LIBC.unshare, CLONE_NEWUSER | flags)

@@ -135,10 +135,15 @@ class Jail:
         read_dirs: Iterable[str | Path] = (),
         write_dirs: Iterable[str | Path] = (),
         *,
+        packages: Sequence[str] = (),
         serve: Callable[[str], bytes] | None = None,
     ) -> Cell:
-        """A child that stays and answers many calls to the function, one at a time; use it in a `with`."""
-        cell = Cell(self._request(target, read_dirs, write_dirs), self.limits, serve)
+        """A child that stays and answers many calls to the function, one at a time; use it in a `with`.
+
+        packages: further modules that the function imports, wherever they are installed. The child lives as long as the
+        thread that opened it.
+        """
+        cell = Cell(self._request(target, read_dirs, write_dirs, packages), self.limits, serve)
         try:
             self.attestation, refused = cell.start()
             if self.witness is not None:
@@ -150,8 +155,10 @@ class Jail:
             raise
         return cell
 
-    def _request(self, target: str, read: Iterable[str | Path], write: Iterable[str | Path]) -> dict[str, Any]:
-        python_path = [str(Path(entry).resolve()) for entry in [*_homes_of(target), *sys.path] if entry]
+    def _request(
+        self, target: str, read: Iterable[str | Path], write: Iterable[str | Path], packages: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        python_path = [str(Path(entry).resolve()) for entry in [*_homes_of([target, *packages]), *sys.path] if entry]
         homes = {str(Path(sys.prefix).resolve()), str(Path(sys.base_prefix).resolve())}
         given = {name: value for name, value in asdict(self.limits).items() if name in RLIMITS}
         return {
@@ -175,8 +182,10 @@ class Cell:
     def __init__(self, request: dict[str, Any], limits: Limits, serve: Callable[[str], bytes] | None) -> None:
         self.target, self._serve, self._late = request["target"], serve, False
         self._folder = tempfile.TemporaryDirectory(prefix="onshore-jail-")
-        scratch = self._folder.name
-        request |= {"scratch": scratch, "write": [*request["write"], scratch]}
+        scratch, root = (str(Path(self._folder.name).resolve() / name) for name in ("scratch", "root"))
+        os.mkdir(scratch, 0o700)
+        os.mkdir(root, 0o700)
+        request |= {"scratch": scratch, "root": root, "write": [*request["write"], scratch]}
         self._errors: BinaryIO = os.fdopen(os.memfd_create("errors"), "w+b")
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
@@ -224,6 +233,11 @@ class Cell:
             self.close()
             raise InputError("limit_exceeded", self.target, "the jailed child asked for what it was not given.")
         return told["result"]
+
+    @property
+    def closed(self) -> bool:
+        """Whether the child has ended; it then answers nothing more."""
+        return self._errors.closed
 
     def close(self) -> None:
         """End the child and all of its own; its folders go with it. Safe to call twice."""
@@ -284,14 +298,16 @@ def _address(text: str) -> str:
         raise InputError("bad_config", f"peer {text!r}", "give the addresses of the other nodes, not names.") from fault
 
 
-def _homes_of(target: str) -> list[str]:
-    """Where this package and the target's are imported from, however they were installed."""
+def _homes_of(modules: Iterable[str]) -> list[str]:
+    """Where this package and the modules' own are imported from, however they were installed."""
     homes = [str(Path(__file__).parents[2])]
-    spec = None
-    with contextlib.suppress(ValueError, ModuleNotFoundError):
-        spec = importlib.util.find_spec(target.partition(":")[0].partition(".")[0])
-    places = list(spec.submodule_search_locations or ()) if spec is not None else []
-    return [*homes, *(str(Path(place).parent) for place in places)]
+    for module in modules:
+        spec = None
+        with contextlib.suppress(ValueError, ModuleNotFoundError):
+            spec = importlib.util.find_spec(module.partition(":")[0].partition(".")[0])
+        places = (spec.submodule_search_locations or ()) if spec is not None else ()
+        homes += [str(Path(place).parent) for place in places]
+    return homes
 
 
 def _scrubbed(scratch: str, threads_each: int) -> Mapping[str, str]:

@@ -10,6 +10,7 @@ import errno
 import ipaddress
 import os
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,9 @@ def _creates(family: int, kind: int) -> str:
 
 
 def _writes_outside() -> str:
-    """A write below a folder that no jail is given: the parent of the temporary folder, then the root's own."""
-    for folder in (Path(tempfile.gettempdir()).parent, Path("/var/tmp"), Path("/")):
+    """A write where no jail may: beside the temporary folder, in the system's folders, among what is only to be read."""
+    beside, own = Path(tempfile.gettempdir()).parent, Path(__file__).resolve().parent
+    for folder in (beside, Path("/var/tmp"), Path("/"), Path("/usr"), Path(sys.prefix), own):
         target = folder / f"onshore-probe-{os.getpid()}"
         try:
             target.write_bytes(b"")

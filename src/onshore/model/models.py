@@ -6,7 +6,6 @@ a finished one is never run twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +19,15 @@ from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError
 from onshore.core.label import Artifact
 from onshore.core.progress import Progress, silent
-from onshore.dataset import Batch, Perturb, Windows, WindowSpec, batches, in_order, load_windows
+from onshore.dataset import Perturb, WindowSpec, batches, in_order, load_windows
 from onshore.dataset import manifest as frozen
-from onshore.model import samples
+from onshore.model import jailed, samples
 from onshore.model.export import canonical, check_equal, onnx_difference_m, to_onnx
 from onshore.model.quantise import calibration_feeds, to_int8
 from onshore.model.recipe import Recipe
-from onshore.model.trainable import Trainable, from_record, manifest, record_of
-from onshore.model.training import PROBE_STEPS, fit, made_ahead, precision, probe, reproducible
-from onshore.model.weights import load, to_bytes
+from onshore.model.trainable import Trainable, from_record, record_of
+from onshore.model.training import PROBE_STEPS, precision, reproducible
+from onshore.model.weights import load
 from onshore.residency import derive
 from onshore.store import Center
 
@@ -208,72 +207,44 @@ def reproduce(center: Center, model_id: str, *, progress: Progress = silent) -> 
     if "probe" not in meta:
         raise InputError("not_measurable", model_id, "it was not trained here, so its making cannot be repeated here.")
     recipe = Recipe.from_record(meta["recipe"])
-    network = _network_from(center, meta["base"], recipe) if meta["base"] else None
     progress("repeating the first steps", 0, 1)
-    _, source = _source(center, meta["dataset"], recipe)
-    return int(probe(recipe, source, network=network) != meta["probe"]["weights"])
-
-
-def window_spec(recipe: Recipe) -> WindowSpec:
-    """How the dataset's windows must be cut for this recipe."""
-    seen = recipe.trainable
-    return WindowSpec(
-        view=seen.view, side_views=seen.side_views, frame_offsets_s=seen.frame_offsets_s, stride_s=recipe.stride_s
-    )
+    again = jailed.fitted(center, meta["dataset"], recipe, meta["base"], only_probe=True)
+    return int(again["probe"] != meta["probe"]["weights"])
 
 
 def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, progress: Progress) -> dict[str, Any]:
     parents = [center.artifact(frozen.row_of(center, dataset_id).artifact), *([center.artifact(base)] if base else [])]
-    network = _network_from(center, base, recipe) if base else None
-    windows, source = _source(center, dataset_id, recipe)
-    seen = samples.SampleLog(source, windows, recipe.batch)
-    result = fit(recipe, made_ahead(seen), network=network, progress=progress)
-    log = samples.keep(center, seen, frozen.show(center, dataset_id))
+    if base:
+        _check_shape(center, base, recipe)
+    result = jailed.fitted(center, dataset_id, recipe, base, progress=progress)
+    log = samples.keep(center, result["samples"], frozen.show(center, dataset_id))
     facts = {
         "name": recipe.name,
         "dataset": dataset_id,
         "base": base,
         "recipe": recipe.as_record(),
-        "windows": len(windows),
-        "takeovers": len(windows.takeovers),
-        "log": result.log,
-        "sample_log": seen.digest,
+        **{key: result[key] for key in ("windows", "takeovers", "log", "sample_log")},
     }
     meta = {
         **facts,
         "trainable": record_of(recipe.trainable),
-        "manifest": manifest(result.network),
+        "manifest": result["tensors"],
         "samples": log.id,
         "precision": precision(recipe),
-        "probe": {"steps": min(PROBE_STEPS, recipe.steps), "weights": result.probe},
+        "probe": {"steps": min(PROBE_STEPS, recipe.steps), "weights": result["probe"]},
     }
     label = derive([parent.label for parent in parents], kind="weights", retention="model")
-    made = center.put(
-        to_bytes(result.network), label, name=recipe.name, parents=[parent.id for parent in parents], meta=meta
-    )
-    times = {"seconds": result.seconds, "cpu_seconds": result.cpu_seconds, "samples_per_s": result.samples_per_s}
+    parent_ids = [parent.id for parent in parents]
+    made = center.put(result["weights"], label, name=recipe.name, parents=parent_ids, meta=meta)
+    times = {key: result[key] for key in ("seconds", "cpu_seconds", "samples_per_s")}
     return {"id": made.id, **facts, **times, "synthetic": label.synthetic}
 
 
-def _source(center: Center, dataset_id: str, recipe: Recipe) -> tuple[Windows, Iterator[Batch]]:
-    """The training windows of a dataset and the batches that the recipe draws from them."""
-    windows = load_windows(center, dataset_id, window_spec(recipe), "train")
-    drawn = batches(
-        windows,
-        batch=recipe.batch,
-        steps=recipe.steps,
-        seed=recipe.seed,
-        perturb=Perturb() if recipe.perturb else None,
-    )
-    return windows, drawn
-
-
-def _network_from(center: Center, base: str, recipe: Recipe) -> nn.Module:
-    trainable, network = load_network(center, base)
+def _check_shape(center: Center, base: str, recipe: Recipe) -> None:
+    trainable = trainable_of(center.artifact(base))
     if trainable != recipe.trainable:
         raise InputError(
             "import_refused",
             f"base {base}",
             f"it is a {trainable.name} of another shape or view than recipe {recipe.name}'s.",
         )
-    return network

@@ -1,6 +1,6 @@
 """Which clips a training run drew, in which order, and a proof of it in both directions.
 
-Rule: written by the loop that hands batches to training, not by the job; kept as an artifact beside the weights; `border` proves from it. A clip is
+Rule: written by the loop that hands batches to training, inside its jail; kept as an artifact beside the weights; `border` proves from it. A clip is
 in the log when a window whose moment lies in it was drawn. Labels reach ahead within the same drive, so its drive, its
 segment and its subjects are in the log too: "the model never saw this car" is asked of the subject, not of a clip.
 """
@@ -101,11 +101,15 @@ def drawn_ids(
     return sorted(found)
 
 
-def keep(center: Center, log: SampleLog, manifest: Mapping[str, Any]) -> Artifact:
-    """Store the log of a run on this dataset; the same run again is a no-op."""
+def subjects_of(center: Center, manifest: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Subjects of each segment of a dataset."""
     proxies = {one.id: one.label.subjects for one in center.artifacts(kind="proxy")}
-    subjects = {entry["segment"]: sorted(proxies.get(entry["id"], ())) for entry in manifest["proxies"]}
+    return {entry["segment"]: sorted(proxies.get(entry["id"], ())) for entry in manifest["proxies"]}
+
+
+def keep(center: Center, record: Mapping[str, Any], manifest: Mapping[str, Any]) -> Artifact:
+    """Store the log of a run on this dataset; the same run again is a no-op."""
     dataset = center.artifact(manifest["artifact"])
     label = derive([dataset.label], kind="log", retention="model")
-    data = canonical_json(log.record(manifest, subjects))
+    data = canonical_json(dict(record))
     return center.put(data, label, name=f"samples-{manifest['name']}", parents=[dataset.id])

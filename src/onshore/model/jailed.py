@@ -1,0 +1,112 @@
+"""Training in the jail: what the parent hands in, what the child learns, what comes back.
+
+Rule: the child has no key and no file of the center. It asks for the members of one dataset's split, and for its base, by
+id, and gets nothing else; weights and figures come back over the pipe. The same weights to the last bit as without a jail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from onshore.core.errors import InputError
+from onshore.core.progress import Progress, silent
+from onshore.dataset import Perturb, WindowSpec, batches
+from onshore.dataset.manifest import open_split, windows_of
+from onshore.dataset.split import TRAIN
+from onshore.jail import Limits, Outside
+from onshore.model.recipe import Recipe
+from onshore.model.samples import SampleLog, subjects_of
+from onshore.model.trainable import manifest as tensors
+from onshore.model.training import fit, made_ahead, probe
+from onshore.model.weights import load, to_bytes
+from onshore.store import Center
+
+GIB = 1 << 30
+#: Numerical libraries reserve far more address space than they use; a run may take weeks.
+LIMITS = Limits(memory_bytes=1024 * GIB, cpu_s=(1 << 31) - 1, file_bytes=64 * GIB, files=4096, answer_bytes=64 * GIB)
+MOST_S = 30 * 86400.0
+
+
+def fitted(
+    center: Center,
+    dataset_id: str,
+    recipe: Recipe,
+    base: str | None,
+    *,
+    only_probe: bool = False,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Train in a jailed child. Returns `probe`, and unless `only_probe` also `weights` (bytes), `tensors`, `log`,
+    `windows`, `takeovers`, `samples`, `sample_log`, `seconds`, `cpu_seconds`, `samples_per_s`.
+
+    Errors: RefusedError when a rule forbids reading or the jail does not hold, InputError as `fit`.
+    """
+    manifest, read = open_split(center, dataset_id, TRAIN)
+
+    def serve(name: str) -> bytes:
+        return center.read(name, purpose="train") if name == base else read(name)
+
+    asked = {
+        "recipe": recipe.as_record(),
+        "manifest": manifest,
+        "subjects": subjects_of(center, manifest),
+        "base": base,
+        "only_probe": only_probe,
+    }
+    jail = center.jail("training", LIMITS)
+    packages = [type(recipe.trainable).__module__]
+    target = f"{__name__}:learn"
+    with jail.open(target, packages=packages, serve=serve) as cell:
+        answer: dict[str, Any] = cell.call(asked, MOST_S, progress=progress)
+    if set(answer.get("samples", {}).get("ids", ())) - _named_in(asked):
+        raise InputError("tampered", dataset_id, "training says that it saw what this dataset does not hold.")
+    return answer
+
+
+def learn(asked: dict[str, Any], outside: Outside) -> dict[str, Any]:
+    """What runs in the child."""
+    recipe, manifest = Recipe.from_record(asked["recipe"]), asked["manifest"]
+    base = asked["base"]
+    network = load(recipe.trainable.build(), outside.ask(base), base) if base else None
+    windows = windows_of(manifest, outside.ask, window_spec(recipe), TRAIN)
+    drawn = batches(
+        windows,
+        batch=recipe.batch,
+        steps=recipe.steps,
+        seed=recipe.seed,
+        perturb=Perturb() if recipe.perturb else None,
+    )
+    if asked["only_probe"]:
+        return {"probe": probe(recipe, drawn, network=network)}
+    seen = SampleLog(drawn, windows, recipe.batch)
+    result = fit(recipe, made_ahead(seen), network=network, progress=outside.progress)
+    return {
+        "weights": to_bytes(result.network),
+        "tensors": tensors(result.network),
+        "probe": result.probe,
+        "log": result.log,
+        "windows": len(windows),
+        "takeovers": len(windows.takeovers),
+        "samples": seen.record(manifest, asked["subjects"]),
+        "sample_log": seen.digest,
+        "seconds": result.seconds,
+        "cpu_seconds": result.cpu_seconds,
+        "samples_per_s": result.samples_per_s,
+    }
+
+
+def window_spec(recipe: Recipe) -> WindowSpec:
+    """How the dataset's windows must be cut for this recipe."""
+    seen = recipe.trainable
+    return WindowSpec(
+        view=seen.view, side_views=seen.side_views, frame_offsets_s=seen.frame_offsets_s, stride_s=recipe.stride_s
+    )
+
+
+def _named_in(asked: Mapping[str, Any]) -> set[str]:
+    """Every id that a sample log of this dataset can hold."""
+    manifest = asked["manifest"]
+    named = {entry["id"] for part in ("clips", "drives", "takeovers") for entry in manifest[part]}
+    named |= {entry["segment"] for entry in manifest["proxies"]}
+    return named | {subject for subjects in asked["subjects"].values() for subject in subjects}
