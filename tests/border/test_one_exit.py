@@ -41,6 +41,7 @@ ALLOWED: dict[str, str] = {
     "jail/launch.py": SCRATCH,
     "jail/probes.py": "tries to write outside, to show that it cannot",
     "model/collection.py": MEMORY,
+    "model/quantise.py": SCRATCH,
     "store/center.py": CENTER,
     "store/files.py": CENTER,
     "store/ledger.py": CENTER,
@@ -49,6 +50,7 @@ ALLOWED: dict[str, str] = {
     "world/fleet.py": "writes synthetic recordings of a simulated fleet; no center's data is in its reach",
     "world/net.py": "caches town maps made from a seed",
     "world/pool.py": "a socket pair to its own child process",
+    "world/rivals.py": "a pipe to a rival's program, which sees synthetic worlds only",
     "world/traffic.py": SCRATCH,
     "world/record.py": "writes synthetic recordings of a simulated fleet; no center's data is in its reach",
 }
@@ -164,3 +166,14 @@ def _lines(tree: ast.AST, name: str) -> list[int]:
 def _border_lines(function: ast.FunctionDef) -> list[int]:
     calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
     return [call.lineno for call in calls if isinstance(call.func.value, ast.Name) and call.func.value.id == "border"]
+
+
+def test_a_rivals_program_never_sees_recorded_pictures(tmp_path: Path) -> None:
+    from onshore.core.errors import RefusedError
+    from onshore.flywheel import judging
+    from onshore.store import Center
+
+    center = Center.init(tmp_path / "center", "us", keys_dir=tmp_path / "keys", seed=0)
+    with pytest.raises(RefusedError) as caught:
+        judging.replay_drive(center, "drive-1", "process:cat")
+    assert caught.value.code == "not_allowed"
