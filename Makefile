@@ -2,7 +2,7 @@
 VENV   ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN     = $(VENV)/bin
-EXTRAS  = center,train,world,test,lint
+EXTRAS  = center,train,world,pkcs11,test,lint
 WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 

@@ -265,13 +265,13 @@ def test_54_no_marker_of_it_is_left_anywhere(tmp_path: Path) -> None:
 
 
 def _wrapped(center: Center, drive: str) -> list[bytes]:
-    import sqlalchemy as sa
+    import sqlite3
 
-    from onshore.store import state
-
-    with center.reader.connect() as connection:
-        asked = sa.select(state.DATA_KEYS.c.wrapped).where(state.DATA_KEYS.c.id.in_([drive, f"{drive}-raw"]))
-        found = [bytes(value) for value in connection.execute(asked).scalars() if value]
+    with sqlite3.connect(center.keys.folder / "slots.sqlite") as slots:
+        rows = slots.execute("select wrapped from slots where id in (?, ?)", (drive, f"{drive}-raw")).fetchall()
+    slots.close()
+    found = [bytes(value) for (value,) in rows if value]
+    assert found
     return found
 
 

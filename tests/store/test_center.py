@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +47,7 @@ def anonymised(removes: tuple[str, ...] = ("face", "plate")) -> Attestation:
 def test_seed_settles_names_but_not_keys(tmp_path: Path) -> None:
     first, second = (Center.init(tmp_path / n, "cn", keys_dir=tmp_path / f"{n}-keys", seed=7) for n in ("a", "b"))
     assert first.id == second.id and first.subject("vehicle", "car-0007") == second.subject("vehicle", "car-0007")
-    assert (tmp_path / "a-keys/region.key").read_bytes() != (tmp_path / "b-keys/region.key").read_bytes()
+    assert (tmp_path / "a-keys/region-1.key").read_bytes() != (tmp_path / "b-keys/region-1.key").read_bytes()
     other = Center.init(tmp_path / "c", "cn", keys_dir=tmp_path / "c-keys")
     assert other.id != first.id and other.subject("vehicle", "car-0007") != first.subject("vehicle", "car-0007")
 
@@ -360,33 +361,38 @@ def test_a_copied_center_decrypts_nothing(center: Center, tmp_path: Path) -> Non
 
 
 def test_data_keys_do_not_fit_elsewhere(center: Center) -> None:
-    wrapped = center.keys.wrap("drive-1", b"k" * 32)
-    assert center.keys.unwrap("drive-1", wrapped) == b"k" * 32
+    for name in ("drive-1", "drive-2"):
+        center.put(name.encode(), SEGMENT, key=name)
+    with sqlite3.connect(center.keys.folder / "slots.sqlite") as slots:
+        slots.execute("update slots set wrapped = (select wrapped from slots where id='drive-1') where id='drive-2'")
+    slots.close()
+    assert center.keys.data_key("drive-1") is not None
     with pytest.raises(OnshoreError, match="key_missing"):
-        center.keys.unwrap("drive-2", wrapped)
+        center.keys.data_key("drive-2")
 
 
 def test_a_destroyed_key_reads_nothing(center: Center) -> None:
     artifact, other = center.put(b"bytes", SEGMENT, key="drive-1"), center.put(b"other", SEGMENT, key="drive-2")
-    with center.db.connect() as connection:
-        keys = state.DATA_KEYS
-        wrapped = connection.execute(sa.select(keys.c.wrapped).where(keys.c.id == "drive-1")).scalar_one()
-    center.destroy_key("drive-1")
+    with sqlite3.connect(center.keys.folder / "slots.sqlite") as slots:
+        (wrapped,) = slots.execute("select wrapped from slots where id='drive-1'").fetchone()
+    slots.close()
+    center.shred(["drive-1"])
     for ask in (center, Center.open(center.root)):
         with pytest.raises(NotFoundError, match="destroyed"):
             ask.read(artifact.id)
     assert center.read(other.id) == b"other"
     center.close()
-    assert not any(wrapped in path.read_bytes() for path in center.root.glob("state.sqlite*"))
+    everything = [*center.root.rglob("*"), *center.keys.folder.rglob("*")]
+    assert not any(wrapped in path.read_bytes() for path in everything if path.is_file())
     assert list(center.ledger.entries())[-1].body == {"key": "drive-1"}
     with pytest.raises(NotFoundError, match="destroyed"):
         center.put(b"more of it", SEGMENT, key="drive-1")
     for known in ("drive-1", "drive-9"):
         with pytest.raises(NotFoundError):
-            center.destroy_key(known)
+            center.shred([known])
     assert [entry.kind for entry in center.ledger.entries()].count("key_destroyed") == 1
     with pytest.raises(UsageError):
-        center.destroy_key("center")
+        center.shred(["center"])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

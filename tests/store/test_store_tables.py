@@ -134,7 +134,7 @@ def test_sql_over_the_tables(center: Center) -> None:
 
 def test_sql_reads_and_writes_nothing_else(center: Center, tmp_path: Path) -> None:
     center.table("drives").append(rows(1))
-    key, target = center.config.keys_dir / "region.key", tmp_path / "out.csv"
+    key, target = center.config.keys_dir / "region-1.key", tmp_path / "out.csv"
     secret = "a local variable of the caller"
     for text in (
         f"select * from read_blob('{key}')",
@@ -163,4 +163,4 @@ def test_sql_in_the_jail_answers_the_same(center: Center) -> None:
     text = "select id, sum(n) as total from drives group by id order by id"
     assert center.sql(text, jailed=True) == [{"id": f"row-{number}", "total": number} for number in range(4)]
     with pytest.raises(OnshoreError, match="usage"):
-        center.sql(f"select * from read_blob('{center.config.keys_dir}/region.key')", jailed=True)
+        center.sql(f"select * from read_blob('{center.config.keys_dir}/region-1.key')", jailed=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onshore.store import Center, LedgerEntry
 
 ENROLLED, DISMISSED = "border.approver", "border.approver.dismissed"
+PERSON, PERSON_DISMISSED, CLIENT_CA = "border.person", "border.person.dismissed", "border.client-ca"
 EXPORT, LEAKAGE = "border.export", "border.leakage"
 #: Lines that name an artifact and the digest of the attestation it was stored with.
 ATTESTING = frozenset(["declassified", "segment"])
@@ -23,24 +24,39 @@ ATTESTING = frozenset(["declassified", "segment"])
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """One export line: to whom (salted), what, the digest of the file, its size, and when (POSIX ns)."""
+    """One export line: to whom (salted), to which region, what, the file's digest and size, and when (POSIX ns)."""
 
     recipient: str
+    to: str
     artifact: str
     sha256: str
     bytes: int
     time_ns: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """What the ledger says of one enrolled person."""
+
+    roles: frozenset[str]
+    region: str
+
+
 @dataclass(kw_only=True)
 class Book:
-    """enrolled: digest of a public key -> the approver's salted id. attested: (artifact, attestation digest)."""
+    """enrolled: digest of a public key -> the approver's salted id. attested: (artifact, attestation digest).
+
+    people: salted id -> roles and region. client_cas: SHA-256 of the certificates whose client certificates count.
+    """
 
     size: int
     root: bytes
     enrolled: dict[str, str] = field(default_factory=dict)
     attested: set[tuple[str, str]] = field(default_factory=set)
     exports: list[Exported] = field(default_factory=list)
+    people: dict[str, Person] = field(default_factory=dict)
+    client_cas: set[str] = field(default_factory=set)
+    ever_enrolled: bool = False
     leakage: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def take(self, entry: LedgerEntry) -> None:
@@ -49,6 +65,13 @@ class Book:
             self.enrolled[body["key"]] = body["approver"]
         elif entry.kind == DISMISSED:
             self.enrolled.pop(body["key"], None)
+        elif entry.kind == PERSON:
+            self.people[body["person"]] = Person(roles=frozenset(body["roles"]), region=body["region"])
+            self.ever_enrolled = True
+        elif entry.kind == PERSON_DISMISSED:
+            self.people.pop(body["person"], None)
+        elif entry.kind == CLIENT_CA:
+            self.client_cas.add(body["ca"])
         elif entry.kind in ATTESTING and "attestation" in body:
             self.attested.add((body["artifact"], body["attestation"]))
         elif entry.kind == LEAKAGE:
@@ -57,6 +80,7 @@ class Book:
             self.exports.append(
                 Exported(
                     recipient=body["recipient"],
+                    to=body["to"],
                     artifact=body["artifact"],
                     sha256=body["sha256"],
                     bytes=body["bytes"],

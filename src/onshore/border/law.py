@@ -92,6 +92,14 @@ RULES: dict[str, _Text] = {
         clause="CN-17: an erasure is done when no store holds bytes of the subject.",
         remedy="Run `onshore border erase` again for this subject; `onshore border erasure show` names what still holds.",
     ),
+    "roles": _Text(
+        clause="Each verb belongs to roles; a person acts in one of theirs (CN-02, CN-22).",
+        remedy="Act as somebody whose role it is (--as NAME), or have compliance enroll you.",
+    ),
+    "seeing-is-export": _Text(
+        clause="Access from abroad is export; without a certificate of the region a viewer is abroad (CN-22).",
+        remedy="Show the client certificate of an enrolled person of this region, or ask for an export permit.",
+    ),
     "one-exit": _Text(
         clause="A folder that center.toml does not name as in-region is outside (CN-01, CN-22, US-02).",
         remedy="Write into an in-region folder, or export one artifact under a permit.",
@@ -120,6 +128,7 @@ SHOWN_BY: dict[str, str] = {
     "CN-16": "tests/store/test_custody.py::test_what_expired_is_unreadable_though_no_sweeper_ran",
     "CN-17": "tests/border/test_erasure.py::test_60_an_erasure_is_not_closed_while_a_store_holds_it",
     "CN-21": "tests/residency/test_decisions.py::test_other_kinds_are_not_cleared",
+    "CN-22": "tests/border/test_seeing.py::test_50_foreign_engineer_behind_an_in_region_jump_host",
     "CN-24": "tests/drive/test_fences_and_positions.py::test_engineers_see_coarse_positions_and_the_custodian_precise_ones",
     "CN-25": "tests/drive/test_fences_and_positions.py::test_a_licensed_processor_is_plugged_in_and_none_is_ours",
     "US-01": "tests/border/test_gate.py::test_us_does_not_take_software_from_a_named_country",

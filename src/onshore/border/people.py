@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onshore.border.book import DISMISSED, ENROLLED, read_book
-from onshore.core.digest import check_id, salted_id, sha256_hex
+from onshore.core.digest import check_id, sha256_hex
 from onshore.core.errors import InputError, NotFoundError, OnshoreError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def person(name: str) -> str:
 
 def pseudonym(center: Center, kind: str, name: str) -> str:
     """The salted id under which the ledger names a person, a recipient or a purpose."""
-    return salted_id(center.keys.salt, kind, name)
+    return center.keys.salted_id(kind, name)
 
 
 def enroll_approver(center: Center, name: str, *, public_key: bytes | None = None) -> str:

@@ -1,6 +1,7 @@
 """The command: one noun, one verb. Every body parses, calls one public function, prints.
 
-`--center DIR` (or ONSHORE_CENTER, read here only) and `--json` may stand anywhere on the line.
+`--center DIR` (ONSHORE_CENTER), `--as NAME` (ONSHORE_USER) and `--json` may stand anywhere on the line; ONSHORE_CERTIFICATE
+names a client certificate. The environment is read here only.
 Exit codes: 0 done, 1 failed, 2 usage, 3 refused (with rule, clause and what to do).
 """
 
@@ -20,6 +21,7 @@ from onshore.core.errors import OnshoreError, RefusedError
 def build() -> typer.Typer:
     """The whole command tree; importing a noun's module loads none of its room's heavy parts."""
     from onshore.cli import (
+        backup,
         border,
         car,
         clip,
@@ -42,29 +44,58 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         help="The training center for assisted driving that stays inside the border.\n\n"
-        "--center DIR (or ONSHORE_CENTER) names the center; --json prints one JSON document. Both may stand anywhere.",
+        "--center DIR (or ONSHORE_CENTER) names the center, --as NAME (or ONSHORE_USER) the person; --json prints one JSON "
+        "document. All may stand anywhere.",
     )
     top.add_to(app)
-    for noun in (drive, clip, dataset, privacy, model, world, evaluation, border, ledger, release, car, flywheel):
+    for noun in (
+        drive,
+        clip,
+        dataset,
+        privacy,
+        model,
+        world,
+        evaluation,
+        border,
+        ledger,
+        backup,
+        release,
+        car,
+        flywheel,
+    ):
         noun.add_to(app)
     return app
 
 
 def take_globals(arguments: Sequence[str]) -> tuple[list[str], bool, str | None]:
     """Split `--json` and `--center DIR` off a command line, wherever they stand."""
+    rest, center = take_option(arguments, "--center")
+    return [word for word in rest if word != "--json"], "--json" in rest, center
+
+
+def take_option(arguments: Sequence[str], option: str) -> tuple[list[str], str | None]:
+    """Split an option and its value off a command line, wherever they stand; of several the last counts."""
     rest: list[str] = []
-    as_json, center = False, None
-    words = iter(arguments)
+    value, words = None, iter(arguments)
     for word in words:
-        if word == "--json":
-            as_json = True
-        elif word == "--center":
-            center = next(words, None)
-        elif word.startswith("--center="):
-            center = word.split("=", 1)[1]
+        if word == option:
+            value = next(words, None)
+        elif word.startswith(f"{option}="):
+            value = word.split("=", 1)[1]
         else:
             rest.append(word)
-    return rest, as_json, center
+    return rest, value
+
+
+def verb_of(command: object, words: Sequence[str]) -> str:
+    """The noun and verb that a line begins with: 'border permit approve'."""
+    found: list[str] = []
+    for word in words:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        found.append(word)
+    return " ".join(found)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,10 +107,18 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code. The outermost handler: nothing escapes but what it prints."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     rest, as_json, center = take_globals(arguments)
-    session.begin(as_json=as_json, center=center or os.environ.get("ONSHORE_CENTER"))
+    rest, person = take_option(rest, "--as")
+    command = typer.main.get_command(build())
+    session.begin(
+        as_json=as_json,
+        center=center or os.environ.get("ONSHORE_CENTER"),
+        verb=verb_of(command, rest),
+        acting_as=person or os.environ.get("ONSHORE_USER"),
+        certificate=os.environ.get("ONSHORE_CERTIFICATE"),
+    )
     out = session.output()
     try:
-        code = typer.main.get_command(build()).main(args=rest, prog_name="onshore", standalone_mode=False)
+        code = command.main(args=rest, prog_name="onshore", standalone_mode=False)
         return int(code or 0)
     except RefusedError as refused:
         out.answer({"refused": refused.as_record()})

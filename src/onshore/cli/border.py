@@ -12,6 +12,8 @@ from onshore.core.errors import RefusedError
 
 noun = typer.Typer(no_args_is_help=True, help="The border: check, explain, permits, export, import, duties.")
 permit = typer.Typer(no_args_is_help=True, help="Permits: request, approve, list; k of n distinct people.")
+people = typer.Typer(no_args_is_help=True, help="People: enroll with roles and region, dismiss, list; client CAs.")
+noun.add_typer(people, name="people")
 canary = typer.Typer(no_args_is_help=True, help="Canaries: make drives that show what a model remembers.")
 noun.add_typer(permit, name="permit")
 noun.add_typer(canary, name="canary")
@@ -226,13 +228,12 @@ def request(
 @permit.command("approve")
 def approve(
     permit_id: Annotated[str, typer.Argument(metavar="PERMIT")],
-    approver: Annotated[str, typer.Option("--as", help="an enrolled approver's name")],
 ) -> None:
-    """Approve with an enrolled person's key; the requester cannot."""
+    """Approve with an enrolled person's key, as that person (--as NAME); the requester cannot."""
     from onshore import border
 
-    row = border.approve(session.center(), permit_id, approver)
-    session.output().answer({"permit": vars(row)}, f"permit {row.id} approved by {approver}")
+    row = border.approve(session.center(), permit_id, session.actor())
+    session.output().answer({"permit": vars(row)}, f"permit {row.id} approved by {session.actor()}")
 
 
 @permit.command("enroll")
@@ -253,3 +254,55 @@ def list_permits() -> None:
     show = session.output()
     show.table("", rows)
     show.answer({"permits": rows})
+
+
+@people.command("enroll")
+def enroll_person(
+    name: Annotated[str, typer.Argument(help="a person")],
+    role: Annotated[list[str], typer.Option(help="engineer, custodian, approver, compliance or auditor; repeatable")],
+    region: Annotated[str | None, typer.Option(help="where the person belongs; the center's region by default")] = None,
+    certificate: Annotated[
+        bool, typer.Option("--certificate", help="issue a client certificate from the center's own CA")
+    ] = False,
+) -> None:
+    """Enroll a person with roles and a region; again with others replaces them."""
+    from onshore.border import users, viewing
+
+    center = session.center()
+    document = users.enroll_person(center, name, role, region=region)
+    if certificate:
+        pem = viewing.issue_certificate(center, name, region=document["region"])
+        document["certificate"] = str(viewing.keep_certificate(center, name, pem))
+    session.output().answer({"person": document}, *(f"{key}: {value}" for key, value in document.items()))
+
+
+@people.command("dismiss")
+def dismiss_person(name: Annotated[str, typer.Argument(help="a person")]) -> None:
+    """From now on this person may do, see and approve nothing."""
+    from onshore.border import users
+
+    users.dismiss_person(session.center(), name)
+    session.output().answer({"dismissed": name}, f"{name} dismissed")
+
+
+@people.command("list")
+def list_people() -> None:
+    """Everybody enrolled, by salted id: roles and region."""
+    from onshore.border.book import read_book
+
+    rows = [
+        {"person": who, "roles": sorted(one.roles), "region": one.region}
+        for who, one in sorted(read_book(session.center()).people.items())
+    ]
+    show = session.output()
+    show.table("", rows)
+    show.answer({"people": rows})
+
+
+@people.command("trust")
+def trust(file: Annotated[Path, typer.Argument(metavar="CA", help="a client CA's certificate, PEM")]) -> None:
+    """Accept client certificates of this CA; they say where a viewer belongs."""
+    from onshore.border import viewing
+
+    digest = viewing.trust_client_ca(session.center(), file.read_bytes())
+    session.output().answer({"ca": digest}, f"client CA {digest} trusted")

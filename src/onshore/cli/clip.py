@@ -24,7 +24,7 @@ def find(
     """Clips of the catalog."""
     from onshore import clip
 
-    rows = clip.find(session.center(), where=sql, trigger=trigger, limit=count)
+    rows = session.sift(clip.find(session.center(), where=sql, trigger=trigger, limit=count))
     show = session.output()
     show.table("", rows, "id trigger drive duration_s speed_mean_mps".split())
     show.answer({"clips": rows}, f"{len(rows)} clips")
@@ -35,6 +35,7 @@ def show_clip(clip_id: Annotated[str, typer.Argument(metavar="CLIP")]) -> None:
     """One clip and where it comes from."""
     from onshore import clip
 
+    session.look(clip_id)
     row = clip.show(session.center(), clip_id)
     session.output().answer({"clip": row}, *(f"{name}: {value}" for name, value in row.items()))
 

@@ -76,7 +76,7 @@ def list_datasets() -> None:
     """Every frozen dataset."""
     from onshore.dataset import manifest
 
-    rows = manifest.datasets(session.center())
+    rows = session.sift(manifest.datasets(session.center()))
     show = session.output()
     show.table("", rows, "name id clips drives seconds".split())
     show.answer({"datasets": rows}, f"{len(rows)} datasets")
@@ -87,6 +87,7 @@ def show_dataset(name: Annotated[str, typer.Argument(help="name or id")]) -> Non
     """One dataset: counts, split, parents."""
     from onshore.dataset import manifest
 
+    session.look(name)
     document = manifest.show(session.center(), name)
     session.output().answer({"dataset": document}, *(f"{k}: {v}" for k, v in document.items() if k != "clips"))
 

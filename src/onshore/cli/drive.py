@@ -57,7 +57,7 @@ def list_drives() -> None:
     """Every drive of the center."""
     from onshore import drive
 
-    rows = drive.drives(session.center())
+    rows = session.sift(drive.drives(session.center()))
     show = session.output()
     show.table("", rows, "id vehicle segments duration_s frames signals".split())
     show.answer({"drives": rows}, f"{len(rows)} drives, {sum(row['segments'] for row in rows)} segments")
@@ -69,6 +69,7 @@ def show_drive(drive_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     from onshore import drive
 
     center = session.center()
+    session.look(drive_id)
     segments = drive.segments(center, drive_id)
     rows = [row for row in drive.drives(center) if row["id"] == drive_id]
     show = session.output()

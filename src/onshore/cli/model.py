@@ -73,7 +73,7 @@ def list_models() -> None:
     """Every model of the center, imported ones too."""
     from onshore.flywheel import training
 
-    rows = training.models_of(session.center())
+    rows = session.sift(training.models_of(session.center()))
     show = session.output()
     show.table("", rows)
     show.answer({"models": rows}, f"{len(rows)} models")
@@ -84,5 +84,6 @@ def show_model(model_id: Annotated[str, typer.Argument(metavar="MODEL")]) -> Non
     """One model: recipe, dataset, base, losses, digest."""
     from onshore.flywheel import training
 
+    session.look(model_id)
     row = training.show(session.center(), model_id)
     session.output().answer({"model": row}, *(f"{name}: {value}" for name, value in row.items()))

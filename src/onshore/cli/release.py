@@ -56,7 +56,7 @@ def show_releases() -> None:
     """Every release of the center."""
     from onshore import release
 
-    rows = release.show(session.center())
+    rows = session.sift(release.show(session.center()))
     show = session.output()
     show.table("", rows, "id model gate road_use status synthetic".split())
     show.answer({"releases": rows})

@@ -51,7 +51,13 @@ def doctor() -> None:
 def init(
     center: Annotated[Path, typer.Argument(help="a new folder")],
     region: Annotated[str, typer.Option(help="the jurisdiction it belongs to: cn, us, …")],
-    keys: Annotated[Path | None, typer.Option(help="where the keys live; never inside the center")] = None,
+    keys: Annotated[
+        str | None, typer.Option(help="a folder outside the center, pkcs11:…, or command:… (docs/store.md)")
+    ] = None,
+    keys_dir: Annotated[
+        Path | None, typer.Option(help="the folder of key slots, with a provider; never inside the center")
+    ] = None,
+    crypto: Annotated[str, typer.Option(help="aes, or sm: SM4 and SM3; for good")] = "aes",
     in_region: Annotated[
         list[Path] | None, typer.Option(help="a folder inside the region that verbs may write to")
     ] = None,
@@ -59,7 +65,15 @@ def init(
     """Make a center: center.toml, keys outside it, ledger, empty catalog."""
     from onshore.store import Center
 
-    made = Center.init(center, region, keys_dir=keys, in_region_dirs=tuple(in_region or ()))
+    provider = (keys or "").startswith(("pkcs11:", "command:"))
+    made = Center.init(
+        center,
+        region,
+        keys_dir=keys_dir if provider or keys is None else keys,
+        keys=keys if keys and provider else "",
+        crypto=crypto,
+        in_region_dirs=tuple(in_region or ()),
+    )
     session.output().answer(
         {"center": str(center), "id": made.id, "region": made.region, "keys": str(made.keys.folder)},
         f"center {made.id} of region {made.region} at {center}",

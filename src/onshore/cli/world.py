@@ -19,7 +19,9 @@ def add_to(app: typer.Typer) -> None:
 
 @noun.command("run")
 def run(
-    policy: Annotated[str, typer.Option(help="stop, expert, careful or careless (scenarios), a model, a rival, …")],
+    policy: Annotated[
+        str, typer.Option(help="stop, rule, expert, careful or careless (scenarios), a model, a rival, …")
+    ],
     region: Annotated[str | None, typer.Option(help="whose towns: cn or us")] = None,
     replay: Annotated[
         str | None, typer.Option(help="a recorded drive or segment to drive in, instead of a town")
@@ -28,6 +30,7 @@ def run(
         str, typer.Option(help="town: everyday traffic; or a family that `world scenarios` lists")
     ] = "town",
     seed: Annotated[int, typer.Option(help="seed of town and traffic, or of the family's world")] = 900,
+    map_file: Annotated[Path | None, typer.Option("--map", help="drive on this .osm or .xodr map instead")] = None,
     video: Annotated[Path | None, typer.Option(help="write an animation here: a folder that is in-region")] = None,
 ) -> None:
     """Drive one world closed loop and score it."""
@@ -48,6 +51,7 @@ def run(
             policy=policy,
             scenario=scenario,
             seed=seed,
+            map_file=map_file,
             video=video,
             progress=progress,
         )

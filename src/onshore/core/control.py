@@ -97,6 +97,33 @@ class Controller:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Actuators:
+    """How a car carries out what it is asked: nothing for a dead time, then a first-order lag towards it."""
+
+    dead_time_s: float = 0.1
+    steering_lag_s: float = 0.1
+    accel_lag_s: float = 0.1
+
+    def delay_steps(self, dt_s: float) -> int:
+        return round(self.dead_time_s / dt_s)
+
+    def respond(self, present: Action, asked: Action, dt_s: float) -> Action:
+        """Where the actuators are `dt_s` later: present + (asked - present) (1 - exp(-dt / lag)); a lag of 0 obeys at once."""
+
+        def moved(now: float, wanted: float, lag_s: float) -> float:
+            return wanted if lag_s <= 0 else now + (wanted - now) * (1.0 - math.exp(-dt_s / lag_s))
+
+        return Action(
+            steering_rad=moved(present.steering_rad, asked.steering_rad, self.steering_lag_s),
+            accel_mps2=moved(present.accel_mps2, asked.accel_mps2, self.accel_lag_s),
+        )
+
+
+#: Obeys at once.
+PROMPT = Actuators(dead_time_s=0.0, steering_lag_s=0.0, accel_lag_s=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bicycle:
     """Kinematic single-track model on the rear axle; steering moves at a limited rate."""
 

@@ -61,6 +61,7 @@ ERROR_CODES: dict[str, str] = {
     "unsafe_path": "a path leads out of its folder",
     "usage": "the command cannot be understood",
     "world_crashed": "a world's child process died",
+    "wrong_suite": "bytes were sealed under another suite of ciphers",
     "wrong_region": "a signed thing was made for another region",
 }
 

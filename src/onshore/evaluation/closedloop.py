@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from onshore.store import Center
 if TYPE_CHECKING:
     from onshore.world import PolicySpec, RolloutJob
 
-EVALUATOR = 1  # raise when the same rollouts would be scored otherwise
+EVALUATOR = 2  # raise when the same rollouts would be scored otherwise
 FORMULA = "carla20"
 SEQUENCE_FROM = 100_000  # traffic seeds of sequences lie this far above those of suites
 
@@ -282,15 +282,7 @@ def _read(outputs: dict[str, Any], fresh: bool) -> SuiteResult:
 
 def _jobs_digest(jobs: Sequence[RolloutJob]) -> str:
     """Everything about the jobs but the policy's bytes, which the stage's inputs name by digest."""
-    plain = [{name: _plain(value) for name, value in vars(job).items() if name != "policy"} for job in jobs]
-    return record_digest(plain)
-
-
-def _plain(value: Any) -> Any:
-    """A job's field for a digest: records as what they hold."""
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    return record_digest([job.as_record() for job in jobs])
 
 
 def _policy_record(policy: PolicySpec) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from onshore import jail
+from onshore.core.errors import OnshoreError
 
 if TYPE_CHECKING:
     from onshore.store import Center
@@ -93,7 +94,12 @@ def _disk(center: Center) -> dict[str, str]:
 
 def _keys(center: Center) -> dict[str, str]:
     inside = center.root.resolve() in center.keys.folder.resolve().parents
-    finding = str(center.keys.folder)
+    provider = center.config.keys.partition(":")[0] or "folder"
+    finding = f"{center.keys.folder}, {provider}, {center.config.crypto}"
+    try:
+        center.keys.prove()
+    except OnshoreError as problem:
+        return _row("keys", "fail", f"{finding}: {problem.subject}", problem.advice)
     return _row("keys", "fail" if inside else "pass", finding, "move the keys out of the center." if inside else "")
 
 

@@ -5,6 +5,7 @@ Rule: a folder is in-region by center.toml, or a permit covers the artifact; els
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,23 +62,33 @@ def run_world(
     policy: str,
     seed: int,
     scenario: str = "town",
+    map_file: Path | None = None,
     video: Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Drive one held-out town, or one world of a scenario family; a row per ego. video: an animation, written in-region."""
+    """Drive one held-out town, the town of a map file, or one world of a scenario family; a row per ego.
+
+    video: an animation, written in-region.
+    """
     pack = region.load_pack(region_name)
     if policy not in (*judging.PLAIN, *judging.SCRIPTED) and center is None:
         raise UsageError("--policy", "a model lives in a center; name it with --center, or choose stop or expert.")
     if policy in judging.SCRIPTED and scenario == "town":
         raise UsageError(f"--policy {policy}", "scripted drivers know scenarios only; name a family with --scenario.")
     job = _one_world(pack, scenario, seed, judging.policy(center, policy))
+    if map_file is not None:
+        if scenario != "town":
+            raise UsageError("--map", "scenario families bring their own roads; leave --scenario out.")
+        job = replace(job, layout=world.import_map(map_file))
     (rollouts,) = world.run_jobs([job], workers=1, progress=progress)
     document: dict[str, Any] = {"synthetic": True, "policy": policy, "town": job.scenario, "video": None}
     document["routes"] = [_route_row(rollout, scenario) for rollout in rollouts]
     if video is not None:
         if center is None:
             raise UsageError("--video", "pictures are written where a center's border allows; name it with --center.")
-        frames = world.birdseye(rollouts[0], pack, encoding="gif" if video.suffix == ".gif" else "webp")
+        frames = world.birdseye(
+            rollouts[0], pack, layout=job.layout, encoding="gif" if video.suffix == ".gif" else "webp"
+        )
         (path,) = border.write_out(center, {video.name: frames}, video.parent, kind="picture")
         document["video"] = str(path)
     return document

@@ -31,7 +31,6 @@ from onshore.core.digest import (
     canonical_json,
     check_id,
     record_digest,
-    salted_id,
     sha256_hex,
 )
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, Refusal, RefusedError, UsageError
@@ -44,8 +43,9 @@ from onshore.store import cipher, custody, state
 from onshore.store.clock import Clock
 from onshore.store.config import CONFIG_FILE, CenterConfig, read_config
 from onshore.store.files import locked, sweep, sync_folder, write_durably
-from onshore.store.keys import KEY_BYTES, Keys
+from onshore.store.keys import Keys
 from onshore.store.ledger import Ledger
+from onshore.store.suite import suite_of
 from onshore.store.tables import Table, query
 
 FOLDERS = ("blobs", "tables", "ledger", "scratch", "locks")
@@ -75,6 +75,17 @@ class Draft:
         return Artifact(
             id=identity, label=self.label, parents=self.parents, size_bytes=size_bytes, meta=self.meta, name=self.name
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What `init` was asked for beside folder and region."""
+
+    keys_dir: str | Path | None
+    keys: str
+    crypto: str
+    seed: int | None
+    in_region_dirs: tuple[Path, ...]
 
 
 class Center:
@@ -109,6 +120,8 @@ class Center:
         region: str,
         *,
         keys_dir: str | Path | None = None,
+        keys: str = "",
+        crypto: str = "aes",
         seed: int | None = None,
         in_region_dirs: Iterable[str | Path] = (),
         actor: str = "operator",
@@ -116,12 +129,15 @@ class Center:
     ) -> Center:
         """Make a center, or open it when it is already there for this region.
 
-        seed makes center id and subject salt deterministic (demo); keys are random all the same.
+        keys_dir: a folder outside the center. keys: what holds the region and ledger keys, `keys_dir` itself unless
+        given (store/providers.py). crypto: `aes` or `sm`. seed makes center id and subject salt deterministic (demo);
+        keys are random all the same.
         """
         root = Path(root).resolve()
         if (root / CONFIG_FILE).exists():
             return cls._again(root, region, actor=actor, role=role)
         load_pack(region)
+        suite_of(crypto)
         home = Path(keys_dir or Path.home() / KEYS_HOME).resolve()
         if home.is_relative_to(root):
             raise UsageError(f"keys_dir {home}", "choose a folder outside the center; a copied center must not open.")
@@ -130,25 +146,28 @@ class Center:
         with locked(root / "locks" / "init.lock"):
             if not (root / CONFIG_FILE).exists():
                 folders = tuple(Path(folder).resolve() for folder in in_region_dirs)
-                cls._begin(root, region, keys_dir=keys_dir, seed=seed, in_region_dirs=folders)
+                asked = Asked(keys_dir=keys_dir, keys=keys, crypto=crypto, seed=seed, in_region_dirs=folders)
+                cls._begin(root, region, asked)
         return cls._again(root, region, actor=actor, role=role)
 
     @classmethod
-    def _begin(
-        cls, root: Path, region: str, *, keys_dir: str | Path | None, seed: int | None, in_region_dirs: tuple[Path, ...]
-    ) -> None:
+    def _begin(cls, root: Path, region: str, asked: Asked) -> None:
         """Keys, ledger, first entry, and last the config that makes the folder a center. A killed one is gone on with."""
-        seeded = hashlib.sha256(f"onshore-demo|{region}|{seed}".encode()).digest() if seed is not None else None
+        seeded = None
+        if asked.seed is not None:
+            seeded = hashlib.sha256(f"onshore-demo|{region}|{asked.seed}".encode()).digest()
         center_id = _settled_id(root / "scratch", seeded)
-        folder = Path(keys_dir).resolve() if keys_dir else Path.home() / KEYS_HOME / center_id
-        salt = hashlib.sha256(b"salt|" + seeded).digest() if seeded else None
-        keys = Keys.create(folder, region=region, center_id=center_id, salt=salt)
+        folder = Path(asked.keys_dir).resolve() if asked.keys_dir else Path.home() / KEYS_HOME / center_id
+        salt, suite = hashlib.sha256(b"salt|" + seeded).digest() if seeded else None, suite_of(asked.crypto)
+        keys = Keys.create(folder, region=region, center_id=center_id, salt=salt, spec=asked.keys, suite=suite)
         config = CenterConfig(
             id=center_id,
             region=region,
             keys_dir=folder,
             ledger_key=keys.ledger_signer.public_key().public_bytes_raw().hex(),
-            in_region_dirs=in_region_dirs,
+            keys=asked.keys,
+            crypto=asked.crypto,
+            in_region_dirs=asked.in_region_dirs,
         )
         center = cls(root, config, keys, actor="operator", role="engineer")
         center.ledger.create()
@@ -170,7 +189,8 @@ class Center:
         """Open a center. Errors: NotFoundError without center.toml, OnshoreError `key_missing` without its keys."""
         root = Path(root).resolve()
         config = read_config(root)
-        keys = Keys(config.keys_dir, region=config.region, center_id=config.id)
+        suite = suite_of(config.crypto)
+        keys = Keys(config.keys_dir, region=config.region, center_id=config.id, spec=config.keys, suite=suite)
         if keys.ledger_signer.public_key().public_bytes_raw().hex() != config.ledger_key:
             advice = "these are another center's keys; name the right folder in center.toml (keys_dir)."
             raise OnshoreError("key_missing", config.keys_dir, advice)
@@ -178,8 +198,9 @@ class Center:
         return cls(root, config, keys, actor=actor, role=role)
 
     def close(self) -> None:
-        """Give the state file's connections back; the center opens them again when asked."""
+        """Give the connections to state and key slots back; the center opens them again when asked."""
         self.db.dispose()
+        self.keys.close()
 
     # -- artifacts ---------------------------------------------------------------------------------------------------
 
@@ -322,7 +343,7 @@ class Center:
 
     def refuse(self, refusal: Refusal) -> None:
         """Write a refusal to the ledger and raise it."""
-        actor = salted_id(self.keys.salt, "person", self.actor)
+        actor = self.keys.salted_id("person", self.actor)
         record = {"code": refusal.code, "rule": refusal.rule, "subject": _impersonal(refusal.subject), "actor": actor}
         self.ledger.append("refusal", record)
         raise RefusedError(refusal)
@@ -333,7 +354,7 @@ class Center:
         """The salted id under which a vehicle or driver is named, and the only one."""
         if kind not in {"vehicle", "driver"}:
             raise UsageError(f"subject kind {kind!r}", "use vehicle or driver.")
-        return salted_id(self.keys.salt, kind, name)
+        return self.keys.salted_id(kind, name)
 
     def table(self, name: str) -> Table:
         """A catalog table; a missing one is empty."""
@@ -430,35 +451,29 @@ class Center:
         if not gone:
             raise NotFoundError(identity, "nothing in quarantine has this id.")
 
-    def destroy_key(self, key_id: str) -> None:
-        """Make everything sealed under a data key unreadable for good, backups included; a ledger line says so.
+    def shred(self, key_ids: Iterable[str]) -> None:
+        """Make everything sealed under these drives' keys unreadable for good, in every backup too; ledger lines say so.
 
-        A process that has read under the key keeps it in memory until it ends.
+        The region key is renewed with it (store/keys.py), so give all keys of one erasure at once. A process that has
+        read under a key keeps it in memory until it ends. Errors: NotFoundError when one is unknown or was shredded
+        before, UsageError for the center's own; then nothing is shredded.
         """
-        if key_id == CENTER_KEY:
-            raise UsageError(
-                "destroy key center", "it seals what belongs to no drive; only drives' keys are destroyed."
-            )
-        table = state.DATA_KEYS
-        mine = table.c.id == check_id(key_id, "data key")
-        with self.reader.connect() as connection:
-            wrapped = connection.execute(sa.select(table.c.wrapped).where(mine)).scalar_one_or_none()
-        if not wrapped:
-            raise NotFoundError(f"data key {key_id}", "it is not in this center, or was destroyed before.")
-        self.ledger.append("key_destroyed", {"key": key_id})
-        with self.db.begin() as connection:
-            # The row stays, empty: what was erased does not come back under a fresh key of the same name.
-            connection.execute(sa.update(table).where(mine).values(wrapped=b""))
-        # The old value is overwritten (secure_delete), and the write-ahead log that still holds it is emptied.
-        with self.reader.connect() as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._data_keys.pop(key_id, None)
+        gone = sorted({check_id(key_id, "data key") for key_id in key_ids})
+        if CENTER_KEY in gone:
+            raise UsageError("shred key center", "it seals what belongs to no drive; only drives' keys are destroyed.")
+        for key_id in gone:
+            if not self.has_key(key_id):
+                raise NotFoundError(f"data key {key_id}", "it is not in this center, or was destroyed before.")
+        if not gone:
+            return
+        self.ledger.append_many([("key_destroyed", {"key": key_id}) for key_id in gone])
+        self.keys.shred(gone)
+        for key_id in gone:
+            self._data_keys.pop(key_id, None)
 
     def has_key(self, key_id: str) -> bool:
         """Whether a data key is here and was not destroyed."""
-        asked = sa.select(state.DATA_KEYS.c.wrapped).where(state.DATA_KEYS.c.id == key_id)
-        with self.reader.connect() as connection:
-            return bool(connection.execute(asked).scalar_one_or_none())
+        return self.keys.holds(key_id)
 
     def has_bytes(self, artifact_id: str) -> bool:
         """Whether an artifact's file lies in the center, readable or not."""
@@ -561,11 +576,11 @@ class Center:
 
     def _write(self, artifact: Artifact, chunks: Iterator[bytes | memoryview], key_id: str) -> Artifact:
         path = self._path(artifact.id)
-        data_key = self._data_key(key_id)
+        data_key, suite = self._data_key(key_id), self.keys.suite
         handle, temporary = tempfile.mkstemp(dir=self.root / "scratch")
         try:
             with os.fdopen(handle, "wb") as target:
-                cipher.encrypt(chunks, target, data_key, cipher.scope_of(self.region, key_id, artifact.id))
+                cipher.encrypt(chunks, target, data_key, cipher.scope_of(self.region, key_id, artifact.id), suite)
                 target.flush()
                 os.fsync(target.fileno())
             # Row and bytes of one artifact change together: another process may be storing the same content.
@@ -613,23 +628,14 @@ class Center:
         data_key = self._data_key(key_id, make=False)
         scope = cipher.scope_of(self.region, key_id, artifact_id)
         with _mapped(self._path(artifact_id), artifact_id) as stored:
-            return cipher.decrypt(stored, data_key, scope, artifact_id)
+            return cipher.decrypt(stored, data_key, scope, artifact_id, self.keys.suite)
 
     def _data_key(self, key_id: str, *, make: bool = True) -> bytes:
-        if key_id in self._data_keys:
-            return self._data_keys[key_id]
-        table = state.DATA_KEYS
-        asked = sa.select(table.c.wrapped).where(table.c.id == key_id)
-        if make:
-            with self.db.begin() as connection:
-                if connection.execute(asked).scalar_one_or_none() is None:
-                    wrapped = self.keys.wrap(key_id, secrets.token_bytes(KEY_BYTES))
-                    connection.execute(sa.insert(table).values(id=key_id, wrapped=wrapped))
-        with self.reader.connect() as connection:
-            wrapped_key = connection.execute(asked).scalar_one_or_none()
-        if not wrapped_key:
-            raise NotFoundError(f"data key {key_id}", "it was destroyed; what it sealed cannot be read again.")
-        self._data_keys[key_id] = self.keys.unwrap(key_id, wrapped_key)
+        if key_id not in self._data_keys:
+            data_key = self.keys.data_key(key_id, make=make)
+            if data_key is None:
+                raise NotFoundError(f"data key {key_id}", "it was destroyed; what it sealed cannot be read again.")
+            self._data_keys[key_id] = data_key
         return self._data_keys[key_id]
 
     def _readable(self, artifact_id: str) -> Any:

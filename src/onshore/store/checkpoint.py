@@ -15,7 +15,9 @@ from onshore.core.errors import CorruptError
 from onshore.store.merkle import Frontier, fold_frontier
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from onshore.store.keys import Signer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Checkpoint:
         lines = [self.origin, str(self.size), _b64(self.root()), f"bytes {self.size_bytes}", f"time {self.time_ns}"]
         return "\n".join(lines + [f"frontier {_b64(node)}" for node in self.frontier] + [""]).encode()
 
-    def signed(self, signer: Ed25519PrivateKey) -> bytes:
+    def signed(self, signer: Signer) -> bytes:
         text = self.text()
         return _note(text, self.origin, signer.public_key(), signer.sign(text))
 

@@ -1,8 +1,8 @@
-"""Files at rest: AES-256-GCM over 1 MiB chunks, each bound to its place, its key and its content.
+"""Files at rest: AES-256-GCM or SM4-GCM over 1 MiB chunks, each bound to its place, its key, its suite and its content.
 
-Rule: no chunk can be cut off, moved, repeated or read as another artifact. Layout: magic (8), salt (16), then chunks of
-up to 1 MiB of ciphertext with a 16-byte tag. The file key is HKDF-SHA256(data key, salt, scope); the nonce is
-7 zero bytes, the chunk number (4, big-endian) and 1 for the last chunk, else 0 (the STREAM construction).
+Rule: no chunk can be cut off, moved, repeated or read as another artifact. Layout: magic of the suite (8), salt (16), then
+chunks of up to 1 MiB of ciphertext with a 16-byte tag. The file key is HKDF(data key, salt, scope) over the suite's hash;
+the nonce is 7 zero bytes, the chunk number (4, big-endian) and 1 for the last chunk, else 0 (the STREAM construction).
 scope = `region|key id|content id`, so a file under another name, key or region does not open.
 """
 
@@ -13,27 +13,27 @@ import io
 import mmap
 import secrets
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from onshore.core.errors import CorruptError, InputError
+from onshore.store.suite import AES, TAG_BYTES, Aead, Suite, suite_of_file
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-MAGIC = b"ONSHORE1"
-SALT_BYTES, TAG_BYTES, CHUNK_BYTES = 16, 16, 1 << 20
-HEADER_BYTES = len(MAGIC) + SALT_BYTES
+SALT_BYTES, CHUNK_BYTES = 16, 1 << 20
+MAGIC_BYTES = len(AES.magic)
+HEADER_BYTES = MAGIC_BYTES + SALT_BYTES
 
 
 def scope_of(region: str, key_id: str, content_id: str) -> bytes:
     return f"{region}|{key_id}|{content_id}".encode()
 
 
-def encrypt(source: Iterator[bytes | memoryview], target: BinaryIO, data_key: bytes, scope: bytes) -> None:
+def encrypt(
+    source: Iterator[bytes | memoryview], target: BinaryIO, data_key: bytes, scope: bytes, suite: Suite = AES
+) -> None:
     """Write the chunks of `source` (1 MiB each but the last) encrypted to `target`."""
-    header = MAGIC + secrets.token_bytes(SALT_BYTES)
+    header = suite.magic + secrets.token_bytes(SALT_BYTES)
     target.write(header)
-    cipher, number = _file_cipher(data_key, header, scope), 0
+    cipher, number = _file_cipher(data_key, header, scope, suite), 0
     sealed = memoryview(bytearray(CHUNK_BYTES + TAG_BYTES))
     chunk = next(source, b"")
     for following in source:
@@ -43,17 +43,21 @@ def encrypt(source: Iterator[bytes | memoryview], target: BinaryIO, data_key: by
     target.write(cipher.encrypt(_nonce(number, last=True), chunk, header))
 
 
-def decrypt(stored: bytes | mmap.mmap, data_key: bytes, scope: bytes, subject: str) -> bytes:
-    """The plaintext. Errors: CorruptError when a chunk is not what was written in its place.
+def decrypt(stored: bytes | mmap.mmap, data_key: bytes, scope: bytes, subject: str, suite: Suite = AES) -> bytes:
+    """The plaintext. Errors: CorruptError when a chunk is not what was written in its place or of another suite.
 
     The scope names the content's digest, and `Center.put` hashed the very bytes it sealed: what authenticates has it.
     """
     from cryptography.exceptions import InvalidTag
 
     header, size = stored[:HEADER_BYTES], plain_size(len(stored))
-    if size is None or not header.startswith(MAGIC):
+    found = suite_of_file(header)
+    if size is None or found is None:
         raise CorruptError("corrupt", subject, "its file is cut short or not a sealed file; restore it from a copy.")
-    cipher, step = _file_cipher(data_key, header, scope), CHUNK_BYTES + TAG_BYTES
+    if found != suite:
+        advice = f"it was sealed under the suite {found.name}, this center uses {suite.name}; they do not mix."
+        raise CorruptError("wrong_suite", subject, advice)
+    cipher, step = _file_cipher(data_key, header, scope, suite), CHUNK_BYTES + TAG_BYTES
     # A buffer that gives its bytes away without a copy; copies cost more than the decryption.
     plain = io.BytesIO(bytes(size))
     with memoryview(stored) as view, plain.getbuffer() as room:
@@ -109,12 +113,8 @@ def file_sha256(file: BinaryIO) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _file_cipher(data_key: bytes, header: bytes, scope: bytes) -> AESGCM:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-    return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=header[len(MAGIC) :], info=scope).derive(data_key))
+def _file_cipher(data_key: bytes, header: bytes, scope: bytes, suite: Suite) -> Aead:
+    return suite.aead(suite.derived(data_key, header[MAGIC_BYTES:], scope))
 
 
 def _nonce(number: int, *, last: bool) -> bytes:

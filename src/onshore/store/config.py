@@ -19,6 +19,7 @@ CONFIG_FILE = "center.toml"
 class CenterConfig:
     """id; region; keys_dir: where the keys lie; in_region_dirs: folders outside that count as inside the region.
 
+    keys: what holds the region and ledger keys, empty for keys_dir itself (store/providers.py). crypto: aes or sm.
     jail_strict: foreign bytes, user SQL and training are refused on a machine that lacks one of the jail's layers.
     """
 
@@ -26,6 +27,8 @@ class CenterConfig:
     region: str
     keys_dir: Path
     ledger_key: str
+    keys: str = ""
+    crypto: str = "aes"
     in_region_dirs: tuple[Path, ...] = ()
     jail_strict: bool = False
     schema_version: int = 1
@@ -38,6 +41,10 @@ class CenterConfig:
             f"region = {json.dumps(self.region)}\n"
             "# Keys lie outside this folder; a copy of the folder decrypts nothing.\n"
             f"keys_dir = {json.dumps(str(self.keys_dir))}\n"
+            "# What holds the region key and the ledger key: empty for keys_dir itself, pkcs11:… or command:…\n"
+            f"keys = {json.dumps(self.keys)}\n"
+            "# aes or sm; chosen once, files of the other are refused.\n"
+            f"crypto = {json.dumps(self.crypto)}\n"
             "# Ed25519 public key (hex) that signs ledger/checkpoint.\n"
             f"ledger_key = {json.dumps(self.ledger_key)}\n"
             "# Folders outside the center that are inside the region: files may be written there without a permit.\n"
@@ -59,6 +66,8 @@ def read_config(root: Path) -> CenterConfig:
             region=document["region"],
             keys_dir=Path(document["keys_dir"]),
             ledger_key=document["ledger_key"],
+            keys=document.get("keys", ""),
+            crypto=document.get("crypto", "aes"),
             in_region_dirs=tuple(Path(folder) for folder in document.get("in_region_dirs", [])),
             jail_strict=bool(document.get("jail_strict", False)),
             schema_version=document["schema_version"],

@@ -111,8 +111,7 @@ def destroy(center: Center, ids: Iterable[str], *, reason: str, ticket: str) -> 
     wanted = sorted(set(ids))
     _bury(center, wanted, reason, ticket)
     left = sorted({*_without_receipt(center, wanted), *(one for one in wanted if center.has_bytes(one))})
-    for key in idle_keys(center, left):
-        center.destroy_key(key)
+    center.shred(idle_keys(center, left))
     for identity in left:
         center.unlink(identity)
     _receipts(center, left, reason, ticket)

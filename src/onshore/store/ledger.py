@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from onshore.store.merkle import consistency_proof, fold_leaf, frontiers_of, inc
 from onshore.store.witness import cosignatures, note_at, split_note
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from onshore.store.keys import Signer
 
 ENTRIES, CHECKPOINT, NEXT = "entries.jsonl", "checkpoint", "checkpoint.next"
 LINE_LIMIT_BYTES, READ_BYTES = 1 << 16, 1 << 20
@@ -68,7 +69,7 @@ class LedgerReport:
 class Ledger:
     """The log in one folder, shared by processes."""
 
-    def __init__(self, folder: Path, *, origin: str, signer: Ed25519PrivateKey, scratch: Path, lock: Path) -> None:
+    def __init__(self, folder: Path, *, origin: str, signer: Signer, scratch: Path, lock: Path) -> None:
         self._folder, self._origin, self._signer = folder, origin, signer
         self._scratch, self._lock = scratch, lock
 
@@ -148,6 +149,12 @@ class Ledger:
             entries.append(LedgerEntry(index=index, kind=kind, body=body, time_ns=time_ns, leaf=leaf))
             lines.append(line)
         return entries, lines
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody appends meanwhile."""
+        with locked(self._lock):
+            yield
 
     def entries(self) -> Iterator[LedgerEntry]:
         """The acknowledged entries, oldest first."""

@@ -50,12 +50,6 @@ LINEAGE = sa.Table(
     sa.Column("parent", sa.String, primary_key=True),
     sa.Column("child", sa.String, primary_key=True),
 )
-DATA_KEYS = sa.Table(
-    "data_keys",
-    METADATA,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("wrapped", sa.LargeBinary, nullable=False),
-)
 STAGES = sa.Table(
     "stages",
     METADATA,
@@ -77,14 +71,28 @@ QUARANTINE = sa.Table(
 
 def open_state(path: Path) -> sa.Engine:
     """The engine of a center's state file; tables are made when missing."""
+    engine = open_sqlite(path, METADATA)
+    with engine.begin() as connection:
+        _add_missing_columns(connection)
+    return engine
+
+
+def open_sqlite(path: Path, metadata: sa.MetaData) -> sa.Engine:
+    """The engine of one SQLite file with these tables."""
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60.0})
     sa.event.listen(engine, "connect", _on_connect)
     sa.event.listen(engine, "begin", _on_begin)
     with engine.begin() as connection:
-        METADATA.create_all(connection)
-        _add_missing_columns(connection)
+        metadata.create_all(connection)
     _let_go_in_children(engine)
     return engine
+
+
+def snapshot(reader: sa.Engine, path: Path) -> None:
+    """Copy the database as it is at one moment into a new file, while others write."""
+    with reader.connect() as connection:
+        connection.exec_driver_sql("VACUUM INTO ?", (str(path),))
+    path.chmod(0o600)
 
 
 def _add_missing_columns(connection: sa.Connection) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onshore.core.digest import canonical_json, salted_id, sha256_hex
+from onshore.core.digest import canonical_json, sha256_hex
 from onshore.core.errors import CorruptError, InputError, NotFoundError, Refusal, RefusedError
 from onshore.store.checkpoint import Checkpoint, key_id
 from onshore.store.files import write_durably
@@ -215,7 +215,7 @@ def enroll(center: Center, name: str, public_key: bytes) -> None:
     write_durably(
         folder / f"{sha256_hex(public_key)[:32]}.json", canonical_json(record), scratch=center.root / "scratch"
     )
-    body = {"witness": salted_id(center.keys.salt, "witness", name), "key": sha256_hex(public_key)}
+    body = {"witness": center.keys.salted_id("witness", name), "key": sha256_hex(public_key)}
     center.ledger.append(ENROLLED, body)
 
 
@@ -244,7 +244,7 @@ def take(center: Center, note: bytes) -> list[Cosignature]:
     for one in found:
         name = sha256_hex(one.witness.encode())[:32]
         write_durably(_folder(center) / f"{name}.note", note, scratch=center.root / "scratch")
-        body = {"witness": salted_id(center.keys.salt, "witness", one.witness), "size": head.size, "time_s": one.time_s}
+        body = {"witness": center.keys.salted_id("witness", one.witness), "size": head.size, "time_s": one.time_s}
         center.ledger.append(SEEN, {**body, "note": sha256_hex(note)})
     return found
 

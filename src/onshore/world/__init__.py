@@ -4,6 +4,7 @@ Rule: everything that loads the traffic engine or the camera runs in child proce
 """
 
 from onshore.world.fleet import record_fleet
+from onshore.world.importing import import_map
 from onshore.world.jobs import PolicySpec, RolloutJob, suite, training_jobs
 from onshore.world.pictures import birdseye, birdseye_pictures, camera_pictures, contact_sheet
 from onshore.world.running import collect_takeovers, run_jobs
@@ -16,6 +17,7 @@ __all__ = [
     "camera_pictures",
     "contact_sheet",
     "collect_takeovers",
+    "import_map",
     "record_fleet",
     "run_jobs",
     "suite",

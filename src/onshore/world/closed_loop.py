@@ -59,6 +59,7 @@ BLEND_M = 10.0
 PAST_LINE_M = 2.0
 ONCOMING_DEG = 120.0
 TOWNS_KEPT = 3
+WAY_M, WAY_STEP_M = 55.0, 1.0
 #: Numbers of egos that a job starts itself.
 FIRST_EGO = 900_000
 LOOK_BACK_STEPS = (FRAME_GAP_STEPS, FRAME_GAP_STEPS // 2)
@@ -114,14 +115,15 @@ class Ego:
     frames: deque[tuple[float, NDArray[np.uint8]]] = field(default_factory=lambda: deque(maxlen=FRAME_GAP_STEPS))
     plan: Plan | None = None
     action: Action = Action(steering_rad=0.0, accel_mps2=0.0)
+    response: Action = Action(steering_rad=0.0, accel_mps2=0.0)
+    underway: deque[Action] = field(default_factory=deque)
     engine_accel_mps2: float = 0.0
     #: The street whose waiting area it drove into on red.
     waits: int | None = None
     done: bool = False
     rows: list[tuple[float, ...]] = field(default_factory=list)
     plans: list[Plan | None] = field(default_factory=list)
-    actors: list[Floats] = field(default_factory=list)
-    actor_meta: list[NDArray[np.int32]] = field(default_factory=list)
+    actors: list[tuple[Floats, Floats, NDArray[np.int32], NDArray[np.int8]]] = field(default_factory=list)
     seen: Any = field(default_factory=hashlib.sha256)
 
 
@@ -393,7 +395,7 @@ class TownWorld:
         before = self.moment
         if not self.expert:
             for ego in driven:
-                ego.state = self.bicycle.step(ego.state, ego.action, STEP_S)
+                ego.state = self.bicycle.step(ego.state, self._carried_out(ego), STEP_S)
                 front = front_of(ego.state, self.bicycle.geometry)
                 # the engine dies of a car that is on no lane of its route: there its copy keeps to the lane's edge
                 x, y = ego.navigation.on_route(np.array(front))
@@ -418,6 +420,14 @@ class TownWorld:
                     (asked - float(before.speed_N[before.rows[ego.vehicle]])) / STEP_S / STEPS_PER_PLAN
                 )
             self._judge(ego, row, centres)
+
+    def _carried_out(self, ego: Ego) -> Action:
+        """What the ego's actuators do in the coming step: what was asked a dead time ago, through their lag."""
+        actuators = self.job.actuators
+        ego.underway.append(ego.action)
+        asked = ego.underway.popleft() if len(ego.underway) > actuators.delay_steps(STEP_S) else ego.response
+        ego.response = actuators.respond(ego.response, asked, STEP_S)
+        return ego.response
 
     def _towed(self, state: EgoState, front_xy: Floats, speed_mps: float) -> EgoState:
         """The rear axle follows the front bumper that the engine moved."""
@@ -465,7 +475,7 @@ class TownWorld:
         on_road = kind > 0 or self.assets.ground.meaning(float(front[0]), float(front[1]))[0] > 0
         oncoming = direction is not None and self._against(state.yaw_rad, direction)
         near = self._near(ego, row)
-        light, light_m = self._light(ego)
+        light, light_m = self.light(ego)
         sight = Sight(
             t_s=self._steps * STEP_S,
             ego=Box(
@@ -497,7 +507,7 @@ class TownWorld:
     def _against(yaw_rad: float, lane_degrees: float) -> bool:
         return abs((math.degrees(yaw_rad) - lane_degrees + 180.0) % 360.0 - 180.0) > ONCOMING_DEG
 
-    def _light(self, ego: Ego) -> tuple[str, float]:
+    def light(self, ego: Ego) -> tuple[str, float]:
         """The light that rules the ego's next stop line and the distance to it; ('none', NaN) without one."""
         fix, edges = ego.fix, ego.navigation.edges
         if fix.in_junction or fix.street + 1 >= len(edges):
@@ -554,14 +564,15 @@ class TownWorld:
             )
         )
         ego.plans.append(ego.plan)
-        near, rows = sight.neighbours_M5, len(ego.rows) - 1
-        ego.actors.append(np.column_stack([near[:, :3], speeds, near[:, 3:]]))
-        meta = np.column_stack([np.full(len(near), rows), sight.neighbour_ids, sight.neighbour_kinds])
-        ego.actor_meta.append(meta.astype(np.int32))
+        ego.actors.append((sight.neighbours_M5, speeds, sight.neighbour_ids, sight.neighbour_kinds))
 
     def answer(self, ego: Ego) -> tuple[Floats, bool]:
         """The path the expert would want from the ego's place, and whether it is usable."""
         return ego.navigation.answer(ego.fix, ego.state, self.bicycle.geometry, BLEND_M)
+
+    def way_ahead(self, ego: Ego) -> Floats:
+        """The centre of the wanted lane from the front bumper on: points WAY_STEP_M apart."""
+        return ego.navigation.ahead(ego.fix, np.array(front_of(ego.state, self.bicycle.geometry)), WAY_M, WAY_STEP_M)
 
     def rollouts(self) -> list[Rollout]:
         """One Rollout per ego; `actors` are box centres within 60 m of the ego."""
@@ -569,8 +580,10 @@ class TownWorld:
 
     def _rollout(self, ego: Ego) -> Rollout:
         steps = np.array(ego.rows, np.float64).reshape(-1, len(STEP_COLUMNS))
-        actors = np.concatenate([*ego.actors, np.zeros((0, 6))]).astype(np.float32)
-        meta = np.concatenate([*ego.actor_meta, np.zeros((0, 3), np.int32)])
+        boxes = np.concatenate([*(seen[0] for seen in ego.actors), np.zeros((0, 5))])
+        speeds, ids, kinds = (np.concatenate([*(seen[part] for seen in ego.actors), []]) for part in (1, 2, 3))
+        actors = np.column_stack([boxes[:, :3], speeds, boxes[:, 3:]]).astype(np.float32)
+        actor_rows = np.repeat(np.arange(len(ego.actors)), [len(seen[1]) for seen in ego.actors])
         path = np.full((len(ego.plans), len(PATH_ARCS_M), 2), np.nan, np.float32)
         speed = np.full((len(ego.plans), len(SPEED_TIMES_S)), np.nan, np.float32)
         for row, plan in enumerate(ego.plans):
@@ -588,9 +601,9 @@ class TownWorld:
             plan_path_NK2=path,
             plan_speed_NT=speed,
             actors={name: actors[:, column].copy() for column, name in enumerate(ACTOR_COLUMNS)},
-            actor_row=meta[:, 0].astype(np.int32),
-            actor_id=meta[:, 1].astype(np.int32),
-            actor_kind=meta[:, 2].astype(np.int8),
+            actor_row=actor_rows.astype(np.int32),
+            actor_id=ids.astype(np.int32),
+            actor_kind=kinds.astype(np.int8),
             events=tuple(ego.referee.events),
             frame_digest=ego.seen.hexdigest() if self.sees else "",
         )

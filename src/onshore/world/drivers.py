@@ -7,6 +7,7 @@ have been shown, with the expert's answer to the very same moment.
 from __future__ import annotations
 
 import importlib
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,13 +22,16 @@ from onshore.core.recording import Camera
 from onshore.core.rollout import Rollout
 from onshore.region import load_pack
 from onshore.region.packs import PACKS
-from onshore.world.closed_loop import Ego, Towns, TownWorld
+from onshore.world.closed_loop import WAY_STEP_M, Ego, Towns, TownWorld
 from onshore.world.jobs import PolicySpec, RolloutJob
 from onshore.world.rivals import MappedOnnx, Program, Signature
 from onshore.world.roads import Roads
 
 #: A takeover sample every other plan: neighbours in time are nearly the same picture.
 TAKEOVER_EVERY = 2
+#: The rule driver: gap and time behind a leader, accelerations, sideways acceleration in bends, room beside its own width.
+RULE_GAP_M, RULE_TIME_S, RULE_ACCEL_MPS2, RULE_BRAKE_MPS2 = 2.5, 1.4, 2.0, 2.5
+RULE_SIDEWAYS_MPS2, SIDE_ROOM_M, STOP_SHORT_M, YELLOW_BRAKE_MPS2 = 2.0, 0.3, 1.0, 3.0
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -121,6 +125,77 @@ class Oracle:
         return plans
 
 
+@dataclass
+class Rule:
+    """Follows the map's lane behind whoever is in it, and stops at lights that are not green. Sees perfectly, never looks aside.
+
+    Following: Intelligent Driver Model (Treiber, Hennecke and Helbing 2000, Phys. Rev. E 62). It knows no right of way but
+    the lights': the row shows what a map and perfect boxes are worth without it.
+    """
+
+    world: TownWorld
+
+    def plans(self, observations: dict[int, Observation]) -> dict[int, Plan]:
+        return {ego.index: self._plan(ego) for ego in self.world.active}
+
+    def _plan(self, ego: Ego) -> Plan:
+        path, usable = self.world.answer(ego)
+        path = path if usable else straight_plan(0.0).path_xy_m
+        speed = ego.state.speed_mps
+        limit = self.world.assets.town.edges[ego.navigation.edges[ego.fix.street]].speed_mps
+        gap, lead = self._leader(ego)
+        accel = idm(speed, min(limit, _bend_speed(path)), gap, lead)
+        light, light_m = self.world.light(ego)
+        if light == "red" or (light == "yellow" and speed**2 < 2 * YELLOW_BRAKE_MPS2 * light_m):
+            accel = min(accel, idm(speed, limit, light_m + RULE_GAP_M - STOP_SHORT_M, 0.0))
+        wanted = np.clip(speed + max(accel, -6.0) * np.array(SPEED_TIMES_S), 0.0, limit)
+        return Plan(path_xy_m=path, speed_mps=np.asarray(wanted, np.float64))
+
+    def _leader(self, ego: Ego) -> tuple[float, float]:
+        """(gap, speed along the lane) of the nearest road user in the ego's lane ahead; (inf, 0) without one."""
+        boxes, speeds = self.world.boxes_around(ego)
+        if not len(boxes):
+            return math.inf, 0.0
+        ahead, width = self.world.way_ahead(ego), self.world.bicycle.geometry.width_m
+        apart = np.hypot(*(_corners(boxes)[:, :, None] - ahead[None, None]).transpose(3, 0, 1, 2)).min(1)
+        inside = apart < width / 2 + SIDE_ROOM_M
+        first = np.where(inside.any(1), inside.argmax(1), len(ahead))
+        nearest = int(first.argmin())
+        if first[nearest] >= len(ahead) - 1:
+            return math.inf, 0.0
+        at = int(first[nearest])
+        step = ahead[min(at + 1, len(ahead) - 1)] - ahead[max(at - 1, 0)]
+        along = math.cos(boxes[nearest, 2] - math.atan2(step[1], step[0]))
+        return max(at * WAY_STEP_M, 0.1), max(0.0, float(speeds[nearest]) * along)
+
+
+def idm(speed_mps: float, wish_mps: float, gap_m: float, lead_mps: float) -> float:
+    """Acceleration of the Intelligent Driver Model."""
+    free = 1.0 - (speed_mps / max(wish_mps, 0.1)) ** 4
+    if gap_m == math.inf:
+        return RULE_ACCEL_MPS2 * max(free, -2.0)
+    closing = speed_mps * (speed_mps - lead_mps) / (2 * math.sqrt(RULE_ACCEL_MPS2 * RULE_BRAKE_MPS2))
+    wanted = RULE_GAP_M + max(0.0, RULE_TIME_S * speed_mps + closing)
+    return RULE_ACCEL_MPS2 * max(min(free, 1.0) - (wanted / max(gap_m, 0.1)) ** 2, -6.0)
+
+
+def _bend_speed(path_K2: NDArray[np.float64]) -> float:
+    """The speed at which the sharpest bend of a path is taken with RULE_SIDEWAYS_MPS2."""
+    steps = np.diff(np.vstack([[0.0, 0.0], path_K2]), axis=0)
+    turned = np.abs(np.diff(np.unwrap(np.arctan2(steps[:, 1], steps[:, 0]))))
+    bend = float((turned / np.maximum(np.hypot(*steps[1:].T), 0.1)).max())
+    return math.sqrt(RULE_SIDEWAYS_MPS2 / max(bend, 1e-4))
+
+
+def _corners(boxes_M5: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(M, 5, 2): the centre and the corners of boxes."""
+    signs = np.array([[0, 0], [1, 1], [1, -1], [-1, 1], [-1, -1]]) / 2
+    local = signs[None] * boxes_M5[:, None, 3:5]
+    cos, sin = np.cos(boxes_M5[:, 2])[:, None], np.sin(boxes_M5[:, 2])[:, None]
+    turned = np.stack([local[..., 0] * cos - local[..., 1] * sin, local[..., 0] * sin + local[..., 1] * cos], -1)
+    return np.asarray(boxes_M5[:, None, :2] + turned, np.float64)
+
+
 def wanted_speeds(roads: Roads, speed_mps: float, accel_mps2: float) -> NDArray[np.float64]:
     """Target speeds of a driver who goes on accelerating as the engine asked, within its limits."""
     low, high = roads.expert["accel_mps2"]
@@ -130,6 +205,7 @@ def wanted_speeds(roads: Roads, speed_mps: float, accel_mps2: float) -> NDArray[
 
 
 def make_driver(spec: PolicySpec, world: TownWorld, camera: Camera) -> Driver:
+    """Who drives, as a job names it."""
     egos = range(len(world.egos))
     if spec.kind == "onnx":
         return Network(spec, camera)
@@ -137,6 +213,8 @@ def make_driver(spec: PolicySpec, world: TownWorld, camera: Camera) -> Driver:
         return Rival(spec, world, camera)
     if spec.kind == "oracle":
         return Oracle(world)
+    if spec.kind == "rule":
+        return Rule(world)
     if spec.kind == "expert":
         return Nobody()
     if spec.kind == "stop":

@@ -6,10 +6,11 @@ from the region pack and never serve training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from onshore.core.control import PROMPT, Actuators
 from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.recording import Camera, Rig
 from onshore.region import RegionPack
@@ -38,8 +39,10 @@ SURROUND = tuple(
         ("right", 80.0, (1.2, -0.8, 1.1), 0.05, -1.2),
     )
 )
-PolicyKind = Literal["onnx", "expert", "oracle", "stop", "constant-speed", "python", "process", "mapped", "scripted"]
-POLICY_KINDS = ("onnx", "expert", "oracle", "stop", "constant-speed", "python", "process", "mapped", "scripted")
+PolicyKind = Literal[
+    "onnx", "expert", "oracle", "rule", "stop", "constant-speed", "python", "process", "mapped", "scripted"
+]
+POLICY_KINDS = ("onnx", "expert", "oracle", "rule", "stop", "constant-speed", "python", "process", "mapped", "scripted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +50,9 @@ class PolicySpec:
     """Who drives, described so that a child process can build it.
 
     onnx: `onnx` bytes and their `metadata` (bundle.format.BundleMetadata). python: `entry` is "module:callable" without
-    arguments that returns a Policy. scripted: `entry` is called with the world and returns a Driver: privileged. blind: its camera is black. expert: the traffic engine keeps the car. oracle: the engine's answer through our
-    controller, a privileged row.
+    arguments that returns a Policy. scripted: `entry` is called with the world and returns a Driver: privileged. expert: the
+    traffic engine keeps the car. oracle: the engine's answer through our controller, a privileged row. rule: the map's lane,
+    car following and lights, with perfect perception. blind: its camera is black, so what remains is what it knows unseen.
     """
 
     kind: PolicyKind
@@ -75,7 +79,7 @@ class PolicySpec:
 
     @property
     def title(self) -> str:
-        return self.name or self.kind
+        return self.name or (f"{self.kind}-blind" if self.blind else self.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +99,9 @@ class RolloutJob:
     layout: the town, where it is not the generated one of `town_seed`. clock_h: local time of day at the start. vehicles: how
     many fill the town (None: as the pack says; 0: none). warm_s: how long the town fills before the egos are taken over.
     starts: where egos start instead, one each. script: "module:callable", called with `script_facts` as keywords; it returns
-    an `onshore.world.actors.Script` that moves further road users. look: one of `onshore.world.looks.LOOKS`. packs: the
-    folder of region packs, where it is not the shipped one.
+    an `onshore.world.actors.Script` that moves further road users. actuators: how late the egos' cars
+    obey (at once, unless said). look: one of
+    `onshore.world.looks.LOOKS`. packs: the folder of region packs, where it is not the shipped one.
     """
 
     region: str
@@ -115,6 +120,7 @@ class RolloutJob:
     starts: tuple[Start, ...] = ()
     script: str = ""
     script_facts: dict[str, Any] = field(default_factory=dict)
+    actuators: Actuators = PROMPT
     look: str = "day"
     packs: Path | None = None
 
@@ -138,6 +144,13 @@ class RolloutJob:
     def town(self) -> int | Layout:
         """What `Towns.get` takes."""
         return self.town_seed if self.layout is None else self.layout
+
+    def as_record(self) -> dict[str, Any]:
+        """Everything that the run depends on but the policy, as plain data."""
+        plain = {name: value for name, value in vars(self).items() if name not in ("policy", "layout")}
+        plain |= {"starts": [asdict(start) for start in self.starts], "actuators": asdict(self.actuators)}
+        plain["packs"] = None if self.packs is None else str(self.packs)
+        return {**plain, "layout": None if self.layout is None else self.layout.digest}
 
     def with_policy(self, policy: PolicySpec) -> RolloutJob:
         return replace(self, policy=policy)

@@ -23,6 +23,8 @@ WRONG_LANE_M = 50.0
 LOST_M = 9.0
 #: No further than this from the centre of a lane of its route is a car on that lane for the engine.
 ON_LANE_M = 1.8
+#: A car is looked for this many points (about metres) around where it was.
+LOOK_POINTS = 3
 Floats = NDArray[np.float64]
 
 
@@ -38,6 +40,53 @@ class Fix:
     lateral_m: float
 
 
+class _Track:
+    """The point of a line nearest to a car that moves along it; plain numbers, because lists this short are faster so."""
+
+    def __init__(self, line: Line, at: tuple[float, float]) -> None:
+        self.xy: list[tuple[float, float]] = [(x, y) for x, y in line.xy_N2.tolist()]
+        self._along: list[float] = line.along_N.tolist()
+        first = range(line.streets[0][1] + 1)
+        self.index = min(first, key=lambda index: self._apart2(index, at))
+
+    def _apart2(self, index: int, at: tuple[float, float]) -> float:
+        x, y = self.xy[index]
+        return (x - at[0]) ** 2 + (y - at[1]) ** 2
+
+    def apart(self, at: tuple[float, float]) -> float:
+        return math.sqrt(self._apart2(self.index, at))
+
+    def follow(self, at: tuple[float, float], *, backwards: bool = True) -> float:
+        """Go on to the nearest point, LOOK_POINTS at a time; how far it is."""
+        best, nearest = self.index, self._apart2(self.index, at)
+        moved = True
+        while moved:
+            moved = False
+            low = max(best - LOOK_POINTS, 0) if backwards else best + 1
+            for index in range(low, min(best + LOOK_POINTS + 1, len(self.xy))):
+                apart2 = self._apart2(index, at)
+                if apart2 < nearest:
+                    best, nearest, moved = index, apart2, True
+        self.index = best
+        return math.sqrt(nearest)
+
+    @property
+    def tangent(self) -> tuple[float, float]:
+        (ax, ay), (bx, by) = self.xy[max(0, self.index - 1)], self.xy[min(len(self.xy) - 1, self.index + 1)]
+        length = max(math.hypot(bx - ax, by - ay), 1e-9)
+        return (bx - ax) / length, (by - ay) / length
+
+    def along(self, at: tuple[float, float]) -> float:
+        """Arc length beside a place near the nearest point."""
+        (x, y), (tx, ty) = self.xy[self.index], self.tangent
+        return self._along[self.index] + min(max((at[0] - x) * tx + (at[1] - y) * ty, -1.0), 1.0)
+
+    def offset(self, at: tuple[float, float]) -> float:
+        """Metres to the left of the line."""
+        (x, y), (tx, ty) = self.xy[self.index], self.tangent
+        return tx * (at[1] - y) - ty * (at[0] - x)
+
+
 class Navigation:
     """Follows one car along its route."""
 
@@ -50,54 +99,43 @@ class Navigation:
             rank: route_line(town, edges, [street.rank(rank) for street in streets]) for rank in ranks
         }
         self.reference = self.lines[0]
-        self._at: dict[int, int] = {}
-        for lane, line in self.lines.items():
-            first = line.xy_N2[: line.streets[0][1] + 1]
-            self._at[lane] = int(np.argmin(np.hypot(*(first - front_xy).T)))
-        self.index = self._at[0]
-        self._start_m = self.front_along_m = self._along(self.reference, self.index, front_xy)
+        at = tuple(front_xy.tolist())
+        self._tracks = {lane: _Track(line, at) for lane, line in self.lines.items()}
+        self._reference_track = _Track(self.reference, at)
+        self.index = self._reference_track.index
+        self._start_m = self.front_along_m = self._reference_track.along(at)
         most = max(len(street.lanes) for street in streets)
-        self._all = [
-            route_line(town, edges, [min(lane, len(street.lanes) - 1) for street in streets]) for lane in range(most)
-        ]
-        self._all_at = [
-            int(np.argmin(np.hypot(*(line.xy_N2[: line.streets[0][1] + 1] - front_xy).T))) for line in self._all
-        ]
+        every = [[min(lane, len(street.lanes) - 1) for street in streets] for lane in range(most)]
+        self._all = [_Track(route_line(town, edges, lanes), at) for lanes in every]
         self.passed: list[int] = []
         self.off_m = 0.0
 
     def update(self, front_xy: Floats) -> Fix:
         """Advance to where the front bumper now is; `passed` lists the streets whose stop line lies 2 m behind since."""
-        low = max(0, self.index - 3)
-        window = self.reference.xy_N2[low : self.index + 12]
-        apart = np.hypot(*(window - front_xy).T)
-        nearest = int(np.argmin(apart))
-        before, self.index, self.off_m = self.index, max(self.index, low + nearest), float(apart[nearest])
+        at = (float(front_xy[0]), float(front_xy[1]))
+        before = self.index
+        self.off_m = self._reference_track.follow(at, backwards=False)
+        self.index = self._reference_track.index
         streets = self.reference.streets
         self.passed = [i for i, (_, end) in enumerate(streets[:-1]) if before <= end + 2 < self.index]
-        for lane, line in self.lines.items():
-            low = max(0, self._at[lane] - 5)
-            near = np.hypot(*(line.xy_N2[low : self._at[lane] + 20] - front_xy).T)
-            self._at[lane] = low + int(np.argmin(near))
-        return self._fix(front_xy)
+        for track in self._tracks.values():
+            track.follow(at)
+        return self._fix(at)
 
     def on_route(self, front_xy: Floats) -> tuple[float, float]:
         """The same place, or where it is further than ON_LANE_M from every lane of the route, the nearest that is not."""
-        best = (math.inf, front_xy)
-        for lane, line in enumerate(self._all):
-            low = max(0, self._all_at[lane] - 8)
-            gaps = line.xy_N2[low : low + 30] - front_xy
-            apart = np.hypot(*gaps.T)
-            self._all_at[lane] = low + int(np.argmin(apart))
-            best = min(best, (float(apart.min()), line.xy_N2[self._all_at[lane]]), key=lambda found: found[0])
-        away, centre = best
-        kept = front_xy if away <= ON_LANE_M else centre + (front_xy - centre) * (ON_LANE_M / away)
-        return float(kept[0]), float(kept[1])
+        x, y = at = (float(front_xy[0]), float(front_xy[1]))
+        away, track = min(((track.follow(at), track) for track in self._all), key=lambda found: found[0])
+        if away <= ON_LANE_M:
+            return at
+        centre_x, centre_y = track.xy[track.index]
+        share = ON_LANE_M / away
+        return centre_x + (x - centre_x) * share, centre_y + (y - centre_y) * share
 
-    def _fix(self, front_xy: Floats) -> Fix:
+    def _fix(self, at: tuple[float, float]) -> Fix:
         streets = self.reference.streets
         street = next((i for i, (_, end) in enumerate(streets) if self.index <= end), len(streets) - 1)
-        along = self.front_along_m = self._along(self.reference, self.index, front_xy)
+        along = self.front_along_m = self._reference_track.along(at)
         inside = street > 0 and self.index < streets[street][0]
         if inside:
             street -= 1
@@ -109,23 +147,8 @@ class Navigation:
             distance_m=distance,
             command=self.town.command(self.edges[street], following),
             progress_m=along - self._start_m,
-            lateral_m=min((self._offset(lane, front_xy) for lane in self.lines), key=abs),
+            lateral_m=min((track.offset(at) for track in self._tracks.values()), key=abs),
         )
-
-    def _along(self, line: Line, index: int, xy: Floats) -> float:
-        here, tangent = line.xy_N2[index], self._tangent(line, index)
-        return float(line.along_N[index]) + min(max(float((xy - here) @ tangent), -1.0), 1.0)
-
-    @staticmethod
-    def _tangent(line: Line, index: int) -> Floats:
-        low, high = max(0, index - 1), min(len(line.xy_N2) - 1, index + 1)
-        step = line.xy_N2[high] - line.xy_N2[low]
-        return np.asarray(step / max(float(np.hypot(*step)), 1e-9), np.float64)
-
-    def _offset(self, lane: int, xy: Floats) -> float:
-        line, index = self.lines[lane], self._at[lane]
-        tangent, gap = self._tangent(line, index), xy - line.xy_N2[index]
-        return float(tangent[0] * gap[1] - tangent[1] * gap[0])
 
     def wanted_lane(self, fix: Fix, front_xy: Floats) -> int:
         """The rank of the nearest car lane; before a turn, one from which the turn can be made."""
@@ -134,11 +157,20 @@ class Navigation:
         good = self.town.lanes_for(street.id, following)
         choosing = not fix.in_junction and CHOOSE_LANE_TO_M < fix.distance_m < CHOOSE_LANE_FROM_M
 
+        at = (float(front_xy[0]), float(front_xy[1]))
+
         def cost(lane: int) -> float:
-            away = float(np.hypot(*(self.lines[lane].xy_N2[self._at[lane]] - front_xy)))
-            return away + (WRONG_LANE_M if choosing and street.rank(lane) not in good else 0.0)
+            return self._tracks[lane].apart(at) + (WRONG_LANE_M if choosing and street.rank(lane) not in good else 0.0)
 
         return min(self.lines, key=cost)
+
+    def ahead(self, fix: Fix, front_xy: Floats, way_m: float, step_m: float) -> Floats:
+        """The wanted lane's centre line from beside the front bumper on, (N, 2)."""
+        lane = self.wanted_lane(fix, front_xy)
+        line = self.lines[lane]
+        begin = self._tracks[lane].along((float(front_xy[0]), float(front_xy[1])))
+        at = begin + np.arange(0.0, way_m, step_m)
+        return np.stack([np.interp(at, line.along_N, line.xy_N2[:, k]) for k in (0, 1)], -1)
 
     def answer(self, fix: Fix, state: EgoState, geometry: VehicleGeometry, blend_m: float) -> tuple[Floats, bool]:
         """The way back to and along the wanted lane, in the rig frame: (K, 2) at PATH_ARCS_M, and whether it is usable.
@@ -148,12 +180,12 @@ class Navigation:
         """
         front = np.array(front_of(state, geometry))
         lane = self.wanted_lane(fix, front)
-        line, index = self.lines[lane], self._at[lane]
-        offset, tangent = self._offset(lane, front), self._tangent(line, index)
+        line, track, at = self.lines[lane], self._tracks[lane], (float(front[0]), float(front[1]))
+        offset, tangent = track.offset(at), track.tangent
         turned = math.remainder(state.yaw_rad - math.atan2(tangent[1], tangent[0]), 2 * math.pi)
         ahead = np.arange(0.0, PATH_ARCS_M[-1] + 6.0, 0.5)
         side = _decay(ahead, offset, math.tan(max(-0.7, min(0.7, turned))), max(blend_m, 2.5 * abs(offset)))
-        fronts = _beside(line, self._along(line, index, front) + ahead, side)
+        fronts = _beside(line, track.along(at) + ahead, side)
         rear = rear_axle_track(fronts, state.yaw_rad, geometry.axle_to_front_m)
         path, reached = path_at_arcs(rear[:, :2], PATH_ARCS_M)
         path = to_frame(path, state.x_m, state.y_m, state.yaw_rad)

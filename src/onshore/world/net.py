@@ -114,7 +114,8 @@ def _build(layout: Layout, options: dict[str, Any], folder: Path) -> None:
     for name, text in inputs.values():
         (folder / f"{name}.xml").write_text(text, encoding="utf8")
     files = {option: folder / f"{name}.xml" for option, (name, _) in inputs.items()}
-    netconvert({**files, "-o": folder / "net.part", **options}, what=layout.name)
+    turnarounds = "--no-turnarounds.except-deadend" if _turns_around(layout) else "--no-turnarounds"
+    netconvert({**files, "-o": folder / "net.part", **options}, turnarounds, what=layout.name)
     # the header names the build time and folder: the cached net must not
     text = (folder / "net.part").read_text(encoding="utf8")
     head, comment, rest = text.partition("<!--")
@@ -122,11 +123,16 @@ def _build(layout: Layout, options: dict[str, Any], folder: Path) -> None:
     (folder / "net.part").unlink()
 
 
+def _turns_around(layout: Layout) -> bool:
+    ends = {edge.id: (edge.start, edge.end) for edge in layout.edges}
+    return any(ends[way.start] == ends[way.end][::-1] for way in layout.connections)
+
+
 def netconvert(options: dict[str, Any], *flags: str, what: str) -> None:
     """Run the engine's net builder; OnshoreError `bad_config` with its complaint when it fails."""
     import sumo
 
-    argv = [str(Path(sumo.SUMO_HOME) / "bin" / "netconvert"), "--no-turnarounds", "--no-warnings", *flags]
+    argv = [str(Path(sumo.SUMO_HOME) / "bin" / "netconvert"), "--no-warnings", *flags]
     for name, value in options.items():
         argv += [name, str(value)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env={"SUMO_HOME": sumo.SUMO_HOME})

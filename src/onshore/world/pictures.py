@@ -51,15 +51,22 @@ class PictureRequest:
     rows: tuple[int, ...]
     kind: Literal["camera", "above", "animation"]
     scale: int = 1
+    layout: Layout | None = None
     encoding: Encoding = "webp"
 
 
 def camera_pictures(
-    rollout: Rollout, pack: RegionPack, *, at_s: tuple[float, ...], scale: int = 3, cache_dir: Path | None = None
+    rollout: Rollout,
+    pack: RegionPack,
+    *,
+    at_s: tuple[float, ...],
+    scale: int = 3,
+    layout: Layout | None = None,
+    cache_dir: Path | None = None,
 ) -> list[bytes]:
     """PNG pictures through the ego's camera at the given times; `scale` 1 is what a policy sees, 3 is for people."""
     rows = tuple(_row_at(rollout, at) for at in at_s)
-    request = PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="camera", scale=scale)
+    request = PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="camera", scale=scale, layout=layout)
     return _drawn(request, cache_dir)
 
 
@@ -69,21 +76,32 @@ def birdseye(
     *,
     every_s: float = 0.4,
     encoding: Encoding = "webp",
+    layout: Layout | None = None,
     cache_dir: Path | None = None,
 ) -> bytes:
-    """An animation of the whole run from above, `every_s` of driving per picture, five pictures a second; GIFs are smaller."""
+    """An animation of the whole run from above, `every_s` of driving per picture, five pictures a second; GIFs are smaller.
+
+    layout: the town's, where it is not a generated one.
+    """
     steps = max(1, round(every_s * 10))
     rows = tuple(range(0, len(rollout.steps["t_s"]), steps))
-    request = PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="animation", encoding=encoding)
+    request = PictureRequest(
+        roads=pack.roads, rollout=rollout, rows=rows, kind="animation", encoding=encoding, layout=layout
+    )
     return _drawn(request, cache_dir)[0]
 
 
 def birdseye_pictures(
-    rollout: Rollout, pack: RegionPack, *, at_s: tuple[float, ...], cache_dir: Path | None = None
+    rollout: Rollout,
+    pack: RegionPack,
+    *,
+    at_s: tuple[float, ...],
+    layout: Layout | None = None,
+    cache_dir: Path | None = None,
 ) -> list[bytes]:
     """PNG pictures from above at the given times."""
     rows = tuple(_row_at(rollout, at) for at in at_s)
-    return _drawn(PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="above"), cache_dir)
+    return _drawn(PictureRequest(roads=pack.roads, rollout=rollout, rows=rows, kind="above", layout=layout), cache_dir)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +140,7 @@ def draw_pictures(request: PictureRequest, towns: Towns) -> list[bytes]:
     """Encoded pictures of one request."""
     rollout = request.rollout
     roads = Roads.from_record(rollout.region, request.roads)
-    assets = towns.get(roads, _town_of(rollout, roads))
+    assets = towns.get(roads, request.layout or _town_of(rollout, roads))
     if request.kind == "camera":
         return [_png(frame) for frame in _through_camera(request, roads, assets)]
     frames = [_from_above(rollout, row, roads, assets) for row in request.rows]

@@ -28,6 +28,8 @@ from onshore.world.roads import Roads, Share
 from onshore.world.town import Town
 
 STEP_S = 0.1
+#: How often a driver of the traffic looks and decides; between, it carries out what it decided. Also what traffic costs.
+DECIDE_S = 0.1
 BRAKE_SIGNAL = 8
 #: No vehicle passes a street in less than this, so a walk of horizon / this streets never ends early.
 FASTEST_STREET_S = 9.0
@@ -107,6 +109,7 @@ class Traffic:
             "-r": demand,
             "--step-length": STEP_S,
             "--lateral-resolution": 0.8,
+            "--default.action-step-length": DECIDE_S,
             "--seed": seed,
             "--time-to-teleport": -1,
             "--collision.action": "none",
@@ -286,6 +289,7 @@ class Traffic:
         if ask_engine:
             # the answer of a careful driver without the random slackening that the engine gives everybody
             careful = self.town.roads.expert
+            self._engine.vehicle.setActionStepLength(vehicle, STEP_S)
             self._engine.vehicle.setImperfection(vehicle, 0.0)
             self._engine.vehicle.setTau(vehicle, careful["time_gap_s"])
             self._engine.vehicle.setMinGap(vehicle, careful["standing_gap_m"])

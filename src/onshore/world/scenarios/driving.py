@@ -200,10 +200,9 @@ class ScriptedDriver:
     def _traffic(self, ego: Ego, s_m: float, v: float) -> list[float]:
         """Accelerations that leaders and crossing road users allow."""
         assert self._line is not None
-        if not ego.actors or not len(ego.actors[-1]):
+        if not ego.actors or not len(ego.actors[-1][0]):
             return []
-        # as written down: x, y, yaw, speed, length, width
-        boxes, speeds = ego.actors[-1][:, [0, 1, 2, 4, 5]], ego.actors[-1][:, 3]
+        boxes, speeds, _, _ = ego.actors[-1]
         geometry = self.world.bicycle.geometry
         line = self._line
         stretch = slice(line.at, line.at + 120)
