@@ -168,3 +168,14 @@ def _lines(tree: ast.AST, name: str) -> list[int]:
 def _border_lines(function: ast.FunctionDef) -> list[int]:
     calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
     return [call.lineno for call in calls if isinstance(call.func.value, ast.Name) and call.func.value.id == "border"]
+
+
+def test_a_rivals_program_never_sees_recorded_pictures(tmp_path: Path) -> None:
+    from onshore.core.errors import RefusedError
+    from onshore.flywheel import judging
+    from onshore.store import Center
+
+    center = Center.init(tmp_path / "center", "us", keys_dir=tmp_path / "keys", seed=0)
+    with pytest.raises(RefusedError) as caught:
+        judging.replay_drive(center, "drive-1", "process:cat")
+    assert caught.value.code == "not_allowed"

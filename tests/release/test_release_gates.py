@@ -41,7 +41,7 @@ def status(of: Verdict) -> dict[str, str]:
 
 
 def test_bench_does_not_ask_what_town_asks() -> None:
-    assert gate_names() == ["bench", "town"]
+    assert gate_names() == ["bench", "bench-int8", "town"]
     assert set(TOWN.require) - set(BENCH.require) == {"closed_loop_above_base"}
     bench = verdict(BENCH, closed_loop_above_base=None)
     assert bench.passed and bench.road_use == "not for the road"
@@ -133,7 +133,7 @@ def test_synthetic_evidence_is_said_to_be_synthetic() -> None:
 
 
 def test_bad_gates_and_bad_evidence_are_named() -> None:
-    with pytest.raises(NotFoundError, match="bench, town"):
+    with pytest.raises(NotFoundError, match="bench, bench-int8, town"):
         load_gate("checks")
     with pytest.raises(InputError, match="status is"):
         CheckResult(name="complete", status="passed")

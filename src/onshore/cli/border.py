@@ -183,6 +183,25 @@ def close_erasure(identity: Annotated[str, typer.Argument(metavar="ERASURE")]) -
     session.output().answer({"erasure": one.as_record()}, f"{one.id} closed")
 
 
+@noun.command("reconcile")
+def reconcile(
+    flows: Annotated[
+        Path, typer.Argument(help="CSV or JSON of the firewall's flows: start, end, destination, bytes_out")
+    ],
+    inside: Annotated[list[str] | None, typer.Option(help="a network of the region, such as 10.0.0.0/8")] = None,
+) -> None:
+    """Compare what the network carried with what the ledger says left; flag what does not add up."""
+    from onshore.border.reconcile import reconcile as compare
+
+    found = compare(session.center(), flows, inside=inside or ())
+    show = session.output()
+    show.table("not explained by any export", list(found.flagged))
+    said = f"{found.bytes_out} bytes went out, {found.unexplained_bytes} unexplained; {len(found.silent)} exports without a flow"
+    show.answer({"reconciliation": found.as_record()}, said)
+    if not found.adds_up:
+        raise typer.Exit(1)
+
+
 @permit.command("request")
 def request(
     artifact: Annotated[str, typer.Argument()],

@@ -13,7 +13,7 @@ import numpy as np
 
 from onshore import drive, evaluation, release
 from onshore.bundle.format import Payload
-from onshore.core.errors import InputError, NotFoundError, UsageError
+from onshore.core.errors import InputError, NotFoundError, Refusal, UsageError
 from onshore.core.progress import Progress, silent
 from onshore.dataset import manifest
 from onshore.evaluation import SuiteResult
@@ -209,9 +209,20 @@ def compare_sequentially(
 def replay_drive(center: Center, target: str, name: str, *, progress: Progress = silent) -> dict[str, Any]:
     """Drive every segment of a recorded drive (or one segment) closed loop, as far as its pixels can be trusted.
 
-    A row says how far it came and why it ended; beyond `left_valid_range` nothing is scored. Errors: NotFoundError.
+    A row says how far it came and why it ended; beyond `left_valid_range` nothing is scored. Errors: NotFoundError;
+    RefusedError `not_allowed` for a rival's program: it runs outside the jail, so it sees synthetic worlds only.
     """
     spec = policy(center, name)
+    if spec.kind == "process":
+        center.refuse(
+            Refusal(
+                code="not_allowed",
+                subject=f"policy {name}",
+                rule="rivals-see-synthetic-worlds-only",
+                clause="invariant 1: nothing leaves unasked; a program of somebody else is not jailed here",
+                remedy="let it drive a suite of town worlds, or bring its network as ONNX (`mapped:FILE.onnx`).",
+            )
+        )
     rows = [row for row in drive.segments(center) if target in (row["drive"], row["id"])]
     if not rows:
         raise NotFoundError(target, "`drive list` shows the drives of this center.")
