@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -332,12 +331,11 @@ def test_a_worker_that_dies_takes_nothing_with_it(center: Center, fleet: Fleet, 
     killed: list[int] = []
 
     def kill_one() -> None:
-        while not multiprocessing.active_children():
+        while not (children := _children(os.getpid())):
             time.sleep(0.01)
-        victim = multiprocessing.active_children()[0]
-        time.sleep(0.3)
-        victim.kill()
-        killed.append(victim.pid or 0)
+        time.sleep(0.5)
+        os.kill(children[0], signal.SIGKILL)
+        killed.append(children[0])
 
     reaper = threading.Thread(target=kill_one)
     reaper.start()

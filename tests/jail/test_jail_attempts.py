@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -185,27 +188,40 @@ print(json.dumps({"uid": os.getuid(), "probes": probes, "missing": jail.attestat
 """
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
-def test_an_unprivileged_user_gets_the_same_jail(tmp_path_factory: pytest.TempPathFactory) -> None:
-    import json
-    import shutil
-    import tempfile
-
+def _as_nobody(tmp: Path, *, in_chroot: bool) -> dict[str, Any]:
+    """What the jail says when an unprivileged user starts it, also in a chroot (where no user namespace may be made)."""
     interpreter = _interpreter_for_anybody()
-    if interpreter is None or shutil.which("setpriv") is None:
+    if interpreter is None or not all(shutil.which(name) for name in ("setpriv", "unshare", "chroot")):
         pytest.skip("no Python here that an unprivileged user may start")
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
-        source = Path(name) / "src"
-        shutil.copytree(Path(child.__file__).parents[1], source / "onshore", ignore=shutil.ignore_patterns("*.pyc"))
-        for folder in (Path(name), *Path(name).rglob("*")):
-            folder.chmod(0o755)
-        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", interpreter, "-c", AS_NOBODY]
-        done = subprocess.run([*command, str(source)], capture_output=True, text=True, cwd="/var/tmp", check=False)
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
+    shutil.copytree(Path(child.__file__).parents[1], tmp / "src/onshore", ignore=shutil.ignore_patterns("*.pyc"))
+    (tmp / "root").mkdir()
+    for folder in (tmp, *tmp.rglob("*")):
+        folder.chmod(0o755)
+    program = [interpreter, "-c", AS_NOBODY, str(tmp / "src")]
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *program]
+    if in_chroot:
+        inside = f'mount --rbind / {tmp}/root && exec chroot --userspec=65534:65534 {tmp}/root "$@"'
+        command = ["unshare", "-m", "sh", "-c", inside, "sh", *program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/var/tmp", check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
     assert found["uid"] == 65534 and set(found["probes"].values()) == {"closed"} and found["open"] == []
+    return found
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_an_unprivileged_user_gets_the_same_jail() -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        found = _as_nobody(Path(name), in_chroot=False)
     if WHOLE:
         assert found["missing"] == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_in_a_chroot_without_privileges_no_way_is_open_and_what_is_missing_is_named() -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        found = _as_nobody(Path(name), in_chroot=True)
+    assert found["missing"] == ["network_namespace", "private_memory", "private_root"]
 
 
 @pytest.mark.parametrize("machine", ["riscv64", "armv7l", "i686"])

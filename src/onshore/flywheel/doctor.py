@@ -37,7 +37,12 @@ def prove_jail(center: Center) -> dict[str, Any]:
     jailed = jail.Jail(tolerant=True)
     found = jailed.run("onshore.jail.probes:probe")
     missing = sorted(jailed.attestation.get("missing", []))
-    document = {"probes": found, "open": sorted(n for n, way in found.items() if way == "open"), "missing": missing}
+    document = {
+        "probes": found,
+        "layers": jailed.attestation["layers"],
+        "open": sorted(name for name, way in found.items() if way == "open"),
+        "missing": missing,
+    }
     entry = center.ledger.append("jail", document)
     return {**document, "trust": "self-attested", "entry": entry.index}
 
