@@ -35,6 +35,7 @@ ERROR_CODES: dict[str, str] = {
     "geofenced": "a recording touches an area that the operator fenced off",
     "implausible": "a signal is outside what a car can do",
     "import_refused": "an artifact from outside may not come in",
+    "incomplete": "a document lacks a field that the law asks for",
     "jail_unavailable": "isolation was demanded and this machine cannot give it",
     "key_missing": "the center's keys are not where they should be",
     "laundered": "fleet data came back under another name",
