@@ -96,6 +96,10 @@ RULES: dict[str, _Text] = {
         clause="CN-18: the yearly report says all that Art. 13 and, for exporters, Art. 14 ask; an empty field is no answer.",
         remedy="Write the missing fields into the operator's file; 'none' is an answer where nothing happened.",
     ),
+    "store-as-attested": _Text(
+        clause="CN-01: the store is what was attested; replication or a mount that changed since is an alarm.",
+        remedy="Find out who changed it; if it is right, `onshore border attest-store FILE --accept`.",
+    ),
     "roles": _Text(
         clause="Each verb belongs to roles; a person acts in one of theirs (CN-02, CN-22).",
         remedy="Act as somebody whose role it is (--as NAME), or have compliance enroll you.",
@@ -184,6 +188,7 @@ _RULE_OF = {
     "still_held": "erased-everywhere",
     "laundered": "import-gate",
     "incomplete": "report-complete",
+    "drifted": "store-as-attested",
 }
 
 

@@ -205,6 +205,23 @@ def annual(
     show.answer({"report": found.as_record()}, f"report {found.id}, sha256 {found.sha256}")
 
 
+@noun.command("attest-store")
+def attest_store(
+    description: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TOML: kind, region, replication, lifecycle, versions")
+    ],
+    accept: Annotated[bool, typer.Option(help="a changed set-up becomes the attested one")] = False,
+) -> None:
+    """Write into the ledger where the bytes lie and who copies them; refuse copies elsewhere and silent changes."""
+    from dataclasses import asdict
+
+    from onshore.border.storage import attest_store as attest
+
+    found = attest(session.center(), description, accept=accept)
+    told = f"store {found.sha256}, {found.trust}; changed: {', '.join(found.changed) or 'nothing'}"
+    session.output().answer({"store": asdict(found)}, told)
+
+
 @noun.command("reconcile")
 def reconcile(
     flows: Annotated[

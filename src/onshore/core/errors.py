@@ -27,6 +27,7 @@ ERROR_CODES: dict[str, str] = {
     "content_mismatch": "pictures are not what their topic or rig says they are",
     "corrupt": "stored bytes do not match their digest",
     "damaged_video": "a video cannot be decoded",
+    "drifted": "a set-up is no longer what was attested",
     "empty_file": "a file has no bytes",
     "empty_input": "nothing usable was found below a path",
     "erased": "the bytes were destroyed, on request or because their time had passed",
