@@ -105,7 +105,6 @@ time.sleep(2)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not namespaces(), reason="needs root and iproute2 to make a network namespace")
 def test_an_idle_center_with_all_extras_sends_nothing(shore: Shore, tmp_path: Path) -> None:
     """In a namespace with a default route to a silent neighbour, so that whoever wants to phone home can try."""

@@ -92,6 +92,14 @@ RULES: dict[str, _Text] = {
         clause="CN-17: an erasure is done when no store holds bytes of the subject.",
         remedy="Run `onshore border erase` again for this subject; `onshore border erasure show` names what still holds.",
     ),
+    "report-complete": _Text(
+        clause="CN-18: the yearly report says all that Art. 13 and, for exporters, Art. 14 ask; an empty field is no answer.",
+        remedy="Write the missing fields into the operator's file; 'none' is an answer where nothing happened.",
+    ),
+    "store-as-attested": _Text(
+        clause="CN-01: the store is what was attested; replication or a mount that changed since is an alarm.",
+        remedy="Find out who changed it; if it is right, `onshore border attest-store FILE --accept`.",
+    ),
     "roles": _Text(
         clause="Each verb belongs to roles; a person acts in one of theirs (CN-02, CN-22).",
         remedy="Act as somebody whose role it is (--as NAME), or have compliance enroll you.",
@@ -127,6 +135,7 @@ SHOWN_BY: dict[str, str] = {
     "CN-14": "tests/residency/test_decisions.py::test_cabin_is_neither_trained_on_nor_shown",
     "CN-16": "tests/store/test_custody.py::test_what_expired_is_unreadable_though_no_sweeper_ran",
     "CN-17": "tests/border/test_erasure.py::test_60_an_erasure_is_not_closed_while_a_store_holds_it",
+    "CN-18": "tests/border/test_annual.py::test_a_report_with_an_empty_field_is_refused",
     "CN-21": "tests/residency/test_decisions.py::test_other_kinds_are_not_cleared",
     "CN-22": "tests/border/test_seeing.py::test_50_foreign_engineer_behind_an_in_region_jump_host",
     "CN-24": "tests/drive/test_fences_and_positions.py::test_engineers_see_coarse_positions_and_the_custodian_precise_ones",
@@ -178,6 +187,8 @@ _RULE_OF = {
     "expired": "retention",
     "still_held": "erased-everywhere",
     "laundered": "import-gate",
+    "incomplete": "report-complete",
+    "drifted": "store-as-attested",
 }
 
 

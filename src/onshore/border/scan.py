@@ -337,6 +337,16 @@ def _in_text(start: int, text: bytes) -> Iterator[Finding]:
             yield Finding(kind="position", what=what, offset=start + form.start())
 
 
+def masked(text: str) -> str:
+    """The text with vehicle numbers, plates and precise positions as [private]: for logs, which are read by anybody."""
+    data = _VIN.sub(lambda m: _PRIVATE if vin_is_valid(m.group(1).decode()) else m.group(0), text.encode())
+    data = _PAIR.sub(lambda m: _PRIVATE if _is_position(float(m.group(1)), float(m.group(2))) else m.group(0), data)
+    for _, form in _POSITION_FORMS:
+        data = form.sub(_PRIVATE, data)
+    return _A_PLATE.sub(_PRIVATE, data).decode(errors="replace")
+
+
+_PRIVATE = b"[private]"
 _VIN = re.compile(rb"(?<![A-Za-z0-9])([A-HJ-NPR-Za-hj-npr-z0-9]{17})(?![A-Za-z0-9])")
 _VIN_VALUES = {
     **{str(d): d for d in range(10)},
@@ -362,6 +372,9 @@ _PLATE_REST = re.compile(
     rb"[A-Z](?:\xc2\xb7|\xe2\x80\xa2|\xe3\x83\xbb|[ .-])?[A-HJ-NP-Z0-9]{4,5}"
     rb"(?:[A-HJ-NP-Z0-9]|\xe6\x8c\x82|\xe5\xad\xa6|\xe8\xad\xa6)"
 )
+
+
+_A_PLATE = re.compile(b"(?:" + "|".join(_PROVINCES).encode() + b")" + _PLATE_REST.pattern)
 
 
 def _plate(data: bytes, at: int) -> bool:

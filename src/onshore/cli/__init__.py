@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import typer
 
-from onshore.cli import session
+from onshore.cli import logs, session
 from onshore.core.errors import OnshoreError, RefusedError
 
 
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code. The outermost handler: nothing escapes but what it prints."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logs.begin()
     rest, as_json, center = take_globals(arguments)
     rest, person = take_option(rest, "--as")
     command = typer.main.get_command(build())
@@ -134,9 +134,12 @@ def run(arguments: Sequence[str]) -> int:
         if hasattr(problem, "format_message") and hasattr(problem, "exit_code"):  # the parser's usage errors
             out.err.print(f"usage: {problem.format_message()}", markup=False)
             return 2
+        from onshore.border.scan import masked
+
         logging.getLogger(__name__).debug("unexpected", exc_info=problem)
-        out.answer({"error": {"code": "unexpected", "subject": type(problem).__name__, "advice": str(problem)}})
-        out.err.print(f"failed unexpectedly: {type(problem).__name__}: {problem}", markup=False)
+        told = masked(str(problem))
+        out.answer({"error": {"code": "unexpected", "subject": type(problem).__name__, "advice": told}})
+        out.err.print(f"failed unexpectedly: {type(problem).__name__}: {told}", markup=False)
         if os.environ.get("ONSHORE_TRACEBACK"):
             raise
         return 1

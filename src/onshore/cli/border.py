@@ -17,6 +17,8 @@ noun.add_typer(people, name="people")
 canary = typer.Typer(no_args_is_help=True, help="Canaries: make drives that show what a model remembers.")
 noun.add_typer(permit, name="permit")
 noun.add_typer(canary, name="canary")
+report = typer.Typer(no_args_is_help=True, help="Reports to the authority.")
+noun.add_typer(report, name="report")
 erasure = typer.Typer(no_args_is_help=True, help="Erasures: list, show, close; the ten-working-day clock.")
 noun.add_typer(erasure, name="erasure")
 
@@ -181,6 +183,43 @@ def close_erasure(identity: Annotated[str, typer.Argument(metavar="ERASURE")]) -
 
     one = close(session.center(), identity)
     session.output().answer({"erasure": one.as_record()}, f"{one.id} closed")
+
+
+@report.command("annual")
+def annual(
+    year: Annotated[int, typer.Option(help="the calendar year, UTC")],
+    answers: Annotated[Path | None, typer.Option(help="TOML with the fields that only the operator knows")] = None,
+    out: Annotated[Path | None, typer.Option(help="also write it here: in-region, or with a permit")] = None,
+    permit_id: Annotated[str | None, typer.Option("--permit")] = None,
+) -> None:
+    """The yearly report, from the ledger and the operator's answers; refused while a field is empty."""
+    from onshore import border
+    from onshore.border.annual import annual_report
+
+    found = annual_report(session.center(), year, answers)
+    if out is not None:
+        border.write_out(session.center(), [found.id], out, permit_id)
+    show = session.output()
+    rows = [{"field": name, **row} for name, row in found.fields.items()]
+    show.table(f"annual report {year}, due {found.due}", rows, ["field", "clause", "source", "answer"])
+    show.answer({"report": found.as_record()}, f"report {found.id}, sha256 {found.sha256}")
+
+
+@noun.command("attest-store")
+def attest_store(
+    description: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TOML: kind, region, replication, lifecycle, versions")
+    ],
+    accept: Annotated[bool, typer.Option(help="a changed set-up becomes the attested one")] = False,
+) -> None:
+    """Write into the ledger where the bytes lie and who copies them; refuse copies elsewhere and silent changes."""
+    from dataclasses import asdict
+
+    from onshore.border.storage import attest_store as attest
+
+    found = attest(session.center(), description, accept=accept)
+    told = f"store {found.sha256}, {found.trust}; changed: {', '.join(found.changed) or 'nothing'}"
+    session.output().answer({"store": asdict(found)}, told)
 
 
 @noun.command("reconcile")
