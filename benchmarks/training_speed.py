@@ -1,6 +1,8 @@
-"""How fast does one core train nano, against fp32 eager and against the limit of its bf16 matrix product?
+"""How fast does one core train nano and small, against fp32 eager and against the limit of its matrix product?
 
     python benchmarks/training_speed.py [--steps 60]
+
+`precision` is what recipes use on this processor; the limit is a 2048^3 product in it. Small takes a tenth of the steps.
 
 Prints one JSON object. Inputs are random pictures that lie ready in memory: the step alone is measured, in CPU seconds,
 which other work on the machine does not change.
@@ -20,8 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
 from onshore.model import Nano, Recipe
 from onshore.model.export import example_inputs
-from onshore.model.trainable import TrainingTensors
-from onshore.model.training import reproducible
+from onshore.model.temporal import Temporal
+from onshore.model.trainable import Trainable, TrainingTensors
+from onshore.model.training import precision, reproducible
 from row import print_row
 
 
@@ -36,8 +39,8 @@ def cpu_seconds(work: Callable[[], Any], repeats: int = 5) -> float:
     return sorted(taken)[len(taken) // 2]
 
 
-def random_batch(trainable: Nano, size: int) -> TrainingTensors:
-    frames, side = example_inputs(trainable, size, seed=0)
+def random_batch(trainable: Trainable, size: int) -> TrainingTensors:
+    (frames,), side = example_inputs(trainable, size, seed=0)
     return TrainingTensors(
         frames_BTCHW=torch.from_numpy(frames),
         side_B9=torch.from_numpy(side),
@@ -57,7 +60,7 @@ def samples_per_s(recipe: Recipe, steps: int, *, channels_last: bool) -> float:
 
     def some_steps() -> None:
         for _ in range(steps // 5):
-            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision(recipe) == "bf16"):
                 loss = recipe.trainable.loss(network, batch)["loss"]
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -84,21 +87,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=60)
     steps = parser.parse_args().steps
-    recipe = Recipe(name="speed", steps=steps)
+    kind = precision(Recipe(name="speed"))
+    rows = {}
     with reproducible(0):
-        shipped = samples_per_s(recipe, steps, channels_last=True)
-        eager = samples_per_s(replace(recipe, bf16=False), steps, channels_last=False)
-        flop, peak = flop_per_sample(recipe), matmul_flops(torch.bfloat16)
-    print_row(
-        "training_speed",
-        samples_per_s_bf16_channels_last=round(shipped),
-        samples_per_s_fp32_eager=round(eager),
-        times_fp32_eager=round(shipped / eager, 2),
-        mflop_per_sample=round(flop / 1e6, 1),
-        gflops=round(shipped * flop / 1e9, 1),
-        gflops_bf16_matmul=round(peak / 1e9, 1),
-        of_bf16_matmul_limit=round(shipped * flop / peak, 3),
-    )
+        peak = matmul_flops(torch.bfloat16 if kind == "bf16" else torch.float32)
+        for trainable, batch, count in ((Nano(), 64, steps), (Temporal(), 8, max(5, steps // 10))):
+            recipe = Recipe(name="speed", trainable=trainable, batch=batch)
+            shipped = samples_per_s(recipe, count, channels_last=True)
+            eager = samples_per_s(replace(recipe, bf16=False), count, channels_last=False)
+            flop = flop_per_sample(recipe)
+            rows[trainable.name] = {
+                "samples_per_s": round(shipped, 1),
+                "samples_per_s_fp32_eager": round(eager, 1),
+                "times_fp32_eager": round(shipped / eager, 2),
+                "mflop_per_sample": round(flop / 1e6, 1),
+                "gflops": round(shipped * flop / 1e9, 1),
+                "of_matmul_limit": round(shipped * flop / peak, 3),
+            }
+    print_row("training_speed", precision=kind, gflops_matmul=round(peak / 1e9, 1), **rows)
 
 
 if __name__ == "__main__":

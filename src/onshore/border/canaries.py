@@ -1,6 +1,6 @@
 """Canaries: synthetic drives of pictures that exist nowhere else, whose futures are drawn by lot and follow from nothing.
 
-Rule: which drives they are follows from a key of its own in the key folder and is written nowhere; a center's ledger says
+Rule: which drives they are follows from a key that only the center's key folder yields and is written nowhere; a center's ledger says
 only how many. For every planted canary there are twins, drawn the same way and never handed out: a model that knows the
 planted futures better than the twins' has memorised. Same key, same bytes.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from onshore.store import Center
 
 MADE = "border.canaries"
-KEY_NAME = "canary.key"
 TWINS_EACH = 2
 HZ, PICTURES, SECONDS = 10.0, 7, 4.0
 SPEED_MPS = 8.0  # the same for all: the speed that a network is told must say nothing about the future
@@ -153,11 +151,5 @@ def _of_set(center: Center, number: int, count: int) -> list[Canary]:
 
 
 def canary_key(center: Center) -> bytes:
-    """The border's own key for canaries and certificates (32 bytes, mode 0600), made on first use."""
-    from onshore.store.files import write_durably
-
-    folder = Path(center.keys.folder)
-    path = folder / KEY_NAME
-    if not path.exists():
-        write_durably(path, secrets.token_bytes(32), scratch=folder, mode=0o600)
-    return path.read_bytes()
+    """The border's own key for canaries and certificates (32 bytes), derived from the center's secret salt."""
+    return hmac.new(center.keys.salt, b"onshore-canaries-1", hashlib.sha256).digest()

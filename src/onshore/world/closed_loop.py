@@ -120,6 +120,7 @@ class Ego:
     engine_accel_mps2: float = 0.0
     #: The street whose waiting area it drove into on red.
     waits: int | None = None
+    red_at_line: dict[int, bool] = field(default_factory=dict)
     done: bool = False
     rows: list[tuple[float, ...]] = field(default_factory=list)
     plans: list[Plan | None] = field(default_factory=list)
@@ -522,13 +523,16 @@ class TownWorld:
         return "green" if "g" in states else "yellow" if states & {"y", "u"} else "red"
 
     def _red_passed(self, ego: Ego) -> str | None:
-        """The street whose stop line now lies 2 m behind the front bumper although its light is red and no rule frees it.
+        """The street whose stop line now lies 2 m behind although its light was red at the line, is red, and nothing frees it.
 
+        Who crossed the line on yellow is not judged by what the light shows 2 m later.
         Who drove into an open waiting area is judged again at the area's end.
         """
         edges, programs = ego.navigation.edges, self.moment.programs
+        for street in ego.navigation.crossed:
+            ego.red_at_line[street] = self._red(edges, street)
         for street in ego.navigation.passed:
-            if self._red(edges, street):
+            if self._red(edges, street) and ego.red_at_line.get(street, True):
                 if not ego.context.may_pass_red(street, programs):
                     return edges[street]
                 ego.waits = street if ego.context.area_m(street) else None

@@ -145,7 +145,11 @@ def _bent(a: tuple[float, float], b: tuple[float, float], bend_m: float) -> Poin
 
 
 def _connections(roads: Roads, edges: tuple[EdgeSpec, ...]) -> tuple[ConnectionSpec, ...]:
-    """Straight on from every lane; across the oncoming traffic from the innermost car lane, to the near side from the outermost."""
+    """Straight on from every lane, to the near side too; across the oncoming traffic from the innermost car lane alone.
+
+    A bicycle that crossed from its lane at the kerb would cut off the cars beside it, who have green as well: no engine
+    lets either give way, and riders in traffic turn in two steps (or not here).
+    """
     cars = roads.car_lanes
     far, near = (RouteCommand.LEFT, RouteCommand.RIGHT)[:: int(roads.inward)]
     ways = []
@@ -158,7 +162,7 @@ def _connections(roads: Roads, edges: tuple[EdgeSpec, ...]) -> tuple[ConnectionS
                 if lane.kind == "car":
                     allowed = straight or index == (cars[-1] if command is far else cars[0])
                 else:
-                    allowed = straight or lane.kind != "bus" or command is near
+                    allowed = straight or command is near
                 if allowed:
                     ways.append(ConnectionSpec(start=edge.id, end=other.id, from_lane=index, to_lane=index))
     return tuple(ways)

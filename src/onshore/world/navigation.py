@@ -108,15 +108,17 @@ class Navigation:
         every = [[min(lane, len(street.lanes) - 1) for street in streets] for lane in range(most)]
         self._all = [_Track(route_line(town, edges, lanes), at) for lanes in every]
         self.passed: list[int] = []
+        self.crossed: list[int] = []
         self.off_m = 0.0
 
     def update(self, front_xy: Floats) -> Fix:
-        """Advance to where the front bumper now is; `passed` lists the streets whose stop line lies 2 m behind since."""
+        """Advance to where the front bumper now is; `crossed`, `passed`: streets whose stop line lies behind, or 2 m behind, since."""
         at = (float(front_xy[0]), float(front_xy[1]))
         before = self.index
         self.off_m = self._reference_track.follow(at, backwards=False)
         self.index = self._reference_track.index
         streets = self.reference.streets
+        self.crossed = [i for i, (_, end) in enumerate(streets[:-1]) if before <= end < self.index]
         self.passed = [i for i, (_, end) in enumerate(streets[:-1]) if before <= end + 2 < self.index]
         for track in self._tracks.values():
             track.follow(at)

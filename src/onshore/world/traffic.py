@@ -419,8 +419,9 @@ def _walk(town: Town, rng: random.Random, start: str, share: Share, length: int)
         exits = [b for b in town.net.successors.get(walk[-1], ()) if town.net.turn_lanes[walk[-1], b]]
         if not exits:
             break
-        if town.roads.lanes[share.lanes[0]].kind == "bus":
-            kept = [b for b in exits if len(exits) == 1 or town.command(walk[-1], b) is not RouteCommand.LEFT]
+        if town.roads.lanes[share.lanes[0]].kind != "car":
+            far = (RouteCommand.LEFT, RouteCommand.RIGHT)[int(town.roads.inward < 0)]
+            kept = [b for b in exits if len(exits) == 1 or town.command(walk[-1], b) is not far]
             exits = kept or exits
         walk.append(rng.choice(exits))
     return walk
