@@ -24,6 +24,7 @@ from onshore.core.progress import Progress, silent
 from onshore.model.models import ModelRow, load_network, train, trainable_of
 from onshore.model.recipe import Recipe
 from onshore.model.trainable import Trainable, TrainingTensors, from_record, manifest, record_of
+from onshore.model.training import reproducible
 from onshore.model.weights import to_bytes
 from onshore.residency import derive
 from onshore.store import Center
@@ -71,9 +72,9 @@ class Adapting:
     def loss(self, network: nn.Module, batch: TrainingTensors) -> dict[str, Tensor]:
         losses = self.of.loss(network, batch)
         if self.way == "distilled":
-            network.teacher.eval()  # type: ignore[union-attr, operator]
+            teacher: Any = network.teacher
             with torch.no_grad():
-                said = network.teacher(batch.frames_BTCHW, batch.side_B9, *batch.side_frames)  # type: ignore[operator]
+                said = teacher(batch.frames_BTCHW, batch.side_B9, *batch.side_frames)
             taught = replace(
                 batch,
                 path_BK2=said[0].float(),
@@ -152,9 +153,10 @@ def wrapped(how: Adapting, network: nn.Module) -> nn.Module:
 
 def unwrapped(network: nn.Module) -> nn.Module:
     """The learner in the base's own shape."""
-    learner = copy.deepcopy(network.learner)
-    _replace(learner, LowRank, lambda layer: layer.merged())  # type: ignore[arg-type]
-    return learner  # type: ignore[return-value]
+    learner: Any = network.learner
+    learner = copy.deepcopy(learner)
+    _replace(learner, LowRank, lambda layer: layer.merged())
+    return learner  # type: ignore[no-any-return]
 
 
 def _replace(network: Any, kind: type[nn.Module], make: Any) -> None:
@@ -212,8 +214,8 @@ def average(center: Center, base: str, adapted: str, share: float) -> str:
 
 
 def _put_on(center: Center, how: Adapting, start: str, base: str) -> dict[str, Any]:
-    torch.manual_seed(0)
-    outer: Any = how.build()
+    with reproducible(0):
+        outer: Any = how.build()
     learner = load_network(center, start)[1]
     target = outer.learner.state_dict()
     renamed = {name.replace(".layer.", "."): name for name in target}

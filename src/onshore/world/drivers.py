@@ -238,16 +238,12 @@ def make_driver(spec: PolicySpec, world: TownWorld, camera: Camera) -> Driver:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What the driver at the wheel does now: path in the rig frame and whether it is usable, speeds, which takeover this is."""
+    """A driver at the wheel: the plan that is driven; what is written down of it, late and inexact; which takeover this is."""
 
+    plan: Plan
     path: tuple[NDArray[np.float64], bool]
     speeds_T: NDArray[np.float64]
     takeover: int
-
-    @property
-    def plan(self) -> Plan:
-        path, usable = self.path
-        return Plan(path_xy_m=path if usable else straight_plan(0.0).path_xy_m, speed_mps=self.speeds_T)
 
 
 @dataclass
@@ -263,9 +259,9 @@ class _Hands:
 
 
 class Supervisor:
-    """The driver who watches the candidate, takes the wheel late and steers and drives a little differently each time.
+    """The driver who watches the candidate and takes the wheel late; what is learned of the driver's answers is late and inexact.
 
-    What the driver does is what the samples say: the same delayed and noisy answer moves the car and is learned.
+    The car itself is then driven exactly: a driver who followed wishes that old in every moment would crash, and people do not.
     """
 
     def __init__(self, world: TownWorld, how: Supervision) -> None:
@@ -285,7 +281,7 @@ class Supervisor:
             wrong = self.how.when == "always" or self._errs(plans[ego.index], path if usable else None, exact)
             self._decide(ego, hands, wrong)
             if hands.held_ticks > 0:
-                held[ego.index] = self._answer(ego, hands, path, usable)
+                held[ego.index] = self._answer(ego, hands, (path, usable), exact)
         return held
 
     def _decide(self, ego: Ego, hands: _Hands, wrong: bool) -> None:
@@ -307,13 +303,20 @@ class Supervisor:
         apart = abs(float(plan.speed_mps[SOON] - speeds_T[SOON]))
         return aside > self.how.path_error_m or apart > self.how.speed_error_mps
 
-    def _answer(self, ego: Ego, hands: _Hands, path_K2: NDArray[np.float64], usable: bool) -> Answer:
-        aim = path_K2.copy()
+    def _answer(
+        self, ego: Ego, hands: _Hands, path: tuple[NDArray[np.float64], bool], exact_T: NDArray[np.float64]
+    ) -> Answer:
+        aim = path[0].copy()
         aim[:, 1] += hands.aside_m * np.minimum(np.array(PATH_ARCS_M) / AIM_M, 1.0)
         speeds = wanted_speeds(self.world.roads, ego.state.speed_mps, hands.wishes[0])
         # nobody creeps forward because of a habit of driving a little faster
         shift = np.where(speeds > CREEP_MPS, hands.faster_mps, 0.0)
-        return Answer(path=(aim, usable), speeds_T=np.maximum(speeds + shift, 0.0), takeover=hands.takeover)
+        return Answer(
+            plan=Plan(path_xy_m=path[0] if path[1] else straight_plan(0.0).path_xy_m, speed_mps=exact_T),
+            path=(aim, path[1]),
+            speeds_T=np.maximum(speeds + shift, 0.0),
+            takeover=hands.takeover,
+        )
 
 
 @dataclass

@@ -87,9 +87,9 @@ class Supervision:
     """How a driver supervises a candidate, and how well that driver answers. Without it every moment is answered exactly.
 
     when: "wrong" (takes over where the candidate errs) or "always" (keeps the wheel throughout: the candidate never errs
-    because it never drives). delay_s: how long an error lasts before the driver acts, and how old the wish is that the driver
-    follows. hold_s: how long the driver keeps the wheel. path_noise_m: spread (sd) of how far beside the lane's centre a
-    driver aims; speed_noise_mps: of how much faster; both drawn anew at each takeover. path_error_m, speed_error_mps: how far
+    because it never drives). delay_s: how long an error lasts before the driver acts, and how old the wish is that the samples
+    tell. hold_s: how long the driver keeps the wheel. path_noise_m: spread (sd) of how far beside the lane's centre the
+    samples aim; speed_noise_mps: of how much faster; both drawn anew at each takeover. path_error_m, speed_error_mps: how far
     a plan may lie from the driver's answer within `error_arc_m` and 1 s ahead.
     """
 
