@@ -146,7 +146,7 @@ SMALLEST = replace(
     demo=replace(TINY.demo, base=Turn(cars=1, minutes=0.2, steps=4, worlds=1), base_again_steps=4, egos=1),
     rows=tuple(row for row in rows_of((0.2, 0.4, 0.6, 0.8), (1, 2, 3), 2) if row.name in ("base", "fleet-1x0.4-on")),
     levels=(0.2, 0.4, 0.6, 0.8),
-    steps=8,
+    steps=12,
 )
 
 
@@ -179,7 +179,7 @@ def test_a_killed_ladder_goes_on_and_then_makes_nothing_new(climbed: tuple[Path,
     assert {path: path.read_bytes() for path in before} == before and center.ledger.head().size == size
     assert "**Synthetic.**" in (out / "results" / "ladder.md").read_text()
     with pytest.raises(UsageError, match="another plan"):
-        ladder.run(out / "run", out / "results", plan=replace(SMALLEST, steps=12))
+        ladder.run(out / "run", out / "results", plan=replace(SMALLEST, steps=16))
     with pytest.raises(UsageError, match="--rows moon"):
         ladder.run(out / "run", out / "results", plan=SMALLEST, rows=["moon"])
 
@@ -191,7 +191,7 @@ def test_rounds_learn_from_what_the_fleet_earned(climbed: tuple[Path, dict[str, 
     frozen = manifest.datasets(center)
     assert [one["takeovers"] for one in frozen] == [1, 2] and all(part["samples"] > 0 for part in rounds)
     recipes = [center.artifact(part["weights"]).meta["recipe"]["steps"] for part in rounds]
-    assert recipes == [4, 4]
+    assert recipes == [6, 6]
 
 
 def test_fewer_minutes_are_the_beginning_of_more(climbed: tuple[Path, dict[str, Any]]) -> None:
