@@ -29,8 +29,9 @@ from onshore.evaluation.closedloop import drive_jobs
 from onshore.flywheel import demo, ladder_page
 from onshore.flywheel.demo import DemoPlan, Turn
 from onshore.model import Recipe, models
-from onshore.model.adaptation import Way, adapt, average
+from onshore.model.adaptation import Distilled, Frozen, LowRank, average
 from onshore.model.collection import Fleet, collect, supervise
+from onshore.model.trainable import Adaptation
 from onshore.region import RegionPack, load_pack
 from onshore.store import Center
 from onshore.world.jobs import RolloutJob, Supervision
@@ -54,6 +55,7 @@ Kind = Literal[
 #: Validation worlds: training towns with traffic that neither fleets nor collecting use.
 VALIDATION_SEED = 330
 SHARES = (0.4, 0.6, 0.8)
+WAYS: dict[str, Adaptation] = {"frozen": Frozen(), "low_rank": LowRank(), "distilled": Distilled()}
 #: Points that home may lose.
 HOME_MARGIN = 10.0
 
@@ -71,7 +73,7 @@ class Row:
     cars: int = 0
     minutes: float = 0.0
     rounds: int = 0
-    way: Way | Literal["averaged"] = "full"
+    way: Literal["full", "frozen", "low_rank", "distilled", "averaged"] = "full"
     like: str = ""
     home: bool = False
     each_round: bool = False
@@ -293,10 +295,10 @@ class Ladder:
         if row.rounds:
             return self._in_rounds(center, row, seed, base, drives)
         frozen = self._freeze(center, f"{row.name}-{seed}", drives, [])
-        if row.kind == "scratch":
-            weights = models.train(center, frozen, self._recipe(seed, 0, self.plan.steps, fresh=True)).id
-        else:
-            weights = adapt(center, frozen, self._recipe(seed, 0, self.plan.steps), base=base, progress=self.progress)
+        fresh = row.kind == "scratch"
+        recipe = self._recipe(seed, 0, self.plan.steps, fresh=fresh)
+        start = None if fresh else base
+        weights = models.train(center, frozen, recipe, base=start, progress=self.progress).id
         return self._judged(center, row, models.policy_spec(center, weights), weights=weights)
 
     def _in_rounds(self, center: Center, row: Row, seed: int, base: str, drives: list[str]) -> dict[str, Any]:
@@ -307,9 +309,8 @@ class Ladder:
             made = self._takeovers(center, row, seed, number, weights)
             takeovers += [made["id"]] if made["id"] else []
             frozen = self._freeze(center, f"{row.name}-{seed}-{number}", drives, takeovers)
-            recipe = self._recipe(seed, number, steps)
-            way: Any = row.way
-            weights = adapt(center, frozen, recipe, base=base, start=weights, way=way, progress=self.progress)
+            recipe = replace(self._recipe(seed, number, steps), adapt=WAYS.get(row.way))
+            weights = models.train(center, frozen, recipe, base=weights, progress=self.progress).id
             rounds.append({**made, "round": number, "weights": weights})
             if row.each_round and number < row.rounds:
                 policy = models.policy_spec(center, weights)

@@ -1,118 +1,127 @@
 """Other ways to adapt a base than training all of it, and remedies against forgetting what it knew.
 
-Rule: whatever the way, what comes out is weights of the base's own shape, so that export, gates and cars never know. The
-training loop is the ordinary one: a way is a Trainable around the network's own, put on before and taken off after.
+Rule: whatever the way, what comes out is weights of the base's own shape, so that export, gates and cars never know.
 
-frozen: the convolutions stay the base's. low_rank: every linear layer learns an added product of two thin matrices (Hu et al.
-2021, arXiv 2106.09685), the rest stays. distilled: trained whole, and held to what the base says of the same local
-moments (Li and Hoiem 2016, arXiv 1606.09282): no foreign clip is needed. `average`: between the base's weights and the adapted ones
-(Wortsman et al. 2022, arXiv 2109.01903).
+Frozen: the convolutions stay the base's. LowRank: every linear layer learns an added product of two thin matrices (Hu et al.
+2021, arXiv 2106.09685), the rest stays. Distilled: trained whole, and held to what the weights it began with say of the same
+local moments (Li and Hoiem 2016, arXiv 1606.09282): no foreign clip is needed. `average`: between the base's weights and the
+adapted ones (Wortsman et al. 2022, arXiv 2109.01903).
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from onshore.bundle.inputs import View
 from onshore.core.errors import InputError
-from onshore.core.progress import Progress, silent
-from onshore.model.models import ModelRow, load_network, train, trainable_of
-from onshore.model.recipe import Recipe
-from onshore.model.trainable import Trainable, TrainingTensors, from_record, manifest, record_of
-from onshore.model.training import reproducible
+from onshore.model.head import plan_loss
+from onshore.model.models import load_network, trainable_of
+from onshore.model.trainable import TrainingTensors, manifest, record_of
 from onshore.model.weights import to_bytes
 from onshore.residency import derive
 from onshore.store import Center
 
-Way = Literal["full", "frozen", "low_rank", "distilled"]
-WAYS: tuple[str, ...] = get_args(Way)
-ADAPTER = 1  # raise when the same ways would give other weights
+
+class _Way:
+    """An `Adaptation` that changes nothing, from which the ways differ."""
+
+    def prepared(self, network: nn.Module) -> nn.Module:
+        return network
+
+    def loss(self, network: nn.Module, batch: TrainingTensors, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        return losses
+
+    def finished(self, network: nn.Module) -> nn.Module:
+        return network
+
+    def as_record(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Any:
+        return cls(**record)
+
+
+@dataclass(frozen=True)
+class Frozen(_Way):
+    """What sees stays as it was, its running statistics too; what decides learns."""
+
+    def prepared(self, network: nn.Module) -> nn.Module:
+        return _seeing_still(network)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapting:
-    """A Trainable around another: the same views and losses, but `way` decides what of it learns.
+class LowRank(_Way):
+    """Only added products of rank `rank` learn, one for each linear layer; afterwards they are part of the layers."""
 
-    rank: of low_rank's matrices. hold: weight of what distilled owes to the base.
-    """
-
-    of: Trainable
-    way: Way
     rank: int = 8
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InputError("bad_config", f"rank {self.rank}", "a low-rank adaptation has a rank of at least 1.")
+
+    def prepared(self, network: nn.Module) -> nn.Module:
+        network = _seeing_still(network).requires_grad_(False)
+        _replace(network, nn.Linear, lambda layer: _Thin(layer, self.rank))
+        return network
+
+    def finished(self, network: nn.Module) -> nn.Module:
+        _replace(network, _Thin, lambda layer: layer.merged())
+        return network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distilled(_Way):
+    """All of it learns, and owes `hold` times the plan loss to what the weights it began with say of the same moments."""
+
     hold: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.way not in WAYS or self.rank < 1 or self.hold < 0:
-            raise InputError("bad_config", f"adapting by {self.way!r}", f"use one of {', '.join(WAYS)}; rank >= 1.")
+        if self.hold < 0:
+            raise InputError("bad_config", f"hold {self.hold}", "it must not be negative.")
 
-    @property
-    def name(self) -> str:
-        return f"{self.of.name}-{self.way.replace('_', '-')}"
+    def prepared(self, network: nn.Module) -> nn.Module:
+        return _WithTeacher(network)
 
-    @property
-    def view(self) -> View:
-        return self.of.view
+    def loss(self, network: nn.Module, batch: TrainingTensors, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        teacher: Any = network.teacher
+        with torch.no_grad():
+            path, speed = teacher(batch.frames_BTCHW, batch.side_B9, *batch.side_frames)
+        said = replace(
+            batch,
+            path_BK2=path.float(),
+            path_mask_BK=torch.ones_like(batch.path_mask_BK),
+            speed_BS=speed.float(),
+            speed_mask_BS=torch.ones_like(batch.speed_mask_BS),
+        )
+        return {**losses, "loss": losses["loss"] + self.hold * plan_loss(network, said, 0.5)["loss"]}
 
-    @property
-    def side_views(self) -> tuple[View, ...]:
-        return self.of.side_views
-
-    @property
-    def frame_offsets_s(self) -> tuple[float, ...]:
-        return self.of.frame_offsets_s
-
-    def build(self) -> nn.Module:
-        return wrapped(self, self.of.build())
-
-    def loss(self, network: nn.Module, batch: TrainingTensors) -> dict[str, Tensor]:
-        losses = self.of.loss(network, batch)
-        if self.way == "distilled":
-            teacher: Any = network.teacher
-            with torch.no_grad():
-                said = teacher(batch.frames_BTCHW, batch.side_B9, *batch.side_frames)
-            taught = replace(
-                batch,
-                path_BK2=said[0].float(),
-                path_mask_BK=torch.ones_like(batch.path_mask_BK),
-                speed_BS=said[1].float(),
-                speed_mask_BS=torch.ones_like(batch.speed_mask_BS),
-            )
-            losses = {**losses, "loss": losses["loss"] + self.hold * self.of.loss(network, taught)["loss"]}
-        return losses
-
-    def as_record(self) -> dict[str, Any]:
-        return {"of": record_of(self.of), "way": self.way, "rank": self.rank, "hold": self.hold}
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> Adapting:
-        return cls(**{**record, "of": from_record(record["of"])})
+    def finished(self, network: nn.Module) -> nn.Module:
+        learner: Any = network.learner
+        return learner  # type: ignore[no-any-return]
 
 
-class _Wrapped(nn.Module):
-    """The learner, and for distilled the base beside it."""
+class _WithTeacher(nn.Module):
+    """The learner, and beside it what it began as."""
 
-    def __init__(self, learner: nn.Module, teacher: nn.Module | None) -> None:
+    def __init__(self, learner: nn.Module) -> None:
         super().__init__()
-        self.learner, self.teacher = learner, teacher
-        self.still: list[nn.Module] = []
+        self.learner, self.teacher = learner, copy.deepcopy(learner).eval().requires_grad_(False)
 
     def forward(self, *views: Tensor) -> Any:
         return self.learner(*views)
 
-    def train(self, mode: bool = True) -> _Wrapped:
-        """What does not learn keeps its running statistics too."""
+    def train(self, mode: bool = True) -> _WithTeacher:
         super().train(mode)
-        for module in [*self.still, *([self.teacher] if self.teacher is not None else [])]:
-            module.eval()
+        self.teacher.eval()
         return self
 
 
-class LowRank(nn.Module):
+class _Thin(nn.Module):
     """A linear layer that stays, and an added product of two thin matrices that learns; it begins at zero."""
 
     def __init__(self, layer: nn.Linear, rank: int) -> None:
@@ -128,35 +137,17 @@ class LowRank(nn.Module):
 
     def merged(self) -> nn.Linear:
         """One ordinary layer that does the same."""
-        layer = copy.deepcopy(self.layer)
         with torch.no_grad():
-            layer.weight += self.up @ self.down
-        return layer
+            self.layer.weight += self.up @ self.down
+        return self.layer.requires_grad_(True)
 
 
-def wrapped(how: Adapting, network: nn.Module) -> nn.Module:
-    """A network ready to learn in one way."""
-    teacher = copy.deepcopy(network) if how.way == "distilled" else None
-    outer = _Wrapped(network, teacher)
-    if teacher is not None:
-        teacher.requires_grad_(False)
-    if how.way in ("frozen", "low_rank"):
-        seeing = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
-        for module in seeing:
-            module.requires_grad_(False)
-        outer.still = [m for m in seeing if isinstance(m, nn.BatchNorm2d)]
-    if how.way == "low_rank":
-        network.requires_grad_(False)
-        _replace(network, nn.Linear, lambda layer: LowRank(layer, how.rank))
-    return outer
-
-
-def unwrapped(network: nn.Module) -> nn.Module:
-    """The learner in the base's own shape."""
-    learner: Any = network.learner
-    learner = copy.deepcopy(learner)
-    _replace(learner, LowRank, lambda layer: layer.merged())
-    return learner  # type: ignore[no-any-return]
+def _seeing_still(network: nn.Module) -> nn.Module:
+    """Convolutions and their normalisation do not learn."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            module.eval().requires_grad_(False)
+    return network
 
 
 def _replace(network: Any, kind: type[nn.Module], make: Any) -> None:
@@ -168,75 +159,23 @@ def _replace(network: Any, kind: type[nn.Module], make: Any) -> None:
             _replace(child, kind, make)
 
 
-def adapt(
-    center: Center,
-    dataset_id: str,
-    recipe: Recipe,
-    *,
-    base: str,
-    start: str | None = None,
-    way: Way = "full",
-    progress: Progress = silent,
-) -> str:
-    """Adapt `start` (the base itself, unless said) on a dataset; returns the id of weights of the base's own shape.
-
-    base: what a distilled adaptation is held to. Errors: as `models.train`.
-    """
-    start = start or base
-    if way == "full":
-        return train(center, dataset_id, recipe, base=start, progress=progress).id
-    how = Adapting(of=recipe.trainable, way=way)
-    inputs = {"adapter": ADAPTER, "how": how.as_record(), "start": start, "base": base}
-    put_on, _ = center.stage("model.put_on", inputs, lambda: _put_on(center, how, start, base))
-    row = train(center, dataset_id, replace(recipe, trainable=how), base=put_on["id"], progress=progress)
-    taken_off, _ = center.stage(
-        "model.take_off", {"adapter": ADAPTER, "model": row.id}, lambda: _take_off(center, how, row)
-    )
-    return str(taken_off["id"])
-
-
 def average(center: Center, base: str, adapted: str, share: float) -> str:
     """Weights between a base (share 0) and its adaptation (share 1). Errors: InputError `bad_config`, `import_refused`."""
     if not 0 <= share <= 1:
         raise InputError("bad_config", f"share {share}", "give a share from 0 (the base) to 1 (the adaptation).")
 
     def run() -> dict[str, Any]:
-        kept, (_, learned) = load_network(center, base)[1], load_network(center, adapted)
+        (_, kept), (_, learned) = load_network(center, base), load_network(center, adapted)
         ours, theirs = learned.state_dict(), kept.state_dict()
         between = {
             name: torch.lerp(theirs[name], ours[name], share) if ours[name].is_floating_point() else ours[name]
             for name in ours
         }
         learned.load_state_dict(between)
-        return _keep(center, learned, [base, adapted], {"averaged": share})
+        parents = [center.artifact(one) for one in (base, adapted)]
+        meta = {"trainable": record_of(trainable_of(parents[1])), "manifest": manifest(learned), "averaged": share}
+        label = derive([one.label for one in parents], kind="weights", retention="model")
+        made = center.put(to_bytes(learned), label, name=parents[1].name, parents=[base, adapted], meta=meta)
+        return {"id": made.id}
 
     return str(center.stage("model.average", {"base": base, "adapted": adapted, "share": share}, run)[0]["id"])
-
-
-def _put_on(center: Center, how: Adapting, start: str, base: str) -> dict[str, Any]:
-    with reproducible(0):
-        outer: Any = how.build()
-    learner = load_network(center, start)[1]
-    target = outer.learner.state_dict()
-    renamed = {name.replace(".layer.", "."): name for name in target}
-    outer.learner.load_state_dict(
-        {**target, **{renamed[name]: tensor for name, tensor in learner.state_dict().items()}}
-    )
-    if outer.teacher is not None:
-        outer.teacher.load_state_dict(load_network(center, base)[1].state_dict())
-    parents = sorted({start, base})
-    return _keep(center, outer, parents, {"trainable": record_of(how), "way": how.way})
-
-
-def _take_off(center: Center, how: Adapting, row: ModelRow) -> dict[str, Any]:
-    network = unwrapped(load_network(center, row.id)[1])
-    return _keep(center, network, [row.id], {"trainable": record_of(how.of), "way": how.way})
-
-
-def _keep(center: Center, network: nn.Module, parents: list[str], facts: dict[str, Any]) -> dict[str, Any]:
-    """Store weights with what export needs to know."""
-    found = [center.artifact(parent) for parent in parents]
-    meta = {"trainable": record_of(trainable_of(found[-1])), "manifest": manifest(network), **facts}
-    label = derive([one.label for one in found], kind="weights", retention="model")
-    made = center.put(to_bytes(network), label, name=found[-1].name, parents=parents, meta=meta)
-    return {"id": made.id}
