@@ -131,10 +131,8 @@ class _Made:
         return [one for pair in pairs for one in self.compared(*pair)]
 
     def _about_fleets(self) -> list[tuple[str, str, str]]:
-        cars = sorted({row["cars"] for row in self.rows.values() if row["kind"] == "fleet"})
         levels, pairs = self.settings["levels"], []
-        name = self._fleet
-        some = cars[len(cars) // 2]
+        name, cars, some = self._fleet, self._cars(), self._some_cars()
         pairs.append(("fleet above public video", "public", name(some, levels[1], False)))
         pairs.append(("fleet above simulation", "simulation", name(some, levels[1], True)))
         for n in cars:
@@ -229,8 +227,13 @@ class _Made:
             "hours_to_parity": target and hours_to(fitted, target),
         }
 
+    def _cars(self) -> list[int]:
+        """Sizes of fleets, rising."""
+        return sorted({row["cars"] for row in self.rows.values() if row["kind"] in ("fleet", "fleet+on-policy")})
+
     def _some_cars(self) -> int:
-        cars = sorted({row["cars"] for row in self.rows.values() if row["kind"] == "fleet"})
+        """The fleet size in the middle."""
+        cars = self._cars() or [0]
         return int(cars[len(cars) // 2])
 
     def causes(self) -> list[dict[str, Any]]:
