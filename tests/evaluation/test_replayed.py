@@ -185,8 +185,8 @@ def test_a_real_drive_is_replayed_from_the_command(tmp_path: Path, capsys: pytes
     segments = len(drive.segments(made))
     made.close()
     document = run(capsys, tmp_path / "center", "oracle")
-    print([(row["verdict"], row.get("metres")) for row in document["replay"]])
     assert 1 <= len(document["replay"]) <= segments
     assert all(row["verdict"] and not row.get("synthetic", False) for row in document["replay"])
     stopped = run(capsys, tmp_path / "center", "stop")["replay"]
     assert any(row["ended"] == "left_valid_range" for row in stopped)
+    print([(row["verdict"], row.get("metres")) for row in (*document["replay"], *stopped)])
