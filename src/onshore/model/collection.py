@@ -24,7 +24,7 @@ from onshore.store import Center
 
 if TYPE_CHECKING:
     from onshore.core.rollout import Rollout
-    from onshore.world.jobs import Supervision
+    from onshore.world.jobs import RolloutJob, Supervision
 
 #: Metres of one supervised drive, and how many cars of a fleet share a world.
 DRIVE_M, CARS_A_WORLD = 250.0, 8
@@ -100,7 +100,11 @@ def supervise(
     }
 
     def run() -> dict[str, Any]:
-        rollouts, arrays = _drive(center, model_id, (worlds, egos, seed), how, workers, progress)
+        from onshore.world import training_jobs
+
+        policy = policy_spec(center, model_id)
+        jobs = training_jobs(center.pack, policy, worlds=worlds, egos=egos, seed=seed, supervision=how)
+        rollouts, arrays = _drive(jobs, workers, progress)
         kept, km = earned(arrays, rollouts, fleet.km)
         if most_samples is not None and most_samples < len(kept):
             kept = np.sort(np.random.default_rng(seed).choice(kept, most_samples, replace=False))
@@ -140,38 +144,40 @@ def collect(
     worlds: int = 3,
     egos: int = 8,
     seed: int = 0,
+    each: int = 0,
     workers: int = 2,
     progress: Progress = silent,
 ) -> TakeoverRow:
     """Let a model drive `worlds` training worlds of the center's region and keep the expert's answers.
 
-    seed: which towns and traffic; another seed shares none with it. Errors: InputError `empty_input` when no ego drove
+    each: instead of town worlds, so many worlds of every scenario family, where the careful driver answers. seed: which towns and traffic; another seed shares none with it. Errors: InputError `empty_input` when no ego drove
     long enough to give a sample; OnshoreError `world_crashed` when a world's process keeps dying.
     """
 
     def run() -> dict[str, Any]:
-        rollouts, arrays = _drive(center, model_id, (worlds, egos, seed), None, workers, progress)
-        return _keep(center, model_id, rollouts, arrays, {"worlds": worlds, "seed": seed})
+        from onshore.world import training_jobs
+        from onshore.world.scenarios.sharing import training_jobs as scenario_jobs
+
+        policy = policy_spec(center, model_id)
+        jobs = (
+            scenario_jobs(center.pack, policy, each=each, seed=seed)
+            if each
+            else training_jobs(center.pack, policy, worlds=worlds, egos=egos, seed=seed)
+        )
+        return _keep(center, model_id, *_drive(jobs, workers, progress), {"worlds": len(jobs), "seed": seed})
 
     inputs = {"collector": COLLECTOR, "model": model_id, "worlds": worlds, "egos": egos, "seed": seed}
+    if each:
+        inputs = {"collector": COLLECTOR, "model": model_id, "each": each, "seed": seed}
     outputs, fresh = center.stage("model.collect", inputs, run)
     return TakeoverRow(**outputs, fresh=fresh)
 
 
 def _drive(
-    center: Center,
-    model_id: str,
-    which: tuple[int, int, int],
-    how: Supervision | None,
-    workers: int,
-    progress: Progress,
+    jobs: list[RolloutJob], workers: int, progress: Progress
 ) -> tuple[list[list[Rollout]], dict[str, NDArray[Any]]]:
-    """Drive (worlds, egos, seed) training worlds with a model."""
-    from onshore.world import collect_takeovers, training_jobs
+    from onshore.world import collect_takeovers
 
-    worlds, egos, seed = which
-    policy = policy_spec(center, model_id)
-    jobs = training_jobs(center.pack, policy, worlds=worlds, egos=egos, seed=seed, supervision=how)
     return collect_takeovers(jobs, workers=workers, progress=progress)
 
 
@@ -216,7 +222,7 @@ def _named(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The world's columns under the names that datasets read; one mask per speed time."""
     speed = arrays["speed_NT"]
     return {
-        "frames_NTHWC": arrays["frames_NTHWC"],
+        **{name: array for name, array in arrays.items() if name.startswith("frames")},
         "side_N9": arrays["side_N9"],
         "path": arrays["path_NK2"],
         "path_mask": arrays["path_mask_NK"],
