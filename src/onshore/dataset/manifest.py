@@ -306,7 +306,8 @@ def _freeze(
     wanted = {clip["segment"]: clip["drive"] for clip in clips}
     proxies = [_proxies(center, wanted, view, progress, pseudo) for view in spec.views]
     extra = _checked_takeovers(center, takeovers, spec)
-    members = [*(artifact for of_view in proxies for artifact in of_view.values()), *extra]
+    read_off = [pseudo[segment] for segment in sorted(wanted) if segment in pseudo]
+    members = [*(artifact for of_view in proxies for artifact in of_view.values()), *extra, *read_off]
     label = _label(center, members)
     manifest = {
         "schema_version": SCHEMA_VERSION,

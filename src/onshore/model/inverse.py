@@ -42,6 +42,7 @@ from onshore.dataset.pseudo import PseudoLabels
 from onshore.dataset.split import HELD_OUT, TRAIN
 from onshore.drive import segments
 from onshore.jail import Outside
+from onshore.model import samples
 from onshore.model.jailed import LIMITS, MOST_S
 from onshore.model.recipe import Recipe
 from onshore.model.trainable import TrainingTensors, from_record, record_of
@@ -328,9 +329,17 @@ def _train(center: Center, dataset_id: str, recipe: Recipe, progress: Progress) 
         "yaw_factor": calibrated.yaw_factor,
         **answer["figures"],
     }
-    parent = center.artifact(frozen.row_of(center, dataset_id).artifact)
+    shown = frozen.show(center, dataset_id)
+    log = samples.keep(center, samples.everything(shown, samples.subjects_of(center, shown), recipe.steps), shown)
+    parent = center.artifact(shown["artifact"])
     label = derive([parent.label], kind="weights", retention="model")
-    meta = {**facts, "recipe": recipe.as_record(), "trainable": record_of(calibrated), "manifest": answer["tensors"]}
+    meta = {
+        **facts,
+        "recipe": recipe.as_record(),
+        "trainable": record_of(calibrated),
+        "manifest": answer["tensors"],
+        "samples": log.id,
+    }
     made = center.put(answer["weights"], label, name=recipe.name, parents=[parent.id], meta=meta)
     return {"id": made.id, **facts, "seconds": answer["seconds"], "synthetic": label.synthetic}
 
