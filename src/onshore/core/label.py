@@ -22,6 +22,7 @@ KINDS = frozenset(
         "pseudo_labels",
         "dataset",
         "weights",
+        "checkpoint",
         "inbound_model",
         "onnx",
         "rollouts",
