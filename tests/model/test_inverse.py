@@ -18,6 +18,7 @@ from onshore.core.recording import Recording, Signals
 from onshore.dataset import WindowSpec, freeze, load_windows, manifest
 from onshore.dataset.footage import Cameras, Footage, MotionWindows, pictures
 from onshore.dataset.pseudo import PseudoLabels
+from onshore.model import Nano, Recipe
 from onshore.model.inverse import (
     InverseDynamics,
     conformal_factor,
@@ -27,6 +28,7 @@ from onshore.model.inverse import (
     pseudo_label,
     train_inverse,
 )
+from onshore.model.weighing import choose_weight
 from onshore.store import Center
 
 QUICK = inverse_recipe("quick", trainable=InverseDynamics(channels=(8, 8, 12, 12, 16), hidden=32), steps=80, batch=24)
@@ -148,6 +150,16 @@ def test_a_moment_whose_interval_is_too_wide_is_rejected(place: tuple[Center, st
     labels = [PseudoLabels.from_bytes(center.read(one)) for one in row.ids]
     assert max(one.speed_half_mps.max() for one in labels) <= limit
     assert pseudo_label(center, network, speed_half_mps=1e-6).ids == []
+
+
+def test_the_weight_is_the_one_that_held_out_own_drives_like_best(place: tuple[Center, str, str]) -> None:
+    center, _, network = place
+    row = pseudo_label(center, network, speed_half_mps=1e3, yaw_half_radps=1e3)
+    nano = Recipe(name="tiny", trainable=Nano(channels=(8, 8, 8, 8, 8), hidden=16), steps=6, batch=8)
+    found = choose_weight(center, "weighed", nano, row.ids, weights=(0.5,), held_out=0.5)
+    assert [one["weight"] for one in found.tried] == [0.0, 0.5] and found.held_out_windows > 20
+    assert found.weight == min(found.tried, key=lambda one: one["loss"])["weight"]
+    assert all(np.isfinite([one["loss"], one["path"], one["speed_mps"]]).all() for one in found.tried)
 
 
 def test_what_was_recorded_is_never_replaced(place: tuple[Center, str, str]) -> None:

@@ -80,5 +80,7 @@ def _line_of(center: Center, model_id: str) -> list[str]:
         waiting += [one.meta["base"]] if one.meta.get("base") else []
         datasets = [parent for parent in center.many(one.parents) if parent.label.kind == "dataset"]
         above = center.many(parent for dataset in datasets for parent in dataset.parents)
-        waiting += [t.meta["model"] for t in above if t.label.kind in ("takeovers", "pseudo_labels") and "model" in t.meta]
+        waiting += [
+            t.meta["model"] for t in above if t.label.kind in ("takeovers", "pseudo_labels") and "model" in t.meta
+        ]
     return found

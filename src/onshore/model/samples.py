@@ -139,9 +139,7 @@ def _ids_of(
     return names, window_L, np.repeat(np.arange(len(names)), counts)
 
 
-def everything(
-    manifest: Mapping[str, Any], subjects: Mapping[str, Iterable[str]], steps: int
-) -> dict[str, Any]:
+def everything(manifest: Mapping[str, Any], subjects: Mapping[str, Iterable[str]], steps: int) -> dict[str, Any]:
     """A log that counts every member of both splits as drawn: for training that draws frames, not windows of clips."""
     found = {entry["id"] for part in ("clips", "drives") for entry in manifest[part]}
     found |= {entry["segment"] for entry in manifest["proxies"]}
