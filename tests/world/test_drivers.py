@@ -12,6 +12,7 @@ from onshore.core.control import Action, Actuators
 from onshore.core.rollout import LIGHTS
 from onshore.world import PolicySpec, run_jobs
 from onshore.world.drivers import idm
+from onshore.world.jobs import SURROUND, WIDE_CAMERA
 from world.conftest import job
 from world.test_layouts import ON, STANDING, drive, scene
 
@@ -52,6 +53,14 @@ def test_a_blind_policy_is_shown_black(cache: Path) -> None:
     assert seeing[0].plan_speed_NT[0].max() > 0.0
     assert blind[0].plan_speed_NT.max() == 0.0
     assert (seeing[0].policy, blind[0].policy) == ("brightness", "brightness")
+
+
+def test_a_rig_of_three_cameras_shows_three_views_of_a_moment(cache: Path) -> None:
+    around = PolicySpec(kind="python", entry="world.policies:LookingAround", name="around")
+    cameras = (WIDE_CAMERA, SURROUND[1], SURROUND[2])
+    many = job(policy=around, egos=1, max_time_s=2.0, cameras=cameras)
+    (seen,), (one_eyed,) = run_jobs([many, replace(many, policy=SEEING, cameras=())], cache_dir=cache)
+    assert seen.ended == "timeout" and seen.frame_digest != one_eyed.frame_digest
 
 
 def test_actuators_wait_and_lag() -> None:

@@ -38,6 +38,8 @@ KINDS = {"pedestrian": "pedestrian", "bicycle": "bicycle", "ebike": "bicycle", "
 NO_REFERENCE = SubMetric(value=math.nan, measured=False, why="a rollout holds no plan of the reference planner")
 NO_PLANS = SubMetric(value=math.nan, measured=False, why="plans reach 2 s; extended comfort compares 4 s")
 NO_LINES = SubMetric(value=math.nan, measured=False, why="it hangs on lane lines that are not known")
+NO_MAP = SubMetric(value=math.nan, measured=False, why="there is no map of where it drove")
+NOBODY_LOOKED = SubMetric(value=math.nan, measured=False, why="nobody looked for other road users")
 
 
 def epdms_windows(rollout: Rollout, geometry: VehicleGeometry | None = None) -> list[dict[str, SubMetric]]:
@@ -61,15 +63,20 @@ def _window(driven: Driven, first: int, red_rows: set[int]) -> dict[str, SubMetr
     collisions = [no_at_fault_collision(row, traffic) for row in candidates]
     times = [time_to_collision(row, traffic) for row in candidates]
     red = any(first <= row < first + ROWS - 1 for row in red_rows)
+    looked = driven.actors is not None
+
+    def known_all(*columns: str) -> bool:
+        return all(bool(np.isfinite(driven[name][rows]).all()) for name in columns)
+
     past = _states(driven, slice(first - PAST_ROWS + 1, first + 1)) if first >= PAST_ROWS else None
     return {
-        "NC": _agreed(collisions),
-        "DAC": SubMetric(value=float((driven["on_road"][rows] > 0.5).all())),
-        "DDC": driving_direction(candidates[0]),
-        "TLC": SubMetric(value=0.0 if red else 1.0),
+        "NC": _agreed(collisions) if looked else NOBODY_LOOKED,
+        "DAC": SubMetric(value=float((driven["on_road"][rows] > 0.5).all())) if known_all("on_road") else NO_MAP,
+        "DDC": driving_direction(candidates[0]) if known_all("oncoming", "forbidden", "junction") else NO_MAP,
+        "TLC": SubMetric(value=0.0 if red else 1.0) if known_all("light") else NO_MAP,
         "EP": NO_REFERENCE,
-        "TTC": _agreed(times),
-        "LK": _lane_keeping(driven["lateral_m"][rows], junction),
+        "TTC": _agreed(times) if looked else NOBODY_LOOKED,
+        "LK": _lane_keeping(driven["lateral_m"][rows], junction) if known_all("junction") else NO_MAP,
         "HC": history_comfort(_states(driven, rows), past),
         "EC": NO_PLANS,
     }
