@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onshore import border, dataset, world
+from onshore.clip import find
 from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError, OnshoreError, UsageError
 from onshore.core.progress import Progress, silent
 from onshore.evaluation.closedloop import drive_jobs
-from onshore.flywheel import demo, ladder_page
+from onshore.flywheel import demo, intake, ladder_page
 from onshore.flywheel.demo import DemoPlan, Turn
-from onshore.model import Recipe, models
+from onshore.model import Recipe, inverse, models
 from onshore.model.adaptation import Distilled, Frozen, LowRank, average
 from onshore.model.collection import Fleet, collect, supervise
 from onshore.model.trainable import Adaptation
@@ -36,6 +37,7 @@ from onshore.region import RegionPack, load_pack
 from onshore.store import Center
 from onshore.world.jobs import RolloutJob, Supervision
 from onshore.world.looks import LOOKS
+from onshore.world.public import record_public
 from onshore.world.randomised import randomised
 
 Say = Callable[[str], None]
@@ -148,7 +150,7 @@ class LadderPlan:
     """The size of the experiment. `demo` holds what recording a fleet and taking it in needs; steps: of every row.
 
     km_per_car: driven under supervision by each car in a round. sim_minutes: of simulated driving on `sim_towns`, which
-    no fleet has. long: times the steps that the longest row takes.
+    no fleet has. public_videos: of public_seconds in each town, read by inverse dynamics of inverse_steps. long: times the steps that the longest row takes.
     """
 
     demo: DemoPlan
@@ -162,6 +164,9 @@ class LadderPlan:
     supervision: Supervision = field(default_factory=Supervision)
     sim_minutes: float = 32.0
     sim_towns: tuple[int, ...] = (101, 102, 103, 104, 105, 106, 107, 108)
+    public_videos: int = 4
+    public_seconds: float = 60.0
+    inverse_steps: int = 1500
     validation: tuple[int, int] = (3, 4)
 
 
@@ -372,9 +377,61 @@ class Ladder:
         return drive_jobs(center, jobs, policy, f"{region}-validation", workers=1, progress=self.progress).score.mean
 
     def _public(self, center: Center, row: Row, seed: int, base: str) -> dict[str, Any]:
-        raise OnshoreError(
-            "not_measurable", row.name, "pseudo-labels for public video are not part of this version yet."
+        """What strangers filmed here teaches the base at home, by pseudo-labels; then it comes in as the base did."""
+        with self._alone(f"base-of-{seed}"):
+            us = self._center("us", 0)
+            at_home = self._base_at_home(us, seed)
+        with self._alone("public"):
+            labels = self._pseudo_labels(us)
+        drives = sorted({clip["drive"] for clip in self._clips_of(us, labels.ids)})
+        frozen = self._freeze(us, f"{row.name}-{seed}", drives, [], pseudo_labels=labels.ids)
+        recipe = self._recipe(seed, 0, self.plan.steps)
+        weights = models.train(us, frozen, recipe, base=at_home, progress=self.progress).id
+        brought = self._brought(center, us, weights)
+        facts = {"kept": labels.kept, "rejected": labels.rejected, "seconds_kept": labels.seconds}
+        judged = self._judged(center, row, models.policy_spec(center, brought), weights=brought)
+        return {**judged, "public": facts}
+
+    def _clips_of(self, center: Center, labels: Sequence[str]) -> list[dict[str, Any]]:
+        """The clips of the segments that were labelled."""
+        segments = {center.artifact(one).meta["segment"] for one in labels}
+        return [clip for clip in find(center, None, limit=None) if clip["segment"] in segments]
+
+    def _pseudo_labels(self, us: Center) -> inverse.PseudoRow:
+        """Inverse dynamics learned from the home fleet's drives reads the motion of videos of cn streets."""
+        plan, folder = self.plan, self.out / "fleet" / "public"
+        own = self._record_and_take_in(us, self.packs["us"], [plan.demo.base], "us")
+        inputs = {"towns": list(plan.demo.towns), "seconds": plan.public_seconds, "pack": self.packs["cn"].digest}
+
+        def film() -> dict[str, Any]:
+            for town in plan.demo.towns:
+                record_public(
+                    self.packs["cn"],
+                    town_seed=town,
+                    videos=plan.public_videos,
+                    seconds=plan.public_seconds,
+                    seed=town,
+                    out_dir=folder / f"town-{town}",
+                    workers=1,
+                    progress=self.progress,
+                )
+            return {"files": sorted(path.name for path in folder.rglob("*.mcap"))}
+
+        us.stage("ladder.filmed", inputs, film)
+        us.stage(
+            "ladder.public",
+            inputs,
+            lambda: _plain(intake.take_in(us, [folder], public=True, workers=1, progress=self.progress)),
         )
+        taught = self._freeze(us, "us-own", own, [], held_out=0.25)
+        recipe = inverse.inverse_recipe(steps=plan.inverse_steps)
+        reader = inverse.train_inverse(us, taught, recipe, progress=self.progress)
+        read, _ = us.stage(
+            "ladder.read",
+            {"model": reader.id, **inputs},
+            lambda: vars(inverse.pseudo_label(us, reader.id, progress=self.progress)),
+        )
+        return inverse.PseudoRow(**read)
 
     def _judged(self, center: Center, row: Row, policy: world.PolicySpec, weights: str = "") -> dict[str, Any]:
         """Drive the region's suite, and home's where the row says so."""
@@ -399,11 +456,14 @@ class Ladder:
         """The base of a seed, trained at home, permitted to leave, imported here."""
         with self._alone(f"base-of-{seed}"):
             us = self._center("us", 0)
-            weights = self._base_at_home(us, seed)
-            left, _ = demo.leave_with_permit(us, weights, self.out / "border")
-            file = self.out / "border" / left["file"]
-            inputs = {"file": sha256_hex(file.read_bytes())}
-            outputs, _ = center.stage("ladder.import", inputs, lambda: {"id": border.import_file(center, file).id})
+            return self._brought(center, us, self._base_at_home(us, seed))
+
+    def _brought(self, center: Center, us: Center, weights: str) -> str:
+        """Weights from home, through both gates."""
+        left, _ = demo.leave_with_permit(us, weights, self.out / "border")
+        file = self.out / "border" / left["file"]
+        inputs = {"file": sha256_hex(file.read_bytes())}
+        outputs, _ = center.stage("ladder.import", inputs, lambda: {"id": border.import_file(center, file).id})
         return str(outputs["id"])
 
     def _base_at_home(self, us: Center, seed: int) -> str:
@@ -471,8 +531,17 @@ class Ladder:
             center.stage("ladder.simulated", inputs, drive_about)
             return list(demo.take_fleet_in(center, folder, [], self.plan.demo, self.progress)[0]["drives"])
 
-    def _freeze(self, center: Center, name: str, drives: list[str], takeovers: list[str]) -> str:
-        """A dataset of all of these drives: nothing is held out, the towns of the suite are."""
+    def _freeze(
+        self,
+        center: Center,
+        name: str,
+        drives: list[str],
+        takeovers: list[str],
+        *,
+        held_out: float = 0.0,
+        pseudo_labels: Sequence[str] = (),
+    ) -> str:
+        """A dataset of all of these drives: nothing is held out, unless said; the towns of the suite are."""
         where = f"drive IN ({', '.join(repr(one) for one in sorted(drives))})"
         view = self.plan.demo.base_recipe.trainable.view
         with self._alone(f"freeze-{center.root.name}"):
@@ -481,7 +550,8 @@ class Ladder:
                 name.replace(".", "-"),
                 where=where,
                 takeovers=takeovers,
-                held_out=0.0,
+                pseudo_labels=pseudo_labels,
+                held_out=held_out,
                 view=view,
                 split_by="drive",
                 progress=self.progress,
@@ -534,6 +604,11 @@ def plan_record(plan: LadderPlan) -> dict[str, Any]:
         "towns": list(plan.demo.towns),
         **recipes,
     }
+
+
+def _plain(report: dict[str, Any]) -> dict[str, Any]:
+    """What a stage keeps of an intake."""
+    return {"drives": report["drives"], "frames": report["frames"], "quarantined": len(report["quarantined"])}
 
 
 def score_of(record: dict[str, Any]) -> float:
