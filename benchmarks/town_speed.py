@@ -100,7 +100,7 @@ def measured(roads: Roads, towns: Towns, egos: int, vehicles: int) -> dict[str, 
 
 def main() -> None:
     region = sys.argv[1] if len(sys.argv) > 1 else "us"
-    vehicles = int(sys.argv[2]) if len(sys.argv) > 2 else 66
+    vehicles = int(sys.argv[2]) if len(sys.argv) > 2 else 54
     roads = Roads.from_record(region, load_pack(region).roads)
     with tempfile.TemporaryDirectory() as folder:
         towns = Towns(Path(folder), CAMERA)

@@ -314,7 +314,7 @@ class TownWorld:
         return rear_axle_track(fronts[:, :2], float(fronts[0, 2]), self.bicycle.geometry.axle_to_front_m)
 
     def _take(self, index: int, vehicle: str, history: deque[Moment], track: Floats) -> Ego:
-        x, y, yaw = track[-1]
+        x, y, yaw = track[-1].tolist()  # plain numbers: everything that follows counts with them, and faster
         speed = float(history[-1].speed_N[history[-1].rows[vehicle]])
         state = EgoState(x_m=x, y_m=y, yaw_rad=yaw, speed_mps=speed)
         return self._ego(index, vehicle, self._edges_left(vehicle, self.traffic.place(vehicle)[0]), state)
