@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onshore.border import approval, budgets, leakage
+from onshore.border.ancestry import finder
 from onshore.border.approval import Approved
 from onshore.border.book import EXPORT, read_book, verified_book
 from onshore.border.canonical import rewrite_weights
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 WEIGHTS, FIGURES = frozenset(["weights"]), frozenset(["metrics", "report", "evidence"])
 NOT_MEASURABLE = "not measurable"
 _BLOCK = 1 << 20
-_FEW = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,18 +337,9 @@ def _raw_again(outbound: Outbound) -> Refusal | None:
 def _lineage(outbound: Outbound) -> Refusal | None:
     """Labels are claims: what the ancestors carried must be on the label or in an attestation."""
     target = outbound.artifact
-    known: dict[str, Artifact] = {target.id: target}
-
-    def parent_of(identity: str) -> Artifact:
-        if identity not in known and len(known) == _FEW:  # a large dataset: one query instead of one per clip
-            known.update((one.id, one) for one in outbound.center.artifacts())
-        if identity not in known:
-            known[identity] = outbound.center.artifact(identity)
-        return known[identity]
-
     seen = read_book(outbound.center).attested
     try:
-        found = faults(target, parent_of, lambda artifact, digest: (artifact, digest) in seen)
+        found = faults(target, finder(outbound.center, target), lambda artifact, digest: (artifact, digest) in seen)
     except OnshoreError as problem:
         return _lineage_refusal(target.id, f"an ancestor cannot be read ({problem.code})", raw=False)
     if not found:
