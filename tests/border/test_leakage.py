@@ -34,11 +34,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Center, 
     """A center with ordinary drives and canaries, and three models: overfitted, ordinary, without canaries."""
     root = tmp_path_factory.mktemp("leakage")
     center = Center.init(root / "center", "us", keys_dir=root / "keys", seed=1, in_region_dirs=[root / "in"])
+    center.pack.law["audit"]["required"] = False  # no faces are drawn here: tests/border/test_audit.py
     make_canaries(center, root / "in" / "canaries", count=36)
     (root / "in" / "drives").mkdir()
     for car in range(6):
         moves = signals(14.0, lambda t, c=car: (0.03 * c - 0.08, 0.3 if t < 6 else -0.3), start_speed_mps=6.0 + car)
-        write_mcap(recording(vehicle=f"car-{car:04d}", moves=moves), root / "in" / "drives" / f"{car}.mcap")
+        write_mcap(
+            recording(vehicle=f"car-{car:04d}", moves=moves, synthetic=False), root / "in" / "drives" / f"{car}.mcap"
+        )
     ordinary = drive.add(center, [root / "in" / "drives"])
     planted = drive.add(center, [root / "in" / "canaries"])
     assert not ordinary.quarantined + planted.quarantined and len(planted.added) == 36

@@ -54,6 +54,10 @@ def test_a_drive_from_video_and_csv_stays_and_weights_of_it_may_leave(
         border.approve(center, row.id, name)
     with pytest.raises(RefusedError) as caught:
         border.export(center, weights.id, permit=row.id, out_dir=tmp_path / "out")
+    assert (caught.value.code, caught.value.refusal.rule) == ("not_measurable", "anonymisation-audit")
+    monkeypatch.setitem(center.pack.law["audit"], "required", False)
+    with pytest.raises(RefusedError) as caught:
+        border.export(center, weights.id, permit=row.id, out_dir=tmp_path / "out")
     assert (caught.value.code, caught.value.refusal.rule) == ("not_measurable", "leakage-certificate")
     monkeypatch.setitem(center.pack.law["export"]["leakage"], "required", False)
     path = border.export(center, weights.id, permit=row.id, out_dir=tmp_path / "out")

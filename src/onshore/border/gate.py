@@ -1,8 +1,8 @@
 """The gate: the one way out of a center, and the questions asked before anything takes it.
 
 Rule: every answer, yes or no, is a ledger line of digests and salted ids, written before any file. The controls are
-asked in one order and each alone refuses a raw export: kind, lineage, policy, the ban in code, rewriting, scanning,
-leakage, budget, permit. Files are made anew, under fixed names and times, by fsync and rename.
+asked in one order and each alone refuses a raw export: the ban in code, lineage, policy, kind, permit, audit, leakage,
+rewriting, scanning, budget. Files are made anew, under fixed names and times, by fsync and rename.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onshore.border import approval, budgets, leakage
+from onshore.border import approval, audit, budgets, leakage
 from onshore.border.ancestry import finder
 from onshore.border.approval import Approved
 from onshore.border.book import EXPORT, read_book, verified_book
@@ -311,7 +311,7 @@ def _answer(center: Center, one: Artifact, to: str, shown: list[Approved]) -> Re
 
 def _refusal(outbound: Outbound) -> Refusal | None:
     """Every control that needs no bytes, in order."""
-    for control in (_raw_again, _lineage, _policy, _kind, _permit, _leakage):
+    for control in (_raw_again, _lineage, _policy, _kind, _permit, _audit, _leakage):
         refusal = control(outbound)
         if refusal is not None and refusal.code == "permit_invalid":
             return _permit(outbound) or refusal  # it names which part of the permit is wrong
@@ -449,6 +449,12 @@ def _permit(outbound: Outbound) -> Refusal | None:
         recipient=outbound.recipient,
         now_ns=outbound.now_ns,
     )
+
+
+def _audit(outbound: Outbound) -> Refusal | None:
+    """What was trained on pictures is as anonymous as those were found to be."""
+    one = outbound.artifact
+    return audit.objection(outbound.center, one) if one.label.kind in WEIGHTS else None
 
 
 def _leakage(outbound: Outbound) -> Refusal | None:
