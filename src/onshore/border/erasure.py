@@ -28,8 +28,10 @@ from onshore.store.files import sweep as sweep_scratch
 if TYPE_CHECKING:
     from onshore.store import Center
 
-#: Kinds that hold what a camera or a receiver recorded; the others hold figures, ids or weights made of it.
-HOLDING = frozenset(["raw_drive", "drive", "segment", "clip", "proxy", "embedding", "picture", "positions"])
+#: Kinds that hold what a camera or a receiver recorded, and unfinished training; the others hold figures, ids or weights made of it.
+HOLDING = frozenset(
+    ["raw_drive", "drive", "segment", "clip", "proxy", "embedding", "picture", "positions", "checkpoint"]
+)
 MODELS = frozenset(["weights", "inbound_model"])
 SUBJECT = re.compile("(vehicle|driver)-[0-9a-f]{24}")
 #: A scratch file that nobody has written to for so long was left by a killed process.

@@ -21,6 +21,7 @@ KINDS = frozenset(
         "takeovers",
         "dataset",
         "weights",
+        "checkpoint",
         "inbound_model",
         "onnx",
         "rollouts",

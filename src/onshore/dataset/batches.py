@@ -1,17 +1,19 @@
 """Batches for the training loop: weighted draws, perturbed views, on-policy samples mixed in.
 
-Rule: batch number n of a seed is the same whoever makes it and however many make batches; labels and pictures of a
-sample are seen from the same perturbed pose.
+Rule: batch number n of a seed is the same whoever makes it, however many make batches and wherever they begin; labels and
+pictures of a sample are seen from the same perturbed pose.
 
 Letters: B batch, T frames or speed times, C colours, H rows, W columns, K path points.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,8 @@ from onshore.dataset.windows import Windows, weights_of
 class Batch:
     """What one training step takes. index_B: the window of each sample; takeovers count down from -1.
 
-    frames_BTCHW: the view's; side_frames: the same of every side view.
+    frames_BTCHW: the view's; side_frames: the same of every side view. order_W: as index_B, for the whole batch of which
+    this may be a part. digest: SHA-256 over order and paths of the whole batch.
     """
 
     frames_BTCHW: NDArray[np.uint8]
@@ -35,6 +38,8 @@ class Batch:
     speed_BT: NDArray[np.float32]
     speed_mask_BT: NDArray[np.float32]
     index_B: NDArray[np.int64]
+    order_W: NDArray[np.int64]
+    digest: bytes
     side_frames: tuple[NDArray[np.uint8], ...] = ()
 
     @property
@@ -53,8 +58,11 @@ def batches(
     takeover_share: float | None = None,
     first_step: int = 0,
     prefetch: int = 2,
+    part: slice = slice(None),
 ) -> Iterator[Batch]:
     """Batches `first_step` to `first_step + steps` of a seed, drawn with replacement by weight.
+
+    part: the samples of every batch that are wanted here; the others are drawn and labelled, but no picture is made.
 
     takeover_share: the share of draws that takes an on-policy sample where there are any; None draws from windows and
     takeovers together by their weights. prefetch: batches made ahead in a thread while the caller computes; it changes
@@ -71,7 +79,7 @@ def batches(
         drawn = np.searchsorted(likelihood, random.random(batch) * likelihood[-1], side="right")
         drawn = np.minimum(drawn, len(likelihood) - 1)
         lateral, yaw = (perturb or Perturb(share=0.0)).draw(random, batch)
-        return take(windows, drawn, lateral_B=lateral, yaw_B=yaw)
+        return take(windows, drawn, lateral_B=lateral, yaw_B=yaw, part=part)
 
     yield from _ahead(make, range(first_step, first_step + steps), prefetch)
 
@@ -103,35 +111,60 @@ def take(
     *,
     lateral_B: NDArray[np.float32] | None = None,
     yaw_B: NDArray[np.float32] | None = None,
+    part: slice = slice(None),
 ) -> Batch:
-    """Chosen samples; numbers from len(windows) on are takeovers, which are never perturbed."""
+    """Chosen samples; numbers from len(windows) on are takeovers, which are never perturbed. part: as in `batches`."""
     own = drawn_B < len(windows)
     zeros = np.zeros(len(drawn_B), np.float32)
     lateral = np.where(own, zeros if lateral_B is None else lateral_B, 0).astype(np.float32)
     yaw = np.where(own, zeros if yaw_B is None else yaw_B, 0).astype(np.float32)
     mine, others = drawn_B[own], drawn_B[~own] - len(windows)
-    mixed = {
-        name: np.concatenate([getattr(windows.labels, name)[mine], getattr(windows.takeovers.labels, name)[others]])
-        for name in vars(windows.labels)
+    back = _back(own)
+    labels = {
+        name: np.concatenate([of_mine[mine], getattr(windows.takeovers.labels, name)[others]])[back]
+        for name, of_mine in vars(windows.labels).items()
     }
-    earlier = earlier_laterals(lateral[own], yaw[own], windows.travelled_MT[mine])
+    path = seen_from(labels["path_MK2"], lateral, yaw) * labels["path_mask_MK"][..., None]
+    order = np.where(own, drawn_B, len(windows) - 1 - drawn_B)
+    views = _pictures(windows, drawn_B[part], lateral[part], yaw[part])
+    return Batch(
+        frames_BTCHW=views[0],
+        side_frames=tuple(views[1:]),
+        side_B9=labels["side_M9"][part],
+        path_BK2=path[part],
+        path_mask_BK=labels["path_mask_MK"][part],
+        speed_BT=labels["speed_MS"][part],
+        speed_mask_BT=labels["speed_mask_MS"][part],
+        index_B=order[part],
+        order_W=order,
+        digest=_digest(order, path),
+    )
+
+
+def _pictures(
+    windows: Windows, drawn_B: NDArray[np.int64], lateral_B: NDArray[np.float32], yaw_B: NDArray[np.float32]
+) -> list[NDArray[np.uint8]]:
+    """Per view (B, T, 3, H, W)."""
+    own = drawn_B < len(windows)
+    mine, others = drawn_B[own], drawn_B[~own] - len(windows)
+    back = _back(own)
+    earlier = earlier_laterals(lateral_B[own], yaw_B[own], windows.travelled_MT[mine])
     ready = (windows.takeovers.frames_NTHWC, *windows.takeovers.side_frames)
     views = []
     for view, seen, kept in zip(windows.spec.views, windows.by_view, ready, strict=True):
-        drawn = render(seen.frames_NHW3, seen.index_MT[mine], earlier, yaw[own], seen.mount_M2[mine], view)
-        views.append(np.concatenate([drawn, kept[others].transpose(0, 1, 4, 2, 3)]) if len(others) else drawn)
-    back = np.argsort(np.concatenate([np.flatnonzero(own), np.flatnonzero(~own)])) if len(others) else slice(None)
-    path = seen_from(mixed["path_MK2"][back], lateral, yaw) * mixed["path_mask_MK"][back][..., None]
-    return Batch(
-        frames_BTCHW=views[0][back],
-        side_frames=tuple(view[back] for view in views[1:]),
-        side_B9=mixed["side_M9"][back],
-        path_BK2=path,
-        path_mask_BK=mixed["path_mask_MK"][back],
-        speed_BT=mixed["speed_MS"][back],
-        speed_mask_BT=mixed["speed_mask_MS"][back],
-        index_B=np.where(own, drawn_B, len(windows) - 1 - drawn_B),
-    )
+        drawn = render(seen.frames_NHW3, seen.index_MT[mine], earlier, yaw_B[own], seen.mount_M2[mine], view)
+        both = np.concatenate([drawn, kept[others].transpose(0, 1, 4, 2, 3)]) if len(others) else drawn
+        views.append(both[back])
+    return views
+
+
+def _back(own_B: NDArray[np.bool_]) -> Any:
+    """What brings own samples first, the others after, back into the order of the batch."""
+    return slice(None) if own_B.all() else np.argsort(np.concatenate([np.flatnonzero(own_B), np.flatnonzero(~own_B)]))
+
+
+def _digest(order_W: NDArray[np.int64], path_WK2: NDArray[np.float32]) -> bytes:
+    return hashlib.sha256(order_W.astype("<i8").tobytes() + path_WK2.astype("<f4").tobytes()).digest()
 
 
 def _likelihood(windows: Windows, takeover_share: float | None) -> NDArray[np.float64]:

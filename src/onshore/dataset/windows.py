@@ -52,10 +52,14 @@ class WindowSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Ready-made samples that need no cutting: the answers of an expert to what a candidate saw on its own way."""
+    """Ready-made samples that need no cutting: the answers of an expert to what a candidate saw on its own way.
+
+    source_N: which of the given files each is from.
+    """
 
     frames_NTHWC: NDArray[np.uint8]
     labels: Moments
+    source_N: NDArray[np.int32]
     side_frames: tuple[NDArray[np.uint8], ...] = ()
 
     def __len__(self) -> int:
@@ -302,7 +306,9 @@ def read_takeovers(blobs: Sequence[bytes], spec: WindowSpec) -> Samples:
         speed_mask_MS=whole["speed_mask"],
     )
     main, *beside = (whole[name] for name in pictures)
-    return Samples(frames_NTHWC=main, side_frames=tuple(beside), labels=labels)
+    counts = [len(part) for part in parts["side_N9"][1:]]
+    sources = np.repeat(np.arange(len(blobs), dtype=np.int32), counts)
+    return Samples(frames_NTHWC=main, side_frames=tuple(beside), labels=labels, source_N=sources)
 
 
 def _chosen(labels: Moments, which: NDArray[Any]) -> Moments:

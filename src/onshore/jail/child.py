@@ -16,7 +16,8 @@ from typing import Any
 
 
 class Outside:
-    """What the jailed function may ask of its parent: bytes by name, and that somebody be told how far it is."""
+    """What the jailed function may ask of its parent: bytes by name, that something be kept, and that somebody be told
+    how far it is."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
@@ -26,6 +27,11 @@ class Outside:
         self._channel.send({"ask": name})
         data: bytes = self._channel.receive()["data"]
         return data
+
+    def hand(self, name: str, value: Any) -> None:
+        """Give the parent a value before the work is done; it has taken it when this returns."""
+        self._channel.send({"hand": [name, value]})
+        self._channel.receive()
 
     def progress(self, what: str, done: int, total: int) -> None:
         self._channel.send({"progress": [what, done, total]})

@@ -214,14 +214,25 @@ class Cell:
             told = self._channel.receive()
         return dict(told["attestation"]), bool(told["refused"])
 
-    def call(self, arguments: Any, timeout_s: float = 600.0, *, progress: Progress = silent) -> Any:
-        """One call of the function; errors as `Jail.run`."""
+    def call(
+        self,
+        arguments: Any,
+        timeout_s: float = 600.0,
+        *,
+        progress: Progress = silent,
+        take: Callable[[str, Any], object] | None = None,
+    ) -> Any:
+        """One call of the function; errors as `Jail.run`. take: gets what the child hands over, by name, before it ends."""
         with self._watched(timeout_s):
             self._channel.send({"call": arguments})
             while True:
                 told = self._channel.receive()
                 if "ask" in told and self._serve is not None:
                     self._channel.send({"data": self._serve(str(told["ask"]))})
+                elif "hand" in told and take is not None:
+                    name, value = told["hand"]
+                    take(str(name), value)
+                    self._channel.send({"taken": True})
                 elif "progress" in told:
                     what, done, total = told["progress"]
                     progress(str(what), int(done), int(total))

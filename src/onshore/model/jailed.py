@@ -1,12 +1,13 @@
 """Training in the jail: what the parent hands in, what the child learns, what comes back.
 
 Rule: the child has no key and no file of the center. It asks for the members of one dataset's split, and for its base, by
-id, and gets nothing else; weights and figures come back over the pipe. The same weights to the last bit as without a jail.
+id, and gets nothing else; weights, figures and checkpoints come back over the pipe, and the parent seals them. The same
+weights to the last bit as without a jail, however often the run was killed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from onshore.core.errors import InputError
@@ -15,6 +16,7 @@ from onshore.dataset import Perturb, WindowSpec, batches
 from onshore.dataset.manifest import open_split, windows_of
 from onshore.dataset.split import TRAIN
 from onshore.jail import Limits, Outside
+from onshore.model.checkpoint import Checkpoint
 from onshore.model.recipe import Recipe
 from onshore.model.samples import SampleLog, subjects_of
 from onshore.model.trainable import manifest as tensors
@@ -23,6 +25,7 @@ from onshore.model.weights import load, to_bytes
 from onshore.store import Center
 
 GIB = 1 << 30
+CHECKPOINT = "checkpoint"
 #: Numerical libraries reserve far more address space than they use; a run may take weeks.
 LIMITS = Limits(memory_bytes=1024 * GIB, cpu_s=(1 << 31) - 1, file_bytes=64 * GIB, files=4096, answer_bytes=64 * GIB)
 MOST_S = 30 * 86400.0
@@ -35,17 +38,27 @@ def fitted(
     base: str | None,
     *,
     only_probe: bool = False,
+    since: bytes | None = None,
+    keep: Callable[[bytes, int], object] | None = None,
+    every: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train in a jailed child. Returns `probe`, and unless `only_probe` also `weights` (bytes), `tensors`, `log`,
     `windows`, `takeovers`, `samples`, `sample_log`, `seconds`, `cpu_seconds`, `samples_per_s`.
 
-    Errors: RefusedError when a rule forbids reading or the jail does not hold, InputError as `fit`.
+    since: a checkpoint to go on from. keep: is given one, and its step, after every `every` steps. Errors: RefusedError
+    when a rule forbids reading or the jail does not hold, InputError as `fit`.
     """
     manifest, read = open_split(center, dataset_id, TRAIN)
 
     def serve(name: str) -> bytes:
+        if name == CHECKPOINT and since is not None:
+            return since
         return center.read(name, purpose="train") if name == base else read(name)
+
+    def take(name: str, value: Any) -> None:
+        if name == CHECKPOINT and keep is not None:
+            keep(value["bytes"], int(value["step"]))
 
     asked = {
         "recipe": recipe.as_record(),
@@ -53,12 +66,14 @@ def fitted(
         "subjects": subjects_of(center, manifest),
         "base": base,
         "only_probe": only_probe,
+        "since": since is not None,
+        "every": every if keep is not None else 0,
     }
     jail = center.jail("training", LIMITS)
     packages = [type(recipe.trainable).__module__]
     target = f"{__name__}:learn"
     with jail.open(target, packages=packages, serve=serve) as cell:
-        answer: dict[str, Any] = cell.call(asked, MOST_S, progress=progress)
+        answer: dict[str, Any] = cell.call(asked, MOST_S, progress=progress, take=take)
     if set(answer.get("samples", {}).get("ids", ())) - _named_in(asked):
         raise InputError("tampered", dataset_id, "training says that it saw what this dataset does not hold.")
     return answer
@@ -69,18 +84,25 @@ def learn(asked: dict[str, Any], outside: Outside) -> dict[str, Any]:
     recipe, manifest = Recipe.from_record(asked["recipe"]), asked["manifest"]
     base = asked["base"]
     network = load(recipe.trainable.build(), outside.ask(base), base) if base else None
+    since = Checkpoint.from_bytes(outside.ask(CHECKPOINT)) if asked["since"] else None
     windows = windows_of(manifest, outside.ask, window_spec(recipe), TRAIN)
+    first = since.step if since else 0
     drawn = batches(
         windows,
         batch=recipe.batch,
-        steps=recipe.steps,
+        steps=recipe.steps - first,
+        first_step=first,
         seed=recipe.seed,
         perturb=Perturb() if recipe.perturb else None,
     )
     if asked["only_probe"]:
         return {"probe": probe(recipe, drawn, network=network)}
-    seen = SampleLog(drawn, windows, recipe.batch)
-    result = fit(recipe, made_ahead(seen), network=network, progress=outside.progress)
+    seen = SampleLog(made_ahead(drawn), windows, recipe.batch, manifest, asked["subjects"], since)
+
+    def keep(checkpoint: Checkpoint) -> None:
+        outside.hand(CHECKPOINT, {"step": checkpoint.step, "bytes": seen.noted(checkpoint).to_bytes()})
+
+    result = fit(recipe, seen, network=network, since=since, keep=keep, every=asked["every"], progress=outside.progress)
     return {
         "weights": to_bytes(result.network),
         "tensors": tensors(result.network),
@@ -88,7 +110,7 @@ def learn(asked: dict[str, Any], outside: Outside) -> dict[str, Any]:
         "log": result.log,
         "windows": len(windows),
         "takeovers": len(windows.takeovers),
-        "samples": seen.record(manifest, asked["subjects"]),
+        "samples": seen.record(),
         "sample_log": seen.digest,
         "seconds": result.seconds,
         "cpu_seconds": result.cpu_seconds,

@@ -1,7 +1,7 @@
 """Models of a center: train, read back, export. Every model is an artifact whose parents say what it was made of.
 
-Rule: a stage is a function of digests (dataset, recipe, base); a killed run left nothing and runs again to equal bytes;
-a finished one is never run twice.
+Rule: a stage is a function of digests (dataset, recipe, base); a killed run is gone on with to equal bytes; a finished one
+is never run twice.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from onshore.core.progress import Progress, silent
 from onshore.dataset import Perturb, WindowSpec, batches, in_order, load_windows
 from onshore.dataset import manifest as frozen
 from onshore.model import jailed, samples
+from onshore.model.checkpoint import Shelf
 from onshore.model.export import canonical, check_equal, onnx_difference_m, to_onnx
 from onshore.model.quantise import calibration_feeds, to_int8
 from onshore.model.recipe import Recipe
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 EXPORTER = 2  # raise when the same weights would give another file
 CALIBRATION_SAMPLES = 256
+CHECKPOINT_STEPS = 200
 TRAINER = 2  # raise when the same recipe would give other weights
 
 
@@ -64,15 +66,36 @@ class ModelRow:
 
 
 def train(
-    center: Center, dataset_id: str, recipe: Recipe, *, base: str | None = None, progress: Progress = silent
+    center: Center,
+    dataset_id: str,
+    recipe: Recipe,
+    *,
+    base: str | None = None,
+    checkpoint_steps: int = CHECKPOINT_STEPS,
+    progress: Progress = silent,
 ) -> ModelRow:
     """Train on a frozen dataset's training split, from fresh weights or from `base` (a weights artifact of this center).
 
+    checkpoint_steps: after so many steps a checkpoint is kept (0: never), from which the same call goes on when a run was
+    killed; it changes nothing but what a kill costs.
     Errors: NotFoundError for an unknown dataset or base, RefusedError when the rules forbid reading either,
     InputError `empty_input` when the split has no windows, `import_refused` when the base does not fit the network.
     """
     inputs = {"trainer": TRAINER, "dataset": dataset_id, "recipe": recipe.as_record(), "base": base or ""}
-    outputs, fresh = center.stage("model.train", inputs, lambda: _train(center, dataset_id, recipe, base, progress))
+    parents = [center.artifact(frozen.row_of(center, dataset_id).artifact), *([center.artifact(base)] if base else [])]
+    shelf = Shelf(center, inputs, parents)
+    since = shelf.newest()  # read before the run: what it makes is the same with and without
+
+    def run() -> dict[str, Any]:
+        if base:
+            _check_shape(center, base, recipe)
+        result = jailed.fitted(
+            *(center, dataset_id, recipe, base), since=since, keep=shelf.put, every=checkpoint_steps, progress=progress
+        )
+        return _kept(center, dataset_id, recipe, base, parents, result)
+
+    outputs, fresh = center.stage("model.train", inputs, run)
+    shelf.clear()
     return ModelRow(**outputs, fresh=fresh)
 
 
@@ -212,11 +235,10 @@ def reproduce(center: Center, model_id: str, *, progress: Progress = silent) -> 
     return int(again["probe"] != meta["probe"]["weights"])
 
 
-def _train(center: Center, dataset_id: str, recipe: Recipe, base: str | None, progress: Progress) -> dict[str, Any]:
-    parents = [center.artifact(frozen.row_of(center, dataset_id).artifact), *([center.artifact(base)] if base else [])]
-    if base:
-        _check_shape(center, base, recipe)
-    result = jailed.fitted(center, dataset_id, recipe, base, progress=progress)
+def _kept(
+    center: Center, dataset_id: str, recipe: Recipe, base: str | None, parents: list[Artifact], result: dict[str, Any]
+) -> dict[str, Any]:
+    """Store what training gave."""
     log = samples.keep(center, result["samples"], frozen.show(center, dataset_id))
     facts = {
         "name": recipe.name,

@@ -70,7 +70,27 @@ class Trainable(Protocol):
     def from_record(cls, record: dict[str, Any]) -> Trainable: ...
 
 
-def record_of(trainable: Trainable) -> dict[str, Any]:
+class Adaptation(Protocol):
+    """How training from a base differs from plain training: a frozen dataclass in a module of its own, recorded as a Trainable is.
+
+    `prepared` gets the network with the base's weights, in training mode, before the optimiser is made, and returns what is
+    trained in its place: parts frozen (no `requires_grad`, or in evaluation mode), factors put in, a copy of the base kept.
+    `loss` may change the trainable's losses. `finished` returns what is kept: a network of the trainable's own manifest.
+    """
+
+    def prepared(self, network: nn.Module) -> nn.Module: ...
+
+    def loss(self, network: nn.Module, batch: TrainingTensors, losses: dict[str, Tensor]) -> dict[str, Tensor]: ...
+
+    def finished(self, network: nn.Module) -> nn.Module: ...
+
+    def as_record(self) -> dict[str, Any]: ...
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Adaptation: ...
+
+
+def record_of(trainable: Trainable | Adaptation) -> dict[str, Any]:
     """A trainable as JSON that tells its class too; `from_record` builds it again."""
     kind = type(trainable)
     return {**trainable.as_record(), "class": f"{kind.__module__}:{kind.__qualname__}"}

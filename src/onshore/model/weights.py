@@ -33,7 +33,7 @@ def serialise(state: dict[str, Tensor]) -> bytes:
     at = 0
     for name, tensor in sorted(state.items()):
         plain = tensor.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
-        block = plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+        block = plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
         header[name] = {
             "dtype": _NAMES[plain.dtype],
             "shape": list(plain.shape),

@@ -26,7 +26,7 @@ PORTION, NAMED_IN_A_LINE = 400, 200
 
 @dataclass(frozen=True, kw_only=True)
 class Tombstone:
-    """Why an artifact is gone: reason (`erasure`, `retention`, `geofence`), the ticket that asked, and when (POSIX ns)."""
+    """Why an artifact is gone: reason (`erasure`, `retention`, `geofence`, `superseded`), the ticket that asked, and when (POSIX ns)."""
 
     artifact: str
     reason: str
