@@ -93,7 +93,7 @@ def test_canaries_seen_and_not_memorised_pass(trained: tuple[Center, dict[str, s
     permit = _permit(center, ids["seen"])
     border.export(center, ids["seen"], permit=permit, out_dir=tmp_path / "out")
     lines = [entry.body for entry in center.ledger.entries() if entry.kind == "border.export"]
-    assert lines[-1]["leakage"] == told(center, ids["seen"]) and "AUC" in lines[-1]["leakage"]
+    assert lines[-1]["leakage"] == told(center, center.artifact(ids["seen"])) and "AUC" in lines[-1]["leakage"]
 
 
 def test_without_canaries_it_is_not_measurable_and_refused(

@@ -17,10 +17,11 @@ from onshore.border import approval, audit, budgets, leakage
 from onshore.border.ancestry import finder
 from onshore.border.approval import Approved
 from onshore.border.book import EXPORT, read_book, verified_book
-from onshore.border.canonical import rewrite_weights
+from onshore.border.canonical import packed, rewrite_weights
 from onshore.border.figures import FigureLimits, rewrite_figures
 from onshore.border.lineage import faults
 from onshore.border.lines import acting, refuse, refuse_if
+from onshore.border.networks import parameters_of, rewrite_network
 from onshore.border.outside import check_name, place
 from onshore.border.people import pseudonym
 from onshore.border.permitting import envelope_of, now_ns, permits_for, verified
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from onshore.store import Center, LedgerEntry
 
 #: What this gate knows how to write anew. Anything else stays, whatever a policy file says.
-WEIGHTS, FIGURES = frozenset(["weights"]), frozenset(["metrics", "report", "evidence"])
+WEIGHTS, NETWORKS = frozenset(["weights"]), frozenset(["onnx"])
+FIGURES = frozenset(["metrics", "report", "evidence"])
+ENDING = {"weights": "safetensors", "inbound_model": "safetensors", "segment": "mcap", "onnx": "onnx"}
 NOT_MEASURABLE = "not measurable"
 _BLOCK = 1 << 20
 
@@ -114,7 +117,7 @@ def export(
         data, remembered = _cleared(outbound, tuple(certificates))
         record = _export_record(outbound, data, remembered)
         entry = center.ledger.append(EXPORT, record)
-        name = f"{one.label.kind}-{sha256_hex(data)[:32]}.{'safetensors' if one.label.kind in WEIGHTS else 'json'}"
+        name = f"{one.label.kind}-{sha256_hex(data)[:32]}.{ENDING.get(one.label.kind, 'json')}"
         companion = {
             "envelope": envelope_of(center, permit),
             "export": record,
@@ -421,14 +424,14 @@ def _facts(shown: Approved) -> PermitFacts:
 
 def _kind(outbound: Outbound) -> Refusal | None:
     kind = outbound.artifact.label.kind
-    if kind in WEIGHTS | FIGURES:
+    if kind in WEIGHTS | NETWORKS | FIGURES:
         return None
     return Refusal(
         code="not_cleared",
         subject=f"export {outbound.artifact.id}",
         rule="kinds-that-leave",
-        clause=f"only weights and figures can be written anew; {kind} would be copied, and a copy carries what nobody saw",
-        remedy="Export the weights or the metrics instead.",
+        clause=f"only weights, networks and figures can be written anew; {kind} would be copied, with what nobody saw in it",
+        remedy="Export the weights, their ONNX or the metrics instead.",
     )
 
 
@@ -454,12 +457,12 @@ def _permit(outbound: Outbound) -> Refusal | None:
 def _audit(outbound: Outbound) -> Refusal | None:
     """What was trained on pictures is as anonymous as those were found to be."""
     one = outbound.artifact
-    return audit.objection(outbound.center, one) if one.label.kind in WEIGHTS else None
+    return audit.objection(outbound.center, one) if one.label.kind in WEIGHTS | NETWORKS else None
 
 
 def _leakage(outbound: Outbound) -> Refusal | None:
     one = outbound.artifact
-    return leakage.objection(outbound.center, one) if one.label.kind in WEIGHTS else None
+    return leakage.objection(outbound.center, one) if one.label.kind in WEIGHTS | NETWORKS else None
 
 
 def _cleared(outbound: Outbound, certificates: tuple[Certificate, ...]) -> tuple[bytes, str]:
@@ -471,10 +474,12 @@ def _cleared(outbound: Outbound, certificates: tuple[Certificate, ...]) -> tuple
     if isinstance(data, Refusal):
         refuse(center, data, ids)
     found = scan(data)
+    if one.label.kind in NETWORKS:
+        found += weight_findings(packed(parameters_of(data, one.id)))
     found += weight_findings(data) if one.label.kind in WEIGHTS else []
     if found:
         refuse(center, _scanned(one.id, found), ids)
-    known = leakage.told(center, one.id) if one.label.kind in WEIGHTS else NOT_MEASURABLE
+    known = leakage.told(center, one) if one.label.kind in WEIGHTS | NETWORKS else NOT_MEASURABLE
     for certificate in certificates:
         finding = certificate(outbound, data)
         if isinstance(finding, Refusal):
@@ -493,10 +498,11 @@ def _made_anew(outbound: Outbound) -> bytes | Refusal:
     one, shown = outbound.artifact, outbound.permit
     data = outbound.center.read(one.id, purpose="export")
     try:
-        if one.label.kind in WEIGHTS:
+        if one.label.kind in WEIGHTS | NETWORKS:
             if shown is None or shown.permit.tensors is None:
                 raise InputError("not_cleared", one.id, "the permit carries no tensor manifest.")
-            return rewrite_weights(data, shown.permit.tensors, one.id)
+            rewrite = rewrite_weights if one.label.kind in WEIGHTS else rewrite_network
+            return rewrite(data, shown.permit.tensors, one.id)
         return rewrite_figures(data, FigureLimits.from_law(outbound.center.pack.law), one.id)
     except InputError as problem:
         return Refusal(
@@ -603,5 +609,4 @@ def _line_for_folder(center: Center, kind: str, digests: dict[str, str], artifac
 
 
 def _file_name(one: Artifact) -> str:
-    ending = {"weights": "safetensors", "inbound_model": "safetensors", "segment": "mcap", "onnx": "onnx"}
-    return f"{one.label.kind.replace('_', '-')}-{one.id.rpartition('-')[2][:32]}.{ending.get(one.label.kind, 'json')}"
+    return f"{one.label.kind.replace('_', '-')}-{one.id.rpartition('-')[2][:32]}.{ENDING.get(one.label.kind, 'json')}"

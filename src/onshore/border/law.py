@@ -42,11 +42,11 @@ RULES: dict[str, _Text] = {
         remedy="Make the artifact again through the stages that derive its label; ask who changed the catalog.",
     ),
     "kinds-that-leave": _Text(
-        clause="Only what can be written anew leaves: weights, and figures. Everything else would be a copy.",
-        remedy="Export the weights or the metrics instead.",
+        clause="Only what can be written anew leaves: weights, networks and figures. Everything else would be a copy.",
+        remedy="Export the weights, their ONNX or the metrics instead.",
     ),
     "made-anew": _Text(
-        clause="Weights are rewritten to their tensor manifest, figures to their schema, rounded; anything more refuses.",
+        clause="Weights and networks are rewritten to their tensor manifest, figures to their schema; anything more refuses.",
         remedy="Make the artifact again so that it holds only what its manifest or schema names.",
     ),
     "content-scan": _Text(
