@@ -46,20 +46,26 @@ def collect(
     worlds: int = 3,
     egos: int = 8,
     seed: int = 0,
+    each: int = 0,
     workers: int = 2,
     progress: Progress = silent,
 ) -> TakeoverRow:
     """Let a model drive `worlds` training worlds of the center's region and keep the expert's answers.
 
-    seed: which towns and traffic; another seed shares none with it. Errors: InputError `empty_input` when no ego drove
+    each: instead of town worlds, so many worlds of every scenario family, where the careful driver answers. seed: which towns and traffic; another seed shares none with it. Errors: InputError `empty_input` when no ego drove
     long enough to give a sample; OnshoreError `world_crashed` when a world's process keeps dying.
     """
 
     def run() -> dict[str, Any]:
         from onshore.world import collect_takeovers, training_jobs
+        from onshore.world.scenarios.sharing import training_jobs as scenario_jobs
 
         policy = policy_spec(center, model_id)
-        jobs = training_jobs(center.pack, policy, worlds=worlds, egos=egos, seed=seed)
+        jobs = (
+            scenario_jobs(center.pack, policy, each=each, seed=seed)
+            if each
+            else training_jobs(center.pack, policy, worlds=worlds, egos=egos, seed=seed)
+        )
         rollouts, arrays = collect_takeovers(jobs, workers=workers, progress=progress)
         if not arrays:
             raise InputError("empty_input", f"takeovers of {model_id}", "no ego drove long enough; use more worlds.")
@@ -68,7 +74,7 @@ def collect(
         facts: dict[str, Any] = {
             "model": model_id,
             "samples": len(arrays["side_N9"]),
-            "worlds": worlds,
+            "worlds": len(jobs),
             "egos": sum(len(of_world) for of_world in rollouts),
             "seed": seed,
             "ego_seconds": round(sum(float(len(r.steps["t_s"])) for w in rollouts for r in w) / 10, 3),
@@ -79,6 +85,8 @@ def collect(
         return {"id": made.id, **facts, "synthetic": label.synthetic}
 
     inputs = {"collector": COLLECTOR, "model": model_id, "worlds": worlds, "egos": egos, "seed": seed}
+    if each:
+        inputs = {"collector": COLLECTOR, "model": model_id, "each": each, "seed": seed}
     outputs, fresh = center.stage("model.collect", inputs, run)
     return TakeoverRow(**outputs, fresh=fresh)
 
@@ -98,7 +106,7 @@ def _named(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The world's columns under the names that datasets read; one mask per speed time."""
     speed = arrays["speed_NT"]
     return {
-        "frames_NTHWC": arrays["frames_NTHWC"],
+        **{name: array for name, array in arrays.items() if name.startswith("frames")},
         "side_N9": arrays["side_N9"],
         "path": arrays["path_NK2"],
         "path_mask": arrays["path_mask_NK"],

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onshore.bundle.inputs import View, side_inputs, view_maps, warp
+from onshore.bundle.inputs import View, camera_for, frame_inputs, side_inputs, view_maps, warp
 from onshore.core.errors import InputError
 from onshore.core.plan import SPEED_TIMES_S, Plan
 from onshore.core.policy import ConstantSpeedPolicy, Observation, Policy, StopPolicy, straight_plan
@@ -54,12 +54,12 @@ class EachItsOwn:
 class Network:
     """The exported network, all egos in one batch."""
 
-    def __init__(self, spec: PolicySpec, camera: Camera) -> None:
+    def __init__(self, spec: PolicySpec, cameras: tuple[Camera, ...]) -> None:
         from onshore.bundle.runner import OnnxPolicy
 
         if spec.onnx is None:
             raise InputError("bad_config", "policy", "an onnx policy needs the network's bytes.")
-        self._policy = OnnxPolicy(spec.onnx, spec.metadata, camera)
+        self._policy = OnnxPolicy(spec.onnx, spec.metadata, cameras)
 
     def plans(self, observations: dict[int, Observation]) -> dict[int, Plan]:
         egos = list(observations)
@@ -69,16 +69,16 @@ class Network:
 class Rival:
     """A driver from elsewhere; when it fails, the run of every ego it fails ends there and says why."""
 
-    def __init__(self, spec: PolicySpec, world: TownWorld, camera: Camera) -> None:
+    def __init__(self, spec: PolicySpec, world: TownWorld) -> None:
         self.world = world
         self._program: Program | None = None
         self._network: MappedOnnx | None = None
         if spec.kind == "process":
-            self._program = Program(spec.entry, camera)
+            self._program = Program(spec.entry, world.cameras)
             for ego in world.egos:
                 self._program.reset(ego.index)
         else:
-            self._network = MappedOnnx(spec.onnx or b"", Signature.from_toml(spec.entry), camera.name)
+            self._network = MappedOnnx(spec.onnx or b"", Signature.from_toml(spec.entry), world.cameras[0].name)
 
     def plans(self, observations: dict[int, Observation]) -> dict[int, Plan]:
         plans = {}
@@ -204,13 +204,13 @@ def wanted_speeds(roads: Roads, speed_mps: float, accel_mps2: float) -> NDArray[
     return np.asarray(np.clip(wanted, 0.0, top), np.float64)
 
 
-def make_driver(spec: PolicySpec, world: TownWorld, camera: Camera) -> Driver:
+def make_driver(spec: PolicySpec, world: TownWorld) -> Driver:
     """Who drives, as a job names it."""
     egos = range(len(world.egos))
     if spec.kind == "onnx":
-        return Network(spec, camera)
+        return Network(spec, world.cameras)
     if spec.kind in ("process", "mapped"):
-        return Rival(spec, world, camera)
+        return Rival(spec, world)
     if spec.kind == "oracle":
         return Oracle(world)
     if spec.kind == "rule":
@@ -221,46 +221,73 @@ def make_driver(spec: PolicySpec, world: TownWorld, camera: Camera) -> Driver:
         return EachItsOwn({ego: StopPolicy() for ego in egos})
     if spec.kind == "constant-speed":
         return EachItsOwn({ego: ConstantSpeedPolicy(spec.speed_mps) for ego in egos})
+    if spec.kind == "scripted":
+        return _driver_named(spec.entry, world)
     module, _, name = spec.entry.partition(":")
     make = getattr(importlib.import_module(module), name)
-    if spec.kind == "scripted":
-        driver: Driver = make(world)
-        return driver
     policies = {ego: make() for ego in egos}
     for policy in policies.values():
         policy.reset(None)
     return EachItsOwn(policies)
 
 
-@dataclass
+def _driver_named(entry: str, world: TownWorld) -> Driver:
+    """The privileged driver that "module:callable" makes for a world."""
+    module, _, name = entry.partition(":")
+    made: Driver = getattr(importlib.import_module(module), name)(world)
+    return made
+
+
 class Takeovers:
-    """Samples of one run: what the network saw, and the expert's path and speeds for that moment."""
+    """Samples of one run: what the network saw, and the expert's path and speeds for that moment.
 
-    world: TownWorld
-    view: View
-    _rows: list[dict[str, Any]] = field(default_factory=list)
-    _open: list[tuple[Ego, dict[str, Any], float]] = field(default_factory=list)
+    The expert is the job's teacher, else the traffic engine.
+    """
 
-    def before(self, observations: dict[int, Observation]) -> None:
-        """Note what is seen and the path back to the lane; the speed is known only after the step."""
-        camera = self.world.camera
-        maps = view_maps(camera, self.view)
-        for ego in self.world.active:
-            observation = observations[ego.index]
-            path, usable = self.world.answer(ego)
-            row = {
-                "frames_NTHWC": warp(observation.frames[camera.name], maps),
-                "side_N9": side_inputs(
-                    observation.speed_mps,
-                    observation.command,
-                    observation.junction_distance_m,
-                    observation.in_junction,
-                ),
-                "path_NK2": path.astype(np.float32),
-                "path_mask_NK": np.full(len(path), float(usable), np.float32),
-                "speed_mask_N": np.float32(self._speed_counts(ego)),
-            }
-            self._open.append((ego, row, ego.state.speed_mps))
+    def __init__(self, world: TownWorld) -> None:
+        self.world = world
+        seen = world.job.policy.metadata
+        views = seen.views if seen else (View(),)
+        cameras = [camera_for(view, world.cameras) for view in views]
+        pictures = [f"{name}_NTHWC" for name in frame_inputs(len(views))]
+        maps = [view_maps(camera, view) for camera, view in zip(cameras, views, strict=True)]
+        self._views = [(name, camera.name, cut) for name, camera, cut in zip(pictures, cameras, maps, strict=True)]
+        self._teacher = _driver_named(world.job.teacher, world) if world.job.teacher else None
+        self._rows: list[dict[str, Any]] = []
+        self._open: list[tuple[Ego, dict[str, Any], float]] = []
+
+    def before(self, observations: dict[int, Observation], *, keep: bool) -> None:
+        """Ask the teacher, where there is one, and note what is seen and answered; the engine's speed is known after the step."""
+        told = self._teacher.plans(observations) if self._teacher else {}
+        for ego in self.world.active if keep else ():
+            if self._teacher is None:
+                self._open.append((ego, self._row(ego, observations[ego.index]), ego.state.speed_mps))
+            elif ego.index in told:
+                self._rows.append(self._taught(ego, observations[ego.index], told[ego.index]))
+
+    def _row(self, ego: Ego, observation: Observation) -> dict[str, Any]:
+        path, usable = self.world.answer(ego)
+        return {
+            **self._seen(observation),
+            "path_NK2": path.astype(np.float32),
+            "path_mask_NK": np.full(len(path), float(usable), np.float32),
+            "speed_mask_N": np.float32(self._speed_counts(ego)),
+        }
+
+    def _taught(self, ego: Ego, observation: Observation, plan: Plan) -> dict[str, Any]:
+        return {
+            **self._seen(observation),
+            "path_NK2": plan.path_xy_m.astype(np.float32),
+            "path_mask_NK": np.ones(len(plan.path_xy_m), np.float32),
+            "speed_mask_N": np.float32(1.0),
+            "speed_NT": plan.speed_mps.astype(np.float32),
+        }
+
+    def _seen(self, observation: Observation) -> dict[str, Any]:
+        told = side_inputs(
+            observation.speed_mps, observation.command, observation.junction_distance_m, observation.in_junction
+        )
+        return {name: warp(observation.frames[camera], cut) for name, camera, cut in self._views} | {"side_N9": told}
 
     def _speed_counts(self, ego: Ego) -> bool:
         return bool(self.world.roads.expert["junction_speed_label"]) or not ego.fix.in_junction
@@ -286,13 +313,13 @@ def run_job(job: RolloutJob, towns: Towns) -> tuple[list[Rollout], Arrays]:
     driver: Driver = Nobody()
     try:
         world.reset(job, job.traffic_seed)
-        driver = make_driver(job.policy, world, towns.camera)
-        takeovers = Takeovers(world, job.policy.metadata.view if job.policy.metadata else View())
+        driver = make_driver(job.policy, world)
+        takeovers = Takeovers(world)
         tick = 0
         while not world.done:
             observations = world.observe()
-            if job.collect and tick % TAKEOVER_EVERY == 0:
-                takeovers.before(observations)
+            if job.collect:
+                takeovers.before(observations, keep=tick % TAKEOVER_EVERY == 0)
             world.step(driver.plans(observations))
             takeovers.after()
             tick += 1

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from onshore.bundle.inputs import camera_for
 from onshore.core.control import PROMPT, Actuators
 from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.recording import Camera, Rig
@@ -102,6 +103,8 @@ class RolloutJob:
     an `onshore.world.actors.Script` that moves further road users. actuators: how late the egos' cars
     obey (at once, unless said). look: one of
     `onshore.world.looks.LOOKS`. packs: the folder of region packs, where it is not the shipped one.
+    cameras: of the egos' rig, where they are not those that the policy looks through. teacher: "module:callable" whose
+    plans are the answers of a collecting run, where it is not the traffic engine that is asked.
     """
 
     region: str
@@ -123,6 +126,8 @@ class RolloutJob:
     actuators: Actuators = PROMPT
     look: str = "day"
     packs: Path | None = None
+    cameras: tuple[Camera, ...] = ()
+    teacher: str = ""
 
     def __post_init__(self) -> None:
         if self.egos < 1 or self.route_m <= 0 or self.max_time_s <= 0:
@@ -132,13 +137,19 @@ class RolloutJob:
 
         if self.starts and len(self.starts) != self.egos:
             raise UsageError("rollout job", "give one start for each ego.")
-        if self.script and ":" not in self.script:
-            raise UsageError("rollout job", "give script='module:callable'.")
+        for name in ("script", "teacher"):
+            if getattr(self, name) and ":" not in getattr(self, name):
+                raise UsageError("rollout job", f"give {name}='module:callable'.")
         look_named(self.look)
 
     @property
     def scenario(self) -> str:
         return self.layout.name if self.layout is not None else f"town-{self.town_seed:03d}"
+
+    @property
+    def rig_cameras(self) -> tuple[Camera, ...]:
+        """The cameras of the egos' rig."""
+        return self.cameras or cameras_of(self.policy)
 
     @property
     def town(self) -> int | Layout:
@@ -150,6 +161,7 @@ class RolloutJob:
         plain = {name: value for name, value in vars(self).items() if name not in ("policy", "layout")}
         plain |= {"starts": [asdict(start) for start in self.starts], "actuators": asdict(self.actuators)}
         plain["packs"] = None if self.packs is None else str(self.packs)
+        plain["cameras"] = [camera.as_record() for camera in self.rig_cameras]
         return {**plain, "layout": None if self.layout is None else self.layout.digest}
 
     def with_policy(self, policy: PolicySpec) -> RolloutJob:
@@ -162,16 +174,24 @@ def fleet_rig(roads: Roads, *, surround: bool = False) -> Rig:
     return Rig(cameras=cameras, vehicle=roads.ego_geometry)
 
 
+def cameras_of(policy: PolicySpec) -> tuple[Camera, ...]:
+    """The fleet rig's cameras that a policy looks through: the wide one, and those that fill its side views."""
+    if policy.metadata is None:
+        return (WIDE_CAMERA,)
+    seen = [camera_for(view, (WIDE_CAMERA, *SURROUND)) for view in policy.metadata.views]
+    return tuple(dict.fromkeys((WIDE_CAMERA, *seen)))
+
+
 def suite(pack: RegionPack, name: str, policy: PolicySpec | None = None) -> list[RolloutJob]:
     """The jobs of a fixed suite of held-out worlds, e.g. `us-core`; without a policy, for the expert.
 
-    A suite that counts `scenarios` shares them out among the region's families by their weights.
+    A suite that counts `scenarios` shares them out among the region's families by their weights; `each` gives every one so many.
     """
     suites = pack.suites.get("suites", {})
     if name not in suites:
         raise NotFoundError(f"suite {name!r}", f"region {pack.region} has {', '.join(sorted(suites)) or 'none'}.")
     chosen = suites[name]
-    if "scenarios" in chosen:
+    if "scenarios" in chosen or "each" in chosen:
         from onshore.world.scenarios.sharing import scenario_suite
 
         return scenario_suite(pack, name, policy or PolicySpec(kind="expert"))
