@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +59,7 @@ Kind = Literal[
 VALIDATION_SEED = 330
 SHARES = (0.4, 0.6, 0.8)
 WAYS: dict[str, Adaptation] = {"frozen": Frozen(), "low_rank": LowRank(), "distilled": Distilled()}
+LONGEST_DRIVE_MIN = 2.5
 #: Points that home may lose.
 HOME_MARGIN = 10.0
 
@@ -486,11 +488,7 @@ class Ladder:
 
     def _fleet_drives(self, center: Center, row: Row) -> list[str]:
         """The drives of a fleet's first `minutes`: five minutes are the beginning of twenty, and so on."""
-        turns, before = [], 0.0
-        for level in self.plan.levels:
-            if level <= row.minutes:
-                turns.append(Turn(cars=row.cars, minutes=level - before, steps=0, worlds=0))
-                before = level
+        turns = [turn for turn, reached in sessions(row.cars, self.plan.levels) if reached <= row.minutes]
         return self._record_and_take_in(center, center.pack, turns, f"cn-{row.cars}")
 
     def _record_and_take_in(self, center: Center, pack: RegionPack, turns: Sequence[Turn], name: str) -> list[str]:
@@ -590,6 +588,20 @@ class Ladder:
                 yield False
                 return
             yield True
+
+
+def sessions(cars: int, levels: Sequence[float]) -> list[tuple[Turn, float]]:
+    """The drives of a fleet in the order in which they happen, each with the level of minutes that it belongs to.
+
+    No drive is longer than LONGEST_DRIVE_MIN: towns fill up as time goes on, and nobody leaves them.
+    """
+    found, before = [], 0.0
+    for level in levels:
+        count = math.ceil((level - before) / cars / LONGEST_DRIVE_MIN)
+        minutes = (level - before) / count
+        found += [(Turn(cars=cars, minutes=minutes, steps=0, worlds=0), level)] * count
+        before = level
+    return found
 
 
 def plan_record(plan: LadderPlan) -> dict[str, Any]:

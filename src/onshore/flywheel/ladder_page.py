@@ -116,6 +116,11 @@ class _Made:
         found = crossed([second[seed] for seed in seeds], [first[seed] for seed in seeds])
         return [{"question": question, "a": a, "b": b, "suite": self.settings["suites"][region], **_told(found)}]
 
+    def earned(self, name: str) -> str:
+        """What a row's fleet earned on-policy, in words."""
+        line = self._line(self.rows[name], "cn", None)
+        return f"{line['samples']} samples of {line['takeovers']} takeovers in {line['km']:g} km"
+
     def comparisons(self) -> list[dict[str, Any]]:
         pairs: list[tuple[str, str, str]] = [("total gain", "base", self.final()["name"])]
         pairs += [("public video", "base", "public"), ("simulation", "base", "simulation")]
@@ -128,7 +133,11 @@ class _Made:
                 pairs.append(("base against scratch", row["name"], self._fleet(row["cars"], row["minutes"], False)))
             if row["way"] != "full":
                 pairs.append((f"adapting by {row['way'].replace('_', ' ')}", row["like"], row["name"]))
-        return [one for pair in pairs for one in self.compared(*pair)]
+        found = [one for pair in pairs for one in self.compared(*pair)]
+        for one in found:
+            if one["question"] in ("more cars", "errors of the model, not the teacher"):
+                one["earned"] = f"{self.earned(one['b'])} against {self.earned(one['a'])}"
+        return found
 
     def _about_fleets(self) -> list[tuple[str, str, str]]:
         levels, pairs = self.settings["levels"], []
@@ -362,6 +371,7 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
         ("base against scratch", "Starting from the base over starting from nothing", LEVEL),
     ]
     words = [answer(title, by_question.get(question, []), level) for question, title, level in asked]
+    words.insert(1, _order_words(found, by_question))
     return [
         *words,
         _rounds_words(found["rounds"]),
@@ -377,6 +387,7 @@ def answer(title: str, comparisons: Sequence[Record], level: float) -> str:
         return f"{title}: not run."
     parts = [
         f"{one['b']} over {one['a']} {one['difference']:+.1f}{_span(one)}, p = {_p(one['p'])}, {_verdict(one, level)}"
+        + (f"; it learned from {one['earned']}" if "earned" in one else "")
         for one in comparisons
     ]
     return f"{title}: {'; '.join(parts)}."
@@ -387,6 +398,26 @@ def _verdict(one: Record, level: float) -> str:
     if one["difference"] <= 0:
         return f"no better ({seeds})"
     return f"{'better' if one['p'] < level else 'not shown to be better'} at p < {level:g} ({seeds})"
+
+
+def _order_words(found: Mapping[str, Any], by_question: Mapping[str, Sequence[Record]]) -> str:
+    """Base below public video below the fleet: both steps, or what is missing."""
+    steps = [by_question.get("public video", []), by_question.get("fleet above public video", [])]
+    if not all(steps):
+        return "Base below public video below the fleet: not run."
+    rises = [one["difference"] > 0 for step in steps for one in step]
+    sure = [one["difference"] > 0 and one["p"] < LEVEL for step in steps for one in step]
+    shown = f"both steps with p < {LEVEL:g}" if all(sure) else f"{sum(sure)} of {len(sure)} steps with p < {LEVEL:g}"
+    return (
+        f"Base below public video below the fleet: {'in this order' if all(rises) else 'not in this order'}, {shown}."
+    )
+
+
+def _seeds_words(rows: Sequence[Record]) -> str:
+    """Which rows say nothing yet about other training seeds."""
+    few = [r["name"] for r in rows if r["seeds"] in (1, 2) and r["kind"] not in ("expert", "stop", "constant-speed")]
+    names = ", ".join(dict.fromkeys(few))
+    return f"Rows with fewer than three training seeds so far, which say little about other seeds: {names or 'none'}."
 
 
 def _rounds_words(rounds: Sequence[Record]) -> str:
@@ -509,7 +540,7 @@ def page(found: Mapping[str, Any], drawn: Sequence[str]) -> str:
             ),
         ),
         "",
-        f"Not run: {', '.join(found['not_run']) or 'none'}.",
+        f"Not run: {', '.join(found['not_run']) or 'none'}. {_seeds_words(found['rows'])}",
         "",
         "## Comparisons",
         *_table(

@@ -162,6 +162,9 @@ def minutes_plot(found: Mapping[str, Any]) -> str:
             )
     for law in found["laws"]:
         axes.plot(*zip(*law["curve"], strict=True), ":", color=MUTED)
+        if law["target"] is not None:
+            axes.axhline(law["target"], color=GREEN, linewidth=1, linestyle="--")
+            axes.annotate("parity", (law["curve"][0][0], law["target"] + 1), color=MUTED, fontsize=9)
     for row in found["rows"]:
         if row["kind"] in ("expert", "base") and row["region"] == "cn" and row["score"] is not None:
             axes.axhline(row["score"], color=GREY, linewidth=1)
