@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from onshore import border, dataset, world
 from onshore.clip import find
+from onshore.clip.cutting import ORDINARY
 from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError, OnshoreError, UsageError
 from onshore.core.progress import Progress, silent
@@ -60,6 +61,8 @@ VALIDATION_SEED = 330
 SHARES = (0.4, 0.6, 0.8)
 WAYS: dict[str, Adaptation] = {"frozen": Frozen(), "low_rank": LowRank(), "distilled": Distilled()}
 LONGEST_DRIVE_MIN = 2.5
+#: The share of the minutes that a selection may take; covered time is counted in tenths of a second.
+SELECTED, TENTHS = 0.25, 10
 #: Points that home may lose.
 HOME_MARGIN = 10.0
 
@@ -69,7 +72,7 @@ class Row:
     """One rung. cars, minutes: of the fleet; rounds: on-policy rounds that share the steps; way: how the base is adapted.
 
     like: for `fleet+teacher`, the row whose numbers of takeovers it copies; for way "averaged", the row that it averages.
-    home: it also drives the home suite. each_round: every round drives the suite. steps: where they are not the plan's.
+    select: learn from a quarter of the minutes, chosen by `triggers` or at `random`. home: it also drives the home suite. each_round: every round drives the suite. steps: where they are not the plan's.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Row:
     rounds: int = 0
     way: Literal["full", "frozen", "low_rank", "distilled", "averaged"] = "full"
     like: str = ""
+    select: str = ""
     home: bool = False
     each_round: bool = False
     steps: int = 0
@@ -137,6 +141,10 @@ def rows_of(levels: Sequence[float], cars: Sequence[int], rounds: int) -> tuple[
         Row(name=f"scratch-{some}x{last:g}", kind="scratch", cars=some, minutes=last),
         *ways[2:],
         _fleet(some, levels[0], **on),
+        *(
+            Row(name=f"{how}-of-{some}x{third:g}", kind="fleet", cars=some, minutes=third, select=how)
+            for how in ("random", "triggers")
+        ),
         Row(name="stop", kind="stop", home=True),
         Row(name="constant-speed", kind="constant-speed", home=True),
         Row(name="blind", kind="blind"),
@@ -301,7 +309,8 @@ class Ladder:
         drives = self._simulated(center) if row.kind == "simulation" else self._fleet_drives(center, row)
         if row.rounds:
             return self._in_rounds(center, row, seed, base, drives)
-        frozen = self._freeze(center, f"{row.name}-{seed}", drives, [])
+        clips = self._selected(center, row, drives, seed) if row.select else ()
+        frozen = self._freeze(center, f"{row.name}-{seed}", drives, [], clips=clips)
         fresh = row.kind == "scratch"
         recipe = self._recipe(seed, 0, self.plan.steps, fresh=fresh)
         start = None if fresh else base
@@ -503,6 +512,11 @@ class Ladder:
                     self.say(f"fleet {name}: {turn.minutes:g} minutes more, {len(drives)} drives")
         return drives
 
+    def _selected(self, center: Center, row: Row, drives: list[str], seed: int) -> list[str]:
+        """A quarter of the minutes, clip by clip."""
+        clips = [clip for clip in find(center, None, limit=None) if clip["drive"] in set(drives)]
+        return selected(clips, row.select, SELECTED * row.minutes, seed)
+
     def _simulated(self, center: Center) -> list[str]:
         """Drives of towns drawn from public knowledge: other towns, random looks, random traffic; no fleet clip."""
         folder = self.out / "fleet" / "simulated"
@@ -538,9 +552,11 @@ class Ladder:
         *,
         held_out: float = 0.0,
         pseudo_labels: Sequence[str] = (),
+        clips: Sequence[str] = (),
     ) -> str:
-        """A dataset of all of these drives: nothing is held out, unless said; the towns of the suite are."""
-        where = f"drive IN ({', '.join(repr(one) for one in sorted(drives))})"
+        """A dataset of all of these drives, or only of `clips`: nothing is held out, unless said; the towns of the suite are."""
+        column, named = ("id", clips) if clips else ("drive", drives)
+        where = f"{column} IN ({', '.join(repr(one) for one in sorted(named))})"
         view = self.plan.demo.base_recipe.trainable.view
         with self._alone(f"freeze-{center.root.name}"):
             return dataset.freeze(
@@ -588,6 +604,25 @@ class Ladder:
                 yield False
                 return
             yield True
+
+
+def selected(clips: Sequence[dict[str, Any]], how: str, minutes: float, seed: int) -> list[str]:
+    """Ids of clips that cover so many minutes: in random order, or those that a trigger asked for first.
+
+    Moments that two clips share count once.
+    """
+    order = sorted(clips, key=lambda clip: sha256_hex(f"{seed}/{clip['id']}".encode()))
+    if how == "triggers":
+        order = sorted(order, key=lambda clip: clip["trigger"] == ORDINARY)
+    ids: list[str] = []
+    seen: dict[str, set[int]] = {}
+    for clip in order:
+        if sum(map(len, seen.values())) >= minutes * 60 * TENTHS:
+            break
+        step = 1_000_000_000 // TENTHS
+        seen.setdefault(clip["segment"], set()).update(range(clip["start_ns"] // step, clip["end_ns"] // step))
+        ids.append(clip["id"])
+    return ids
 
 
 def sessions(cars: int, levels: Sequence[float]) -> list[tuple[Turn, float]]:

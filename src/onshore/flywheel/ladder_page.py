@@ -131,6 +131,9 @@ class _Made:
                 pairs += [("the teacher alone", row["like"].removesuffix("-on"), row["name"])]
             if row["kind"] == "scratch":
                 pairs.append(("base against scratch", row["name"], self._fleet(row["cars"], row["minutes"], False)))
+            if row["select"] and row["select"] != "random":
+                other = next((r["name"] for r in self.rows.values() if r["select"] == "random"), "")
+                pairs.append(("active selection", other, row["name"]))
             if row["way"] != "full":
                 pairs.append((f"adapting by {row['way'].replace('_', ' ')}", row["like"], row["name"]))
         found = [one for pair in pairs for one in self.compared(*pair)]
@@ -155,7 +158,7 @@ class _Made:
     def _fleet(self, cars: int, minutes: float, on_policy: bool) -> str:
         for row in self.rows.values():
             kind = "fleet+on-policy" if on_policy else "fleet"
-            plain = row["kind"] == kind and row["way"] == "full" and not row["steps"]
+            plain = row["kind"] == kind and row["way"] == "full" and not row["steps"] and not row["select"]
             if plain and (row["cars"], row["minutes"]) == (cars, minutes):
                 return str(row["name"])
         return ""
@@ -368,6 +371,7 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
             "Takeovers at errors over as many answers of the same teacher elsewhere",
             LEVEL,
         ),
+        ("active selection", "Clips that triggers asked for over random ones at equal minutes", LEVEL),
         ("base against scratch", "Starting from the base over starting from nothing", LEVEL),
     ]
     words = [answer(title, by_question.get(question, []), level) for question, title, level in asked]
