@@ -503,75 +503,46 @@ def _p(p: float | None) -> str:
 
 def page(found: Mapping[str, Any], drawn: Sequence[str]) -> str:
     """The page in Markdown."""
-    settings = found["settings"]
-    lines = [
-        "# The ladder: does local data make it drive better?",
-        "",
+    scores = "name suite kind cars fleet_minutes km takeovers score low high worlds egos seeds".split()
+    changes = "question a b difference low high p p_holm seeds_above seeds worlds".split()
+    parts = {
+        "What was asked": [f"* {text}" for text in found["findings"]] + ["", *(f"![{name}]({name})" for name in drawn)],
+        "Scores": _table(found["rows"], scores),
+        "Comparisons": _table(found["comparisons"], changes),
+        "Gained here, lost at home (over the base)": _table(*_home_table(found["home"])),
+        "Infractions a route": _table(
+            [{"row": one["name"], **one["rates"]} for one in found["causes"]], _rate_columns(found["causes"])
+        ),
+    }
+    parts["Scores"] += ["", f"Not run: {', '.join(found['not_run']) or 'none'}. {_seeds_words(found['rows'])}"]
+    lines = ["# The ladder: does local data make it drive better?", "", *_opening(found["settings"]), ""]
+    for title, body in parts.items():
+        lines += [f"## {title}", *body, ""]
+    return "\n".join(lines)
+
+
+def _opening(settings: Mapping[str, Any]) -> list[str]:
+    how = settings["supervision"]
+    late = f"{how['delay_s']:g} s"
+    return [
         "**Synthetic.** Written by `make ladder` from its own records; nothing here was typed. Towns and traffic seeds of both suites were new, and nothing was",
         "designed or tuned on them. A box world shows that the loop works and what feeds it, not how a real car drives.",
         "",
         f"Every row starts from the base of its training seed and learns for {settings['steps']} steps (the long row says otherwise); on-policy rows share those steps",
-        f"among their rounds. A round is supervised driving of {settings['km_per_car']:g} km a car: the candidate drives, the driver takes the wheel "
-        f"{settings['supervision']['delay_s']:g} s after it begins to err, and only what happens",
-        f"while the driver has the wheel is kept, told {settings['supervision']['delay_s']:g} s late, with "
-        f"{settings['supervision']['path_noise_m']:g} m and {settings['supervision']['speed_noise_mps']:g} m/s of noise. "
-        "The row `teacher` gets as many",
-        "answers of the same driver who never lets the candidate drive. Intervals (95 %) resample worlds and training seeds; p flips the signs of worlds' mean",
-        "differences over seeds (paired by seed, world and ego). Holm's p counts all comparisons of this page.",
-        "",
-        "## What was asked",
-        *[f"* {text}" for text in found["findings"]],
-        "",
-        *[f"![{name}]({name})" for name in drawn],
-        "",
-        "## Scores",
-        *_table(
-            found["rows"],
-            (
-                "name",
-                "suite",
-                "kind",
-                "cars",
-                "fleet_minutes",
-                "km",
-                "takeovers",
-                "score",
-                "low",
-                "high",
-                "worlds",
-                "egos",
-                "seeds",
-            ),
-        ),
-        "",
-        f"Not run: {', '.join(found['not_run']) or 'none'}. {_seeds_words(found['rows'])}",
-        "",
-        "## Comparisons",
-        *_table(
-            found["comparisons"],
-            ("question", "a", "b", "difference", "low", "high", "p", "p_holm", "seeds_above", "seeds", "worlds"),
-        ),
-        "",
-        "## Gained here, lost at home (over the base)",
-        *_table(
-            [
-                {
-                    "row": one["name"],
-                    "way": one["way"],
-                    "here": one["gained"]["difference"],
-                    "home": one["kept"]["difference"],
-                }
-                | {"home low": one["kept"]["low"], "home high": one["kept"]["high"], "seeds": one["kept"]["seeds"]}
-                for one in found["home"]
-            ],
-            ("row", "way", "here", "home", "home low", "home high", "seeds"),
-        ),
-        "",
-        "## Infractions a route",
-        *_table([{"row": one["name"], **one["rates"]} for one in found["causes"]], _rate_columns(found["causes"])),
-        "",
+        f"among their rounds. A round is supervised driving of {settings['km_per_car']:g} km a car: the candidate drives, the driver takes the wheel {late} after it begins to err,",
+        f"and only what happens while the driver has the wheel is kept, told {late} late, with {how['path_noise_m']:g} m and {how['speed_noise_mps']:g} m/s of noise. The row",
+        "`teacher` gets as many answers of the same driver who never lets the candidate drive. Intervals (95 %) resample worlds and training seeds; p flips the signs",
+        "of worlds' mean differences over seeds (paired by seed, world and ego). Holm's p counts all comparisons of this page.",
     ]
-    return "\n".join(lines)
+
+
+def _home_table(home: Sequence[Record]) -> tuple[list[dict[str, Any]], Sequence[str]]:
+    rows = [
+        {"row": one["name"], "way": one["way"], "here": one["gained"]["difference"], "home": one["kept"]["difference"]}
+        | {"home low": one["kept"]["low"], "home high": one["kept"]["high"], "seeds": one["kept"]["seeds"]}
+        for one in home
+    ]
+    return rows, ("row", "way", "here", "home", "home low", "home high", "seeds")
 
 
 def _rate_columns(causes: Sequence[Record]) -> tuple[str, ...]:
