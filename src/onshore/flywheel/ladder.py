@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import math
 import os
 import time
@@ -42,6 +43,7 @@ from onshore.world.looks import LOOKS
 from onshore.world.public import record_public
 from onshore.world.randomised import randomised
 
+LOG = logging.getLogger(__name__)
 Say = Callable[[str], None]
 Kind = Literal[
     "base",
@@ -261,7 +263,8 @@ class Ladder:
             began = time.monotonic()
             try:
                 made = self._make(row, seed)
-            except OnshoreError as problem:
+            except Exception as problem:  # one row's trouble is told, and the other rows go on
+                LOG.exception("row %s of seed %s was not made", row.name, seed)
                 self.say(f"{row.name}, seed {seed}: not made: {problem}")
                 return None
             record = {**made, "name": row.name, "seed": seed, "seconds": round(time.monotonic() - began, 1)}
@@ -394,6 +397,10 @@ class Ladder:
             at_home = self._base_at_home(us, seed)
         with self._alone("public"):
             labels = self._pseudo_labels(us)
+        if not labels.ids:
+            raise OnshoreError(
+                "not_measurable", row.name, f"all {labels.rejected} moments were too uncertain to label."
+            )
         drives = sorted({clip["drive"] for clip in self._clips_of(us, labels.ids)})
         frozen = self._freeze(us, f"{row.name}-{seed}", drives, [], pseudo_labels=labels.ids)
         recipe = self._recipe(seed, 0, self.plan.steps)
