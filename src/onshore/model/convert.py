@@ -113,15 +113,17 @@ def _as_tensors(data: bytes) -> Any:
 
 def _as_code(data: bytes) -> Any:
     """It may run anything now."""
-    for read in (
-        lambda: torch.load(io.BytesIO(data), map_location="cpu", weights_only=False),
-        lambda: pickle.loads(data),
-    ):
-        try:
-            return read()
-        except Exception:  # the next way, or none
-            continue
-    return None
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
+    except Exception:  # not made by torch
+        return _unpickled(data)
+
+
+def _unpickled(data: bytes) -> Any:
+    try:
+        return pickle.loads(data)
+    except Exception:  # no pickle either
+        return None
 
 
 def _state(found: Any) -> dict[str, Tensor]:
