@@ -60,6 +60,8 @@ def test_own_model_goes_all_the_way(installed: dict[str, str], tmp_path: Path) -
     model = adapted["id"]  # type: ignore[index]
     table = onshore(center, "evaluation", "run", "--model", model, "--dataset", "first")
     assert {row["planner"] for row in table["open_loop"]} >= {"model", "mean plan"}  # type: ignore[attr-defined]
+    driven = onshore(center, "evaluation", "run", "--model", model, "--suite", "us-tiny", "--no-rows")["closed_loop"]
+    assert [(row["worlds"], row["routes"]) for row in driven] == [(2, 4)]  # type: ignore[index, attr-defined]
     assert onshore(center, "release", "gate", model, "--gate", "bench", "--dataset", "first")["verdict"]["passed"]  # type: ignore[index]
     onshore(center, "release", "sign", model)
     onshore(center, "car", "update", "--car", tmp_path / "car-0007")

@@ -13,6 +13,7 @@ from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError
 from onshore.jail import Jail, Limits
 from onshore.model import Recipe
+from onshore.model.adaptation import Frozen
 from onshore.model.ranks import Ranks
 from onshore.model.temporal import Temporal
 from onshore.model.training import fit
@@ -89,6 +90,8 @@ def test_a_process_that_dies_ends_the_training_and_hangs_nothing() -> None:
 def test_a_batch_in_too_few_parts_is_refused() -> None:
     with pytest.raises(InputError, match="as many parts"):
         replace(QUICK, processes=2)
+    with pytest.raises(InputError, match="without one"):
+        replace(QUICK, shard=True, adapt=Frozen())
     with pytest.raises(InputError, match="as many parts"):
         fit(QUICK, [], ranks=Ranks(count=2))
     assert [Ranks(rank=rank, count=4).part(8) for rank in (0, 3)] == [slice(0, 2), slice(6, 8)]

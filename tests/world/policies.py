@@ -45,3 +45,17 @@ class Brightest(ConstantSpeedPolicy):
     def act(self, observation: Observation) -> Plan:
         self.speed_mps = float(observation.frames["wide"].mean()) / 5.0
         return super().act(observation)
+
+
+class LookingAround(ConstantSpeedPolicy):
+    """Fails unless it is shown the pictures of three cameras, each another view of the same moments."""
+
+    def act(self, observation: Observation) -> Plan:
+        shown = {name: frames.shape for name, frames in observation.frames.items()}
+        if shown != dict.fromkeys(("wide", "left", "right"), (2, 96, 192, 3)):
+            raise ValueError(f"shown {shown}")
+        if set(observation.frame_ages_s) != set(shown) or len(set(observation.frame_ages_s.values())) != 1:
+            raise ValueError(f"aged {observation.frame_ages_s}")
+        if (observation.frames["left"] == observation.frames["right"]).all():
+            raise ValueError("left and right show the same")
+        return super().act(observation)

@@ -36,12 +36,12 @@ def program(tmp_path: Path, on_act: str, **times: float) -> Program:
     """A rival whose answer to `act` is a line of Python."""
     text = EXAMPLE.read_text().replace("answer = plan(header, pixels, arcs_m, times_s)", on_act)
     (tmp_path / "rival.py").write_text(text)
-    return Program(f"{sys.executable} {tmp_path / 'rival.py'}", WIDE_CAMERA, **times)
+    return Program(f"{sys.executable} {tmp_path / 'rival.py'}", [WIDE_CAMERA], **times)
 
 
 def test_the_example_knows_nothing_of_onshore_and_sees_what_it_is_shown() -> None:
     assert "onshore" not in "".join(line for line in EXAMPLE.read_text().splitlines() if "import" in line)
-    rival = Program(f"{sys.executable} {EXAMPLE}", WIDE_CAMERA)
+    rival = Program(f"{sys.executable} {EXAMPLE}", [WIDE_CAMERA])
     rival.reset(0)
     bright, dark = rival.act(0, seen(200)), rival.act(0, seen(20))
     rival.close()
@@ -72,7 +72,7 @@ def test_a_rival_that_fails_says_what_it_did(tmp_path: Path, on_act: str, said: 
 
 def test_a_program_that_is_not_there_is_a_configuration_error() -> None:
     with pytest.raises(InputError, match="bad_config"):
-        Program("/nowhere/rival", WIDE_CAMERA)
+        Program("/nowhere/rival", [WIDE_CAMERA])
     with pytest.raises(UsageError):
         PolicySpec(kind="process")
     with pytest.raises(UsageError):

@@ -42,16 +42,21 @@ RULES: dict[str, _Text] = {
         remedy="Make the artifact again through the stages that derive its label; ask who changed the catalog.",
     ),
     "kinds-that-leave": _Text(
-        clause="Only what can be written anew leaves: weights, and figures. Everything else would be a copy.",
-        remedy="Export the weights or the metrics instead.",
+        clause="Only what can be written anew leaves: weights, networks and figures. Everything else would be a copy.",
+        remedy="Export the weights, their ONNX or the metrics instead.",
     ),
     "made-anew": _Text(
-        clause="Weights are rewritten to their tensor manifest, figures to their schema, rounded; anything more refuses.",
+        clause="Weights and networks are rewritten to their tensor manifest, figures to their schema; anything more refuses.",
         remedy="Make the artifact again so that it holds only what its manifest or schema names.",
     ),
     "content-scan": _Text(
         clause="What leaves is searched for pictures, films, archives, code, vehicle numbers, plates and positions.",
         remedy="Find out how it got there; make the artifact again without it.",
+    ),
+    "anonymisation-audit": _Text(
+        clause="CN-11: people look at a drawn sample of what was anonymised; the lower bound of each bucket that the pack "
+        "names reaches its policy value, or nothing trained on it leaves or is released.",
+        remedy="`onshore border audit draw`, mark every picture, `onshore border audit mark`; or anonymise better and again.",
     ),
     "leakage-certificate": _Text(
         clause="Weights leave with a measurement of what they remember; one that has memorised its canaries stays.",
@@ -132,6 +137,7 @@ SHOWN_BY: dict[str, str] = {
     "CN-05": "tests/border/test_red_team.py::test_38_metrics_as_a_side_channel",
     "CN-06": "tests/store/test_custody.py::test_30_the_site_counts_subjects_over_all_datasets",
     "CN-10": "tests/residency/test_decisions.py::test_raw_is_read_only_to_anonymise",
+    "CN-11": "tests/border/test_audit.py::test_16_a_bound_below_the_policy_blocks_though_nothing_was_missed",
     "CN-14": "tests/residency/test_decisions.py::test_cabin_is_neither_trained_on_nor_shown",
     "CN-16": "tests/store/test_custody.py::test_what_expired_is_unreadable_though_no_sweeper_ran",
     "CN-17": "tests/border/test_erasure.py::test_60_an_erasure_is_not_closed_while_a_store_holds_it",

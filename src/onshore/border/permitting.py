@@ -18,6 +18,7 @@ from onshore.border.approval import Approved, Permit
 from onshore.border.canonical import PARAMETER_TYPES, Tensors, manifest_from_record, manifest_of
 from onshore.border.figures import FigureLimits, check_table
 from onshore.border.lines import refuse
+from onshore.border.networks import manifest_of_network
 from onshore.border.people import approver_key, approver_keys, person, pseudonym
 from onshore.border.scan import scan
 from onshore.core.digest import record_digest
@@ -194,7 +195,12 @@ def now_ns(center: Center) -> int:
 
 
 def _tensors(center: Center, artifact: Artifact) -> tuple[Tensors | None, str]:
-    """The manifest weights are rewritten to: declared by whoever trained them, else read off the file and said so."""
+    """The manifest weights are rewritten to: declared by whoever trained them, else read off the file and said so.
+
+    A network's parameters are not those of its weights (batch norm is folded), so its own are signed.
+    """
+    if artifact.label.kind == "onnx":
+        return manifest_of_network(center.read(artifact.id, purpose="export"), artifact.id), "self-described"
     if artifact.label.kind not in {"weights", "inbound_model"}:
         return None, ""
     declared = artifact.meta.get("tensors", artifact.meta.get("manifest"))

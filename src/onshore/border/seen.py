@@ -35,7 +35,8 @@ class Seen:
 def seen(center: Center, model_id: str, wanted: str) -> Seen:
     """Did this model, or a base it started from, draw `wanted` (a clip, segment, drive or subject)?
 
-    Takeovers count for the model that drove: what it had seen, its pupil saw through it.
+    Takeovers count for the model that drove and pseudo-labels for the one that read them: what it had seen, its pupil saw
+    through it.
     """
     proofs: list[dict[str, Any]] = []
     missing: list[str] = []
@@ -67,7 +68,7 @@ def read_log(center: Center, artifact_id: str) -> dict[str, Any]:
 
 
 def _line_of(center: Center, model_id: str) -> list[str]:
-    """The model, its bases, and the models whose takeovers it learned from."""
+    """The model, its bases, and the models whose takeovers or pseudo-labels it learned from."""
     found: list[str] = []
     waiting = [model_id]
     while waiting:
@@ -79,5 +80,7 @@ def _line_of(center: Center, model_id: str) -> list[str]:
         waiting += [one.meta["base"]] if one.meta.get("base") else []
         datasets = [parent for parent in center.many(one.parents) if parent.label.kind == "dataset"]
         above = center.many(parent for dataset in datasets for parent in dataset.parents)
-        waiting += [t.meta["model"] for t in above if t.label.kind == "takeovers" and "model" in t.meta]
+        waiting += [
+            t.meta["model"] for t in above if t.label.kind in ("takeovers", "pseudo_labels") and "model" in t.meta
+        ]
     return found

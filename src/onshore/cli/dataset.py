@@ -24,6 +24,11 @@ def freeze(
     recipe: Annotated[
         str | None, typer.Option(help="freeze for this recipe's views; by default the one that fits the cameras")
     ] = None,
+    pseudo_labels: Annotated[
+        list[str] | None,
+        typer.Option(help="ids from `model pseudo-label`, for public video among the clips; repeat it"),
+    ] = None,
+    pseudo_weight: Annotated[float, typer.Option(help="how often its samples are drawn, beside own ones")] = 1.0,
 ) -> None:
     """Freeze clips into a dataset split by drive; the same clips give the same digest."""
     from onshore import dataset
@@ -41,6 +46,8 @@ def freeze(
             seed=seed,
             view=wanted.view if wanted else manifest.fit_view(session.center(), query),
             side_views=wanted.side_views if wanted else (),
+            pseudo_labels=pseudo_labels or (),
+            pseudo_weight=pseudo_weight,
             progress=progress,
         )
     document = vars(row)

@@ -21,23 +21,57 @@ def run(
     model: Annotated[str, typer.Option(help="a model of the center, or stop, constant-speed, expert")],
     suite: Annotated[str | None, typer.Option(help="a closed-loop suite such as cn-core")] = None,
     dataset: Annotated[str | None, typer.Option(help="open loop on this dataset's held-out drives")] = None,
+    replay: Annotated[
+        str | None, typer.Option(help="closed loop on the video of this recorded drive or segment")
+    ] = None,
+    context: Annotated[
+        Path | None, typer.Option(help="map context of that drive; its road users follow the log")
+    ] = None,
     rows: Annotated[bool, typer.Option(help="drive stop, constant speed, expert, … beside it")] = True,
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """Score a model: closed loop on a suite of held-out worlds, open loop on held-out drives, or both."""
+    """Score a model: closed loop on a suite of held-out worlds or on recorded video, open loop on held-out drives."""
     from onshore.flywheel import judging
 
     show = session.output()
     with show.progress() as progress:
         document = judging.evaluate(
-            session.center(), model=model, suite=suite, dataset=dataset, rows=rows, workers=workers, progress=progress
+            session.center(),
+            model=model,
+            suite=suite,
+            dataset=dataset,
+            replay=replay,
+            context=context,
+            rows=rows,
+            workers=workers,
+            progress=progress,
         )
     show.table("open loop on held-out drives (not a driving score)", document["open_loop"])
     show.table("closed loop (synthetic town world)", document["closed_loop"])
     show.table(
         "success by scenario family, percent (synthetic)" if document["scenarios"] else "", document["scenarios"]
     )
+    title = "replay of recorded video (valid range only, no driving score)" if document["replay"] else ""
+    columns = ("policy", "segment", "verdict", "metres", "of_m", "lateral_max_m", "comfortable_pct", "contacts")
+    show.table(title, document["replay"], columns if title else ())
     show.answer(document)
+
+
+@noun.command("blind")
+def blind(
+    model: Annotated[str, typer.Option(help="a model of the center, or a rival")],
+    suite: Annotated[str, typer.Option(help="a suite of scenario families such as cn-eyes")],
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Does the camera matter? Each scenario family driven by a model and by itself before a black camera, paired."""
+    from onshore.flywheel import judging
+
+    show = session.output()
+    with show.progress() as progress:
+        document = judging.blind(session.center(), model, suite, workers=workers, progress=progress)
+    rows = [{name: cell for name, cell in row.items() if name != "eyes"} for row in document["families"]]
+    show.table("worlds passed with the camera and with a black one (synthetic)", rows)
+    show.answer(document, f"apart in {document['apart']} of {document['need_eyes']} families that need eyes")
 
 
 @noun.command("compare")
@@ -110,12 +144,14 @@ def rescore(
 
 @noun.command("show")
 def show_results() -> None:
-    """Every closed-loop result of the center, with worlds, egos, seeds and interval."""
+    """Every closed-loop result of the center, with worlds, egos, seeds and interval; and its replays of recorded video."""
     from onshore.evaluation import recorded
 
-    rows = recorded.suite_results(session.center())
-    session.output().table("closed loop", rows)
-    session.output().answer({"results": rows})
+    rows, replays = recorded.suite_results(session.center()), recorded.replay_results(session.center())
+    show = session.output()
+    show.table("closed loop", rows)
+    show.table("replays of recorded video" if replays else "", replays)
+    show.answer({"results": rows, "replays": replays})
 
 
 @noun.command("golden")

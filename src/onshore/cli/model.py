@@ -56,6 +56,36 @@ def list_recipes() -> None:
     show.answer({"recipes": rows})
 
 
+@noun.command("inverse")
+def inverse(
+    dataset: Annotated[str, typer.Option(help="own drives with signals, by name or id; its held-out drives calibrate")],
+    steps: Annotated[int | None, typer.Option(min=20, help="override the recipe's steps")] = None,
+    seed: Annotated[int | None, typer.Option(help="override the recipe's seed")] = None,
+) -> None:
+    """Train the network that reads speed and yaw rate from pictures, and calibrate its intervals (experimental)."""
+    from onshore.flywheel import training
+
+    show = session.output()
+    with show.progress() as progress:
+        row = training.train_inverse(session.center(), dataset, steps=steps, seed=seed, progress=progress)
+    show.answer({"model": row}, *(f"{name}: {value}" for name, value in row.items() if name != "log"))
+
+
+@noun.command("pseudo-label")
+def pseudo_label(
+    model_id: Annotated[str, typer.Argument(metavar="MODEL", help="from `onshore model inverse`")],
+    speed: Annotated[float, typer.Option(help="reject a moment whose speed is less sure than this, m/s")] = 2.5,
+    yaw_rate: Annotated[float, typer.Option(help="the same for the yaw rate, rad/s")] = 0.12,
+) -> None:
+    """Label public video that has no signals; `dataset freeze --pseudo-labels` trains on it (experimental)."""
+    from onshore.model.inverse import pseudo_label as label
+
+    show = session.output()
+    with show.progress() as progress:
+        row = vars(label(session.center(), model_id, speed_half_mps=speed, yaw_half_radps=yaw_rate, progress=progress))
+    show.answer({"labels": row}, *(f"{name}: {value}" for name, value in row.items()))
+
+
 @noun.command("export")
 def export(
     model_id: Annotated[str, typer.Argument(metavar="MODEL")],

@@ -68,7 +68,8 @@ def scenarios(
 
     show = session.output()
     rows = sharing.listing(region)
-    show.table("scenario families (synthetic)", rows)
+    shown = [{name: cell for name, cell in row.items() if name != "eyes"} for row in rows]
+    show.table("scenario families (synthetic)", shown)
     show.answer({"synthetic": True, "families": rows}, f"{len(rows)} families")
 
 

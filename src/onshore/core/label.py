@@ -19,6 +19,7 @@ KINDS = frozenset(
         "proxy",
         "embedding",
         "takeovers",
+        "pseudo_labels",
         "dataset",
         "weights",
         "checkpoint",

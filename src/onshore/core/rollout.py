@@ -99,7 +99,8 @@ class Rollout:
     """One ego in one world.
 
     steps: column name -> (N,) float64. plan_path_NK2 and plan_speed_NT: the plan in force (NaN for the expert).
-    actors: column -> (M,) float32; actor_row, actor_id, actor_kind -> (M,) ints. ended: the last event's kind.
+    actors: column -> (M,) float32; actor_row, actor_id, actor_kind -> (M,) ints. others_known: False where nobody looked
+    for other road users, so that none being there says nothing. ended: the last event's kind.
     """
 
     region: str
@@ -120,6 +121,7 @@ class Rollout:
     frame_digest: str = ""
     synthetic: bool = True
     schema_version: int = 2
+    others_known: bool = True
 
     @property
     def world(self) -> str:
@@ -152,6 +154,8 @@ class Rollout:
                 "schema_version",
             ]
         }
+        if not self.others_known:
+            head["others_known"] = False
         head["events"] = [[event.t_s, event.kind, event.detail] for event in self.events]
         arrays: dict[str, NDArray[Any]] = {f"step.{name}": self.steps[name] for name in STEP_COLUMNS}
         arrays |= {f"actor.{name}": self.actors[name] for name in ACTOR_COLUMNS}

@@ -99,3 +99,55 @@ def _gather(
             mixed = a * frame[y, x, colour] + b * frame[y, x2, colour]
             mixed += c * frame[y2, x, colour] + d * frame[y2, x2, colour]
             out_3W[colour, column] = (mixed + HALF) >> (2 * SHIFT)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def plant_cameras(
+    frames: NDArray[np.uint8],
+    index_BT: NDArray[np.int64],
+    rotation_BT33: NDArray[np.float32],
+    moved_BT2: NDArray[np.float32],
+    lens_B4: NDArray[np.float32],
+    mirrored_B: NDArray[np.bool_],
+    focal: Any,
+    height: Any,
+    out: NDArray[np.uint8],
+) -> None:
+    """Fill `out` (B, T, H, W) from grey wide frames (N, wide H, wide W) of a level camera at `height`, as other cameras.
+
+    rotation_BT33: camera axes in the rig; moved_BT2: the camera's x, y from the wide one's (m); lens_B4: height (m), focal
+    factor, contrast, brightness.
+    """
+    rows, columns = out.shape[2], out.shape[3]
+    middle_x, middle_y = np.float32(frames.shape[2] / 2 - 0.5), np.float32(frames.shape[1] / 2 - 0.5)
+    last_x, last_y = np.float32(frames.shape[2] - 1), np.float32(frames.shape[1] - 1)
+    for b in range(out.shape[0]):
+        tall, gain, lift = lens_B4[b, 0], lens_B4[b, 2], lens_B4[b, 3]
+        lens = focal * lens_B4[b, 1]
+        for t in range(out.shape[1]):
+            frame, turn = frames[index_BT[b, t]], rotation_BT33[b, t]
+            dx, dy = moved_BT2[b, t, 0], moved_BT2[b, t, 1]
+            for row in range(rows):
+                up = (np.float32(rows) / np.float32(2) - np.float32(row) - np.float32(0.5)) / lens
+                for column in range(columns):
+                    left = (np.float32(columns) / np.float32(2) - np.float32(column) - np.float32(0.5)) / lens
+                    x = turn[0, 0] + turn[0, 1] * left + turn[0, 2] * up
+                    y = turn[1, 0] + turn[1, 1] * left + turn[1, 2] * up
+                    z = turn[2, 0] + turn[2, 1] * left + turn[2, 2] * up
+                    if z < 0:
+                        # the ground point, seen from where the wide camera is; lengths in units of 1 / -z
+                        x, y = x * tall - dx * z, y * tall - dy * z
+                        z *= height
+                    scale = focal / max(x, np.float32(1e-3))
+                    u = min(max(middle_x - y * scale, np.float32(0)), last_x)
+                    v = min(max(middle_y - z * scale, np.float32(0)), last_y)
+                    j, i = int(u), int(v)
+                    fu, fv = u - np.float32(j), v - np.float32(i)
+                    j2, i2 = min(j + 1, frames.shape[2] - 1), min(i + 1, frames.shape[1] - 1)
+                    above = frame[i, j] * (np.float32(1) - fu) + frame[i, j2] * fu
+                    below = frame[i2, j] * (np.float32(1) - fu) + frame[i2, j2] * fu
+                    tone = (
+                        (above * (np.float32(1) - fv) + below * fv - np.float32(128)) * gain + lift + np.float32(128.5)
+                    )
+                    at = columns - 1 - column if mirrored_B[b] else column
+                    out[b, t, row, at] = np.uint8(min(max(tone, np.float32(0)), np.float32(255)))

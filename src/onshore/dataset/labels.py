@@ -98,6 +98,14 @@ def travelled(track: Track, from_ns: NDArray[np.int64], to_ns: NDArray[np.int64]
     return _at(track, to_ns, track.along_m) - _at(track, from_ns, track.along_m)
 
 
+def driven_at(track: Track, t_ns: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Metres driven since the track's start and unwrapped yaw (rad) at times within it; NaN where the track knows no pose."""
+    unknown = np.full(len(t_ns), np.nan)
+    if track.source == "unknown":
+        return unknown, unknown
+    return _at(track, t_ns, track.along_m), _at(track, t_ns, track.poses_N3[:, 2])
+
+
 def sampling_weights(
     side_M9: NDArray[np.float32],
     path_MK2: NDArray[np.float32],

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from onshore.bundle.inputs import View, front_video
 from onshore.clip import find
@@ -21,9 +24,11 @@ from onshore.core.label import Artifact, Label
 from onshore.core.progress import Progress, silent
 from onshore.core.recording import ClipRef
 from onshore.dataset.proxy import CRF, GOP_FRAMES, PROXY_VERSION, RATE_HZ, Proxy, build_proxy, fitting_view
+from onshore.dataset.pseudo import PseudoLabels
 from onshore.dataset.split import HELD_OUT, TRAIN, split_drives
 from onshore.dataset.windows import Windows, WindowSpec, build_windows, read_takeovers
 from onshore.drive import open_segment, segments
+from onshore.drive.catalog import segment_row
 from onshore.residency import derive
 from onshore.store import Center
 from onshore.store.custody import tombstones
@@ -67,11 +72,15 @@ def freeze(
     view: View | None = None,
     side_views: Sequence[View] = (),
     split_by: str = "place",
+    pseudo_labels: Sequence[str] = (),
+    pseudo_weight: float = 1.0,
     progress: Progress = silent,
 ) -> DatasetRow:
     """Freeze the clips for which `where` (SQL over clips) holds, with on-policy `takeovers` (artifact ids).
 
     Makes the missing proxies, one per view and segment. split_by: "place" keeps every place in one split, "drive" looks at drives alone.
+    pseudo_labels: artifacts of `model.inverse.pseudo_label` for public video without signals among the clips; their drives
+    are trained on or, in a held-out place, left out, never held out; their samples are drawn `pseudo_weight` times as often.
     Raises InputError `empty_input` when no clip is found, UsageError for SQL that cannot be read.
     """
     check_id(name, "dataset name")
@@ -81,6 +90,12 @@ def freeze(
     settings = {"held_out": held_out, "seed": seed, "split_by": split_by, "view": (view or View()).as_record()}
     if side_views:
         settings["side_views"] = [beside.as_record() for beside in side_views]
+    if pseudo_labels:
+        if pseudo_weight <= 0:
+            raise InputError(
+                "bad_config", f"pseudo_weight {pseudo_weight}", "a weight is above 0; else leave the labels out."
+            )
+        settings |= {"pseudo_labels": sorted(set(pseudo_labels)), "pseudo_weight": pseudo_weight}
     return _freeze(center, name, clips, sorted(set(takeovers)), settings, where or "", progress)
 
 
@@ -248,6 +263,7 @@ def windows_of(
 ) -> Windows:
     """The windows of a split from its manifest and whoever reads its members: needs no center, so a jail can do it."""
     members, extra = _members(manifest, split)
+    weights = {entry["segment"]: entry["weight"] for entry in manifest["proxies"] if "weight" in entry}
     spans: dict[str, list[tuple[int, int]]] = {}
     for clip in manifest["clips"]:
         if clip["split"] == split:
@@ -257,6 +273,7 @@ def windows_of(
         spans,
         spec,
         takeovers=[read(member) for member in extra],
+        weights=weights,
         workers=workers,
         progress=progress,
     )
@@ -279,12 +296,18 @@ def _freeze(
     progress: Progress,
 ) -> DatasetRow:
     spec = views_of(settings)
+    pseudo = _pseudo_of(center, settings)
+    public = {clip["drive"] for clip in clips if clip["segment"] in pseudo}
     places = {clip["drive"]: clip["place"] for clip in clips}
-    splits = _splits(center, places, settings)
+    splits = _splits(center, {drive: place for drive, place in places.items() if drive not in public}, settings)
+    kept_out = {places[drive] for drive, split in splits.items() if split == HELD_OUT} - {""}
+    splits |= {drive: TRAIN for drive in public if places[drive] not in kept_out}
+    clips = [clip for clip in clips if clip["drive"] in splits]
     wanted = {clip["segment"]: clip["drive"] for clip in clips}
-    proxies = [_proxies(center, wanted, view, progress) for view in spec.views]
+    proxies = [_proxies(center, wanted, view, progress, pseudo) for view in spec.views]
     extra = _checked_takeovers(center, takeovers, spec)
-    members = [*(artifact for of_view in proxies for artifact in of_view.values()), *extra]
+    read_off = [pseudo[segment] for segment in sorted(wanted) if segment in pseudo]
+    members = [*(artifact for of_view in proxies for artifact in of_view.values()), *extra, *read_off]
     label = _label(center, members)
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -297,6 +320,7 @@ def _freeze(
         "proxies": [
             {"id": of_view[s].id, "segment": s, "drive": wanted[s]}
             | {name: of_view[s].meta[name] for name in ("frames", "shown_share", "sources")}
+            | ({"weight": settings["pseudo_weight"], "pseudo_labels": pseudo[s].id} if s in pseudo else {})
             for of_view in proxies
             for s in sorted(of_view)
         ],
@@ -368,7 +392,26 @@ def _keep(center: Center, manifest: dict[str, Any], parents: list[Artifact]) -> 
     return DatasetRow(**outputs)
 
 
-def _proxies(center: Center, wanted: Mapping[str, str], view: View, progress: Progress) -> dict[str, Artifact]:
+def _pseudo_of(center: Center, settings: Mapping[str, Any]) -> dict[str, Artifact]:
+    """Segment -> the pseudo-labels that the settings name for it. Raises InputError `bad_config` for another artifact."""
+    found: dict[str, Artifact] = {}
+    for identity in settings.get("pseudo_labels", ()):
+        artifact = center.artifact(identity)
+        segment = str(artifact.meta.get("segment", ""))
+        if artifact.label.kind != "pseudo_labels" or segment in found:
+            advice = "give artifacts of kind pseudo_labels, at most one per segment."
+            raise InputError("bad_config", f"{identity} ({artifact.label.kind})", advice)
+        found[segment] = artifact
+    return found
+
+
+def _proxies(
+    center: Center,
+    wanted: Mapping[str, str],
+    view: View,
+    progress: Progress,
+    pseudo: Mapping[str, Artifact] = MappingProxyType({}),
+) -> dict[str, Artifact]:
     """The proxy of every segment, made where missing. What cannot be made is raised after the others are done."""
     rows = {row["id"]: row for row in segments(center)}
     made: dict[str, Artifact] = {}
@@ -378,7 +421,7 @@ def _proxies(center: Center, wanted: Mapping[str, str], view: View, progress: Pr
         try:
             if segment not in rows:
                 raise NotFoundError(f"segment {segment}", "its clips are here but it is gone; drop them first.")
-            made[segment] = _proxy(center, rows[segment], view)
+            made[segment] = _proxy(center, rows[segment], view, pseudo.get(segment))
         except OnshoreError as problem:
             problems.append(problem)
     progress("making proxies", len(wanted), len(wanted))
@@ -387,27 +430,35 @@ def _proxies(center: Center, wanted: Mapping[str, str], view: View, progress: Pr
     return made
 
 
-def _proxy(center: Center, segment: Mapping[str, Any], view: View) -> Artifact:
+def _proxy(center: Center, segment: Mapping[str, Any], view: View, pseudo: Artifact | None = None) -> Artifact:
+    """pseudo: labels that stand in for signals that were never recorded."""
     source = segment_artifact(center, segment)
-    inputs = {
+    parents = [source] if pseudo is None else [source, pseudo]
+    inputs: dict[str, Any] = {
         "segment": source.id,
         "view": view.as_record(),
         "recipe": [PROXY_VERSION, RATE_HZ, GOP_FRAMES, CRF],
     }
 
+    if pseudo is not None:
+        inputs["pseudo_labels"] = pseudo.id
+
     def run() -> dict[str, Any]:
         proxy = build_proxy(open_segment(center, segment["id"]), view)
+        if pseudo is not None:
+            proxy = _with_labels(center, proxy, pseudo)
+        said = {} if pseudo is None else {"speed": "inverse dynamics", "yaw_rate": "inverse dynamics"}
         artifact = center.put(
             proxy.to_bytes(),
-            derive([source.label], kind="proxy"),
+            derive([parent.label for parent in parents], kind="proxy"),
             name=f"proxy-{segment['id']}",
-            parents=[source.id],
+            parents=[parent.id for parent in parents],
             meta={
                 "segment": segment["id"],
                 "frames": len(proxy.video.packets),
                 "shown_share": proxy.shown_share,
                 # what the labels rest on: measured poses, or poses integrated from speed and yaw rate
-                "sources": motion(proxy.signals, proxy.vehicle).sources | {"camera": proxy.camera_source},
+                "sources": motion(proxy.signals, proxy.vehicle).sources | said | {"camera": proxy.camera_source},
             },
             key=segment["drive"],
         )
@@ -415,6 +466,21 @@ def _proxy(center: Center, segment: Mapping[str, Any], view: View) -> Artifact:
 
     outputs, _ = center.stage("dataset.proxy", inputs, run)
     return center.artifact(outputs["artifact"])
+
+
+def _with_labels(center: Center, proxy: Proxy, pseudo: Artifact) -> Proxy:
+    if np.isfinite(proxy.signals.speed_mps).any():
+        raise InputError("not_allowed", proxy.segment, "it has a recorded speed; pseudo-labels never replace that.")
+    labels = PseudoLabels.from_bytes(center.read(pseudo.id, purpose="train"), pseudo.id)
+    return replace(proxy, signals=labels.signals)
+
+
+def segment_proxy(center: Center, segment_id: str, view: View) -> Artifact:
+    """The proxy of one segment in a view, made where missing. Raises NotFoundError."""
+    row = segment_row(center, segment_id)
+    if row is None:
+        raise NotFoundError(f"segment {segment_id}", "`drive list` shows what this center has.")
+    return _proxy(center, row, view)
 
 
 def segment_artifact(center: Center, segment: Mapping[str, Any]) -> Artifact:

@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -134,12 +135,14 @@ def build_windows(
     spec: WindowSpec,
     *,
     takeovers: Sequence[bytes] = (),
+    weights: Mapping[str, float] = MappingProxyType({}),
     workers: int = 1,
     progress: Progress = silent,
 ) -> Windows:
     """Windows of the given proxies whose moment lies in one of their segment's `spans` (start_ns, end_ns).
 
-    proxies: one per segment and view of the spec; a segment without all of them lends no window. workers: threads that decode; the result does not depend on it. Raises InputError `bad_config` when a proxy was made
+    proxies: one per segment and view of the spec; a segment without all of them lends no window. weights: of segments
+    whose windows are drawn more or less often. workers: threads that decode; the result does not depend on it. Raises InputError `bad_config` when a proxy was made
     for another view.
     """
     drives = _by_drive(proxies, spec)
@@ -160,7 +163,7 @@ def build_windows(
         segment_M=np.repeat(np.arange(len(pieces), dtype=np.int32), counts),
         t_ns=np.concatenate([np.empty(0, np.int64), *(piece.t_ns for piece in pieces)]),
         labels=labels,
-        weight_M=weights_of(labels),
+        weight_M=weights_of(labels) * np.repeat([weights.get(p.shown[0].proxy.segment, 1.0) for p in pieces], counts),
         takeovers=read_takeovers(takeovers, spec),
         segments=tuple(piece.shown[0].proxy.segment for piece in pieces),
         drives=tuple(drives),

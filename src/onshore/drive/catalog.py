@@ -5,8 +5,10 @@ Rule: rows hold ids, times, counts and ranges: nothing personal, no position. A 
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,10 @@ LISTS = ("signals", "cameras", "dropped_topics")
 
 @dataclass(frozen=True, kw_only=True)
 class DriveRow:
-    """One drive as listed. `duration_s` counts its segments, gaps left out; `video_s` the time that has pictures."""
+    """One drive as listed. `duration_s` counts its segments, gaps left out; `video_s` the time that has pictures.
+
+    speed_min_mps, speed_max_mps: NaN for public video without signals.
+    """
 
     id: str
     region: str
@@ -112,9 +117,9 @@ def _write(target: Path, data: bytes) -> None:
 
 def settle_drives(center: Center, drive_ids: set[str]) -> list[DriveRow]:
     """Bring the rows of these drives in line with their segments; returns all of them."""
-    known = {row["id"]: row for row in center.table(DRIVES).rows()}
+    known = {row["id"]: _comparable(row) for row in center.table(DRIVES).rows()}
     settled = [_drive_row(center.region, segments(center, drive_id)) for drive_id in sorted(drive_ids)]
-    changed = [record for row in settled if (record := _stored_row(row.as_record())) != known.get(row.id)]
+    changed = [record for row in settled if _comparable(record := _stored_row(row.as_record())) != known.get(row.id)]
     center.table(DRIVES).upsert(changed)
     return settled
 
@@ -141,13 +146,23 @@ def _drive_row(region: str, rows: list[dict[str, Any]]) -> DriveRow:
         signals=together("signals"),
         cameras=together("cameras"),
         dropped_topics=together("dropped_topics"),
-        speed_min_mps=min(row["speed_min_mps"] for row in rows),
-        speed_max_mps=max(row["speed_max_mps"] for row in rows),
+        speed_min_mps=min(known_numbers(row["speed_min_mps"] for row in rows), default=math.nan),
+        speed_max_mps=max(known_numbers(row["speed_max_mps"] for row in rows), default=math.nan),
         place=first["place"],
         synthetic=any(row["synthetic"] for row in rows),
         public=all(row["public"] for row in rows),
         reader=first["reader"],
     )
+
+
+def known_numbers(values: Iterable[float | None]) -> list[float]:
+    """The numbers among them: a drive without signals has no speeds."""
+    return [value for value in values if value is not None and not math.isnan(value)]
+
+
+def _comparable(row: dict[str, Any]) -> dict[str, Any]:
+    """A row in which what is not known equals itself."""
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
 
 
 def _stored_row(row: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ IGNORED = frozenset(
 MOST_MEMBERS = 1_000_000
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 
-Reader = Literal["mcap", "table"]
+Reader = Literal["mcap", "table", "video"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,9 @@ def _group(files: list[Path], maps: Sequence[ColumnMap], reader: str | None, fou
                 found.ignored += source is None
                 found.sources += [source] if source else []
             elif suffix in VIDEOS:
-                if path.stem not in tables:
+                if path.stem not in tables and reader == "video":
+                    found.sources.append(Source(reader="video", files=(path,)))
+                elif path.stem not in tables:
                     _lone_video(path)
             elif _is_mcap(path) and reader in (None, "mcap"):
                 found.sources.append(Source(reader="mcap", files=(path,)))
@@ -187,7 +189,9 @@ def _table(path: Path, video: Path | None, maps: Sequence[ColumnMap]) -> Source 
 def _lone_video(path: Path) -> None:
     _check_size(path)
     raise InputError(
-        "unknown_format", path.name, "no table of the same stem lies beside the video; a drive needs a speed."
+        "unknown_format",
+        path.name,
+        "no table of the same stem lies beside the video, and a drive needs a speed; public video comes in with --reader video.",
     )
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from onshore.core.recording import Recording
-from onshore.drive.digests import signals_digest
+from onshore.drive.digests import signals_digest, source_digest
 from onshore.drive.discover import Source
-from onshore.drive.table import read_signals
+from onshore.drive.table import read_lone_video, read_signals
 from onshore.wire import read_mcap
 
 #: Clocks that go on within this time belong to one ignition cycle.
@@ -39,6 +39,8 @@ def place(source: Source) -> Placed:
     """Read as much of a source as tells where it belongs; raises what its reader raises."""
     if source.reader == "mcap":
         return _place_mcap(source, read_mcap(source.path))
+    if source.reader == "video":
+        return _place_video(source)
     column_map = source.column_map
     if column_map is None:
         raise ValueError("a table source without a map")
@@ -68,6 +70,14 @@ def _place_mcap(source: Source, recording: Recording) -> Placed:
         end_ns=int(recording.signals.t_ns[-1]),
         signals=signals_digest(recording.signals),
         stated=bool(recording.drive_id or recording.drive_key),
+    )
+
+
+def _place_video(source: Source) -> Placed:
+    """A video without signals is a drive of its own, known by its bytes, and so is whoever filmed it."""
+    recording, digest = read_lone_video(source.path), source_digest(source.files)[:24]
+    return replace(
+        _place_mcap(source, recording), vehicle=f"public video {digest}", drive_key=f"public-{digest}", stated=True
     )
 
 

@@ -26,7 +26,7 @@ from onshore.drive.fence import Fence, fence_record
 from onshore.drive.grouping import Placed, group
 from onshore.drive.looks import Known
 from onshore.drive.positions import keep_positions
-from onshore.drive.prepare import FENCE, PSEUDONYM, Prepared
+from onshore.drive.prepare import FENCE, PSEUDONYM, UNSIGNALLED, Prepared
 from onshore.drive.signers import SignerBook
 from onshore.drive.times import check_times
 from onshore.drive.workers import Desk
@@ -34,7 +34,7 @@ from onshore.residency import Attestation, derive
 from onshore.store import Center
 from onshore.wire.writing import to_bytes
 
-READERS = ("mcap", "table")
+READERS = ("mcap", "table", "video")
 #: How the fleet's segments look: rows of bits, nothing personal.
 LOOKS = "looks"
 DECLASSIFIER = "drive-anonymiser"
@@ -71,13 +71,18 @@ def add(
 ) -> AddReport:
     """Take in every drive below the paths.
 
-    reader, column_map: in place of recognition. public: the drives come from a published data set, and their rows say so.
+    reader, column_map: in place of recognition. public: the drives come from a published data set, and their rows say so;
+    only such may lack a speed, and `reader="video"` takes videos that have nothing but pictures.
     workers: processes that decode and anonymise; the digests do not depend on it. Raises InputError `empty_input` when
     there is nothing below the paths, NotFoundError for a path that does not exist, UsageError, and OnshoreError when
     frames cannot be anonymised at all.
     """
     if reader is not None and reader not in READERS:
         raise UsageError(f"reader {reader!r}", f"use one of {', '.join(READERS)}.")
+    if reader == "video" and not public:
+        raise UsageError(
+            "reader 'video'", "video without signals is taken as public only; the fleet's drives have a speed."
+        )
     listed = [paths] if isinstance(paths, (str, Path)) else list(paths)
     maps = [load_map(column_map)] if column_map is not None else shipped_maps()
     found = discover(listed, maps, reader=reader)
@@ -128,7 +133,7 @@ class _Intake:
                 unreadable = InputError("unknown_format", source.path.name, f"it cannot be read ({problem.strerror}).")
                 self.quarantine([], source.path, unreadable)
         settled = group(placed)
-        law = {**self.center.pack.law, FENCE: self.fence}
+        law = {**self.center.pack.law, FENCE: self.fence, UNSIGNALLED: self.public}
         for done, (one, outcome) in enumerate(desk.prepared(settled, law)):
             self.progress("drive add", done, len(settled))
             try:
@@ -352,7 +357,7 @@ def _row(
     digest: str,
     public: bool,
 ) -> dict[str, Any]:
-    speed = recording.signals.speed_mps
+    speed = recording.signals.speed_mps[np.isfinite(recording.signals.speed_mps)]
     frame_times = np.concatenate([video.t_ns for video in recording.videos])
     return {
         "id": recording.segment_id,
@@ -368,8 +373,8 @@ def _row(
         "cameras": [video.camera for video in recording.videos],
         "signals": recording.signals.known(),
         "dropped_topics": list(recording.dropped_topics),
-        "speed_min_mps": float(np.nanmin(speed)),
-        "speed_max_mps": float(np.nanmax(speed)),
+        "speed_min_mps": min(speed.tolist(), default=np.nan),
+        "speed_max_mps": max(speed.tolist(), default=np.nan),
         "place": str(recording.facts.get("place", "")),
         "synthetic": recording.synthetic,
         "public": public,

@@ -23,7 +23,7 @@ from onshore.drive.fence import Fence
 from onshore.drive.grouping import Placed
 from onshore.drive.looks import EVERY_NS, looks_of
 from onshore.drive.positions import CUSTODY
-from onshore.drive.table import read_table
+from onshore.drive.table import read_lone_video, read_table
 from onshore.privacy import Anonymiser, Proof
 from onshore.wire import decode, encode, read_mcap
 from onshore.wire.annexb import H264_IDR, H264_PPS, H264_SPS, h264_types
@@ -55,6 +55,8 @@ SAID = frozenset([*KINDS, "camera", "ego_state", "ego_pose", "navigation", "othe
 NAME = re.compile(r"(?=.{1,24}$)[a-z]+(-[a-z]+)*(-?[0-9]{1,2})?")
 #: Under this name the center's map of fenced areas travels with the region's law to the processes that read.
 FENCE = "fence"
+#: Under this one, whether recordings without a speed may come in: only those that are public.
+UNSIGNALLED = "unsignalled"
 NAVIGATION = ("command", "junction_distance_m", "in_junction")
 PSEUDONYM = re.compile("vehicle-[0-9a-f]{24}")
 
@@ -82,7 +84,7 @@ def prepare(placed: Placed, law: Mapping[str, Any], anonymiser: Anonymiser) -> P
     """Raises InputError with one reason when the source cannot come in."""
     recording = _read(placed)
     _check_region(recording, str(law.get("region", "")), placed.source.path.name)
-    check(recording, placed.source.path.name)
+    check(recording, placed.source.path.name, speed_needed=not law.get(UNSIGNALLED, False))
     _check_fence(recording, law, placed.source.path.name)
     fixes = tuple(recording.private.get("gnss", ()))
     recording = _judged(recording, law)
@@ -135,7 +137,9 @@ def _check_contents(
     for video in videos:
         mine, widths = widths[: len(video.packets)], widths[len(video.packets) :]
         times = np.array([t_ns for t_ns, _ in pictures[video.camera]], np.float64)
-        speed = np.interp(times, signals.t_ns[known].astype(np.float64), signals.speed_mps[known])
+        speed = np.zeros(len(times))  # nobody knows whether a car without signals moves
+        if known.any():
+            speed = np.interp(times, signals.t_ns[known].astype(np.float64), signals.speed_mps[known])
         moving = [
             frame for (_, frame), fast in zip(pictures[video.camera], speed >= LEAST_SPEED_MPS, strict=True) if fast
         ]
@@ -146,6 +150,8 @@ def _read(placed: Placed) -> Recording:
     source = placed.source
     if source.reader == "mcap":
         recording = read_mcap(source.path)
+    elif source.reader == "video":
+        recording = read_lone_video(source.path)
     elif source.column_map is not None:
         recording = read_table(source.files[0], source.files[1], source.column_map)
     else:
@@ -170,10 +176,10 @@ def _check_region(recording: Recording, region: str, subject: str) -> None:
         raise InputError("import_refused", subject, f"it is labelled {stated!r}; recordings never change their region.")
 
 
-def check(recording: Recording, subject: str) -> None:
+def check(recording: Recording, subject: str, *, speed_needed: bool = True) -> None:
     """Finite, plausible, in order, and with pictures; raises InputError naming the signal."""
     signals = recording.signals
-    if not np.isfinite(signals.speed_mps).any():
+    if speed_needed and not np.isfinite(signals.speed_mps).any():
         raise InputError("missing_column", f"{subject} speed_mps", "the speed is known at no time; a drive needs one.")
     for name, (low, high) in PLAUSIBLE.items():
         column: NDArray[np.float64] = getattr(signals, name)

@@ -73,6 +73,21 @@ def read_table(table: Path, video: Path, column_map: ColumnMap) -> Recording:
     )
 
 
+def read_lone_video(video: Path) -> Recording:
+    """A video that has nothing but pictures: no signal is known, and the camera is assumed (a lens as phones have it)."""
+    packets, size, others = read_video(video, "front", 0)
+    times = packets.t_ns
+    return Recording(
+        vehicle="",
+        clock=Clock(kind="boot"),
+        rig=Rig(cameras=(_assumed("front", *size),)),
+        signals=Signals.build(times),
+        videos=(packets,),
+        dropped_topics=others,
+        facts={"assumed": ["camera calibration"]},
+    )
+
+
 def read_video(path: Path, camera: str, start_ns: int) -> tuple[Video, tuple[int, int], tuple[str, ...]]:
     """The packets of a file's first video stream in decoding order, timed from `start_ns`; width and height; what else
     the file carries (audio, subtitles), which is not read."""
@@ -122,15 +137,7 @@ def _camera(column_map: ColumnMap, width: int, height: int) -> Camera:
     """The map's camera at the size the video has; a camera nobody describes is assumed and says so."""
     given = column_map.camera
     if given is None:
-        return Camera(
-            name=column_map.camera_name,
-            width_px=width,
-            height_px=height,
-            focal_px=0.8 * width,
-            centre_x_px=width / 2,
-            centre_y_px=height / 2,
-            source="assumed",
-        )
+        return _assumed(column_map.camera_name, width, height)
     scale = width / given.width_px
     if abs(height - given.height_px * scale) > 2:
         raise InputError(
@@ -145,6 +152,18 @@ def _camera(column_map: ColumnMap, width: int, height: int) -> Camera:
         focal_px=given.focal_px * scale,
         centre_x_px=given.centre_x_px * scale,
         centre_y_px=given.centre_y_px * scale,
+    )
+
+
+def _assumed(name: str, width: int, height: int) -> Camera:
+    return Camera(
+        name=name,
+        width_px=width,
+        height_px=height,
+        focal_px=0.8 * width,
+        centre_x_px=width / 2,
+        centre_y_px=height / 2,
+        source="assumed",
     )
 
 

@@ -103,7 +103,7 @@ def drive_jobs(
     progress: Progress = silent,
 ) -> SuiteResult:
     """Drive any jobs with one policy under a name, store the rollouts and score them; what was driven is read."""
-    inputs = {"evaluator": EVALUATOR, "suite": name, "jobs": _jobs_digest(jobs), "policy": _policy_record(policy)}
+    inputs = {"evaluator": EVALUATOR, "suite": name, "jobs": _jobs_digest(jobs), "policy": policy_record(policy)}
     drive = _Drive(center, jobs, policy, name, workers, progress)
     outputs, fresh = center.stage("evaluation.closed_loop", inputs, drive.run)
     return replace(_read(outputs, fresh), policy=policy.title)
@@ -206,7 +206,7 @@ class _Drive:
     def run(self) -> dict[str, Any]:
         from onshore.world import run_jobs
 
-        parents = self._parents()
+        parents = artifact_of(self.center, self.policy)
         label = self._label(parents, "rollouts")
         stored = []
         for rollouts in run_jobs(self.jobs, workers=self.workers, progress=self.progress):
@@ -231,18 +231,19 @@ class _Drive:
         )
         return {"id": metrics.id, **record}
 
-    def _parents(self) -> list[Artifact]:
-        """The ONNX artifact of this center whose bytes drive, if one does."""
-        if self.policy.onnx is None:
-            return []
-        try:
-            return [self.center.artifact(blob_id(self.center.region, self.policy.onnx))]
-        except NotFoundError:
-            return []
-
     def _label(self, parents: Sequence[Artifact], kind: str) -> Label:
         world = Label(region=self.center.region, kind=kind, retention="evidence", synthetic=True)
         return derive([world, *(parent.label for parent in parents)], kind=kind, retention="evidence")
+
+
+def artifact_of(center: Center, policy: PolicySpec) -> list[Artifact]:
+    """The ONNX artifact of this center whose bytes drive, if one does."""
+    if policy.onnx is None:
+        return []
+    try:
+        return [center.artifact(blob_id(center.region, policy.onnx))]
+    except NotFoundError:
+        return []
 
 
 def _rates(scored: Sequence[tuple[Rollout, RouteScore]]) -> dict[str, float]:
@@ -285,7 +286,7 @@ def _jobs_digest(jobs: Sequence[RolloutJob]) -> str:
     return record_digest([job.as_record() for job in jobs])
 
 
-def _policy_record(policy: PolicySpec) -> dict[str, Any]:
+def policy_record(policy: PolicySpec) -> dict[str, Any]:
     """What a policy is, whatever it is called."""
     plain = {name: value for name, value in vars(policy).items() if name not in ("name", "onnx", "metadata")}
     return {**plain, "onnx": sha256_hex(policy.onnx) if policy.onnx is not None else ""}

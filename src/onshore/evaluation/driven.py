@@ -108,7 +108,7 @@ class Driven:
             origin="rollout",
             synthetic=rollout.synthetic,
             steps={name: np.asarray(rollout.steps[name], np.float64) for name in STEP_COLUMNS},
-            actors=actors,
+            actors=actors if rollout.others_known else None,
             geometry=geometry or VehicleGeometry(),
         )
 

@@ -31,7 +31,7 @@ def rule_report(
     Errors: NotFoundError for an unknown target, InputError for a file or context that cannot be read, UsageError where
     the region is not clear.
     """
-    mapped = None if context is None else _context(context)
+    mapped = None if context is None else read_context(context)
     driven = [one for target in targets for one in what_was_driven(target, center=center, context=mapped)]
     name = region or next((one.region for one in driven if one.region), "") or (center.region if center else "")
     if not name:
@@ -77,6 +77,17 @@ def suite_results(center: Center) -> list[dict[str, Any]]:
             }
         )
     return sorted(found, key=lambda row: (row["suite"], -row["score"]))
+
+
+def replay_results(center: Center) -> list[dict[str, Any]]:
+    """Every replay of recorded video in a center: how far each segment is valid. No driving score is among them."""
+    columns = ("segment", "ended", "valid_s", "metres", "of_m", "lateral_max_m", "contacts", "synthetic")
+    found = []
+    for artifact in center.artifacts("metrics"):
+        record = json.loads(center.read(artifact.id))
+        for row in record.get("replays", []):
+            found.append({"id": artifact.id, "policy": record["policy"], **{name: row.get(name) for name in columns}})
+    return found
 
 
 def rule_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -187,7 +198,8 @@ def _from_drive(center: Center, identity: str, context: MapContext | None) -> li
     ]
 
 
-def _context(path: Path) -> MapContext:
+def read_context(path: Path) -> MapContext:
+    """A map context from its file."""
     try:
         return MapContext.from_bytes(path.read_bytes(), path.name)
     except OSError as problem:

@@ -10,9 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from onshore.core.errors import InputError
 from onshore.core.rollout import Rollout
+from onshore.evaluation.statistics import PairedResult, compare
 
 if TYPE_CHECKING:
     from onshore.evaluation.closedloop import SuiteResult
@@ -80,9 +82,66 @@ def eyes_matter(seeing: FamilySuccess, blind: FamilySuccess) -> bool:
     return seeing.low > blind.high
 
 
-def suite_families(center: Center, found: SuiteResult) -> list[FamilySuccess]:
-    """The families of one driven suite; empty where it has none."""
+@dataclass(frozen=True, kw_only=True)
+class EyesRow:
+    """One family driven twice over the same worlds: with the camera and with a black one.
+
+    paired: blind to seeing, in shares, over the worlds that both runs could be told of; None without any. verdict: "apart" where
+    both success intervals and the paired one say that the camera matters, "not needed" where it need not.
+    """
+
+    family: str
+    eyes: str
+    seeing: FamilySuccess
+    blind: FamilySuccess
+    paired: PairedResult | None
+    verdict: Literal["apart", "not apart", "not needed"]
+
+
+def eyes_rows(seeing: Sequence[Rollout], blind: Sequence[Rollout]) -> list[EyesRow]:
+    """Per family, the same worlds with open and with shut eyes. Errors: InputError when the two drove different worlds."""
+    from onshore.world.scenarios import families
+
+    shut = {row.family: row for row in by_family(blind)}
+    rows = []
+    for row in by_family(seeing):
+        if row.family not in shut:
+            raise InputError("not_measurable", row.family, "drive the same suite with open and with shut eyes.")
+        closed = shut[row.family]
+        before, after = (_passed(row.family, rollouts) for rollouts in (blind, seeing))
+        both = {key for key in before if key in after}
+        paired = compare({k: before[k] for k in both}, {k: after[k] for k in both}) if both else None
+        apart = eyes_matter(row, closed) and paired is not None and paired.low > 0
+        told: Literal["apart", "not apart", "not needed"] = "apart" if apart else "not apart"
+        rows.append(
+            EyesRow(
+                family=row.family,
+                eyes=families()[row.family].eyes,
+                seeing=row,
+                blind=closed,
+                paired=paired,
+                verdict=told if row.needs_eyes else "not needed",
+            )
+        )
+    return rows
+
+
+def _passed(name: str, rollouts: Sequence[Rollout]) -> dict[tuple[str, int], float]:
+    """(world, ego) -> 1 or 0, for the worlds of a family whose success can be told."""
+    from onshore.world.scenarios import families
+
+    verdicts = {(run.world, run.ego): families()[name].verdict(run) for run in rollouts if run.scenario == name}
+    return {key: float(found.passed) for key, found in verdicts.items() if found.passed is not None}
+
+
+def suite_rollouts(center: Center, found: SuiteResult) -> list[Rollout]:
+    """The stored rollouts of one driven suite."""
     from onshore.evaluation.closedloop import unpack_rollouts
 
     stored = center.open_many(list(found.rollouts), "train")
-    return by_family([rollout for artifact in found.rollouts for rollout in unpack_rollouts(stored(artifact))])
+    return [rollout for artifact in found.rollouts for rollout in unpack_rollouts(stored(artifact))]
+
+
+def suite_families(center: Center, found: SuiteResult) -> list[FamilySuccess]:
+    """The families of one driven suite; empty where it has none."""
+    return by_family(suite_rollouts(center, found))

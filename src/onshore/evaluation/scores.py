@@ -115,8 +115,19 @@ def score_route(route_completion_pct: float, events: Mapping[str, float], formul
     )
 
 
+def unmeasured(rollout: Rollout) -> str:
+    """Why a run has no driving score; "" where it has one."""
+    if any(event.kind == "left_valid_range" for event in rollout.events):
+        return "it left the range in which recorded pictures can be trusted"
+    on_road = rollout.steps["on_road"]
+    return "there is no map of where it drove" if len(on_road) and np.isnan(on_road).all() else ""
+
+
 def driving_score(rollout: Rollout, formula: str = "carla20") -> RouteScore:
-    """Score a closed-loop run from its columns and events alone."""
+    """Score a closed-loop run from its columns and events alone. Errors: InputError `not_measurable` (see `unmeasured`)."""
+    why = unmeasured(rollout)
+    if why:
+        raise InputError("not_measurable", f"driving score of {rollout.world}", f"{why}.")
     return score_route(route_completion_pct(rollout), infractions(rollout), formula)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from onshore import clip, drive
 from onshore.core.progress import Progress, silent
+from onshore.drive.catalog import known_numbers
 from onshore.store import Center
 
 
@@ -51,7 +52,7 @@ def summary(report: dict[str, Any]) -> list[str]:
         f"{report['segments']} segments of {report['drives']} drives, {report['frames']:,} frames, {report['clips']} clips",
         f"{report['known']} segments already here, {len(report['quarantined'])} files in quarantine",
     ]
-    driven = [row for row in report["added"] if row.get("speed_max_mps") is not None]
+    driven = [row for row in report["added"] if known_numbers([row.get("speed_max_mps")])]
     if driven:
         seconds = sum(row["duration_s"] for row in report["added"])
         low, high = min(row["speed_min_mps"] for row in driven), max(row["speed_max_mps"] for row in driven)

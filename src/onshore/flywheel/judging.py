@@ -9,22 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from onshore import drive, evaluation, release
+from onshore import evaluation, release
+from onshore.border import audit
 from onshore.bundle.format import Payload
 from onshore.core.errors import InputError, NotFoundError, Refusal, UsageError
 from onshore.core.progress import Progress, silent
 from onshore.dataset import manifest
 from onshore.evaluation import SuiteResult
-from onshore.evaluation.scenarios import FamilySuccess, eyes_matter, suite_families
+from onshore.evaluation.replayed import replays
+from onshore.evaluation.scenarios import EyesRow, FamilySuccess, eyes_matter, eyes_rows, suite_families, suite_rollouts
 from onshore.model import models
 from onshore.release import CheckResult, Verdict
 from onshore.release.gates import load_gate
 from onshore.store import Center
 from onshore.world import PolicySpec
 from onshore.world.jobs import POLICY_KINDS
-from onshore.world.replay import replay
 from onshore.world.scenarios.sharing import scripted
 
 #: Rows of every closed-loop table, lowest first: policies that need no model.
@@ -74,12 +73,18 @@ def rival(name: str) -> PolicySpec | None:
 def judge(center: Center, asked: Asked, *, progress: Progress = silent) -> tuple[Verdict, Payload]:
     """Measure what the gate asks for and give the verdict over the unsigned payload.
 
-    Errors: NotFoundError for an unknown model, dataset, suite or gate.
+    Errors: NotFoundError for an unknown model, dataset, suite or gate; RefusedError `not_cleared`, whatever the gate asks
+    for, when people found too much visible in what it learned from.
     """
+    weights = center.artifact(models.weights_of(center, asked.model))
+    found = audit.standing(center, weights)
+    if found.short:
+        center.refuse(audit.refusal_of(weights.id, found.short))
     payload = candidate(center, asked)
     wanted = load_gate(asked.gate).require
     measures = {
         "complete": _complete,
+        "anonymisation_audited": _anonymisation,
         "reproducible": _reproducible,
         "onnx_equals_torch": _onnx_equals_torch,
         "shipped_near_trained": _shipped_near_trained,
@@ -114,14 +119,22 @@ def evaluate(
     model: str,
     suite: str | None = None,
     dataset: str | None = None,
+    replay: str | None = None,
+    context: Path | None = None,
     rows: bool = True,
     workers: int = 2,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Open loop on a dataset's held-out drives, closed loop on a suite, or both, as rows to print."""
-    if suite is None and dataset is None:
-        raise UsageError("evaluation run", "name a --suite (closed loop), a --dataset (open loop), or both.")
-    document: dict[str, Any] = {"model": model, "open_loop": [], "closed_loop": [], "scenarios": []}
+    """Open loop on a dataset's held-out drives, closed loop on a suite or on a recorded drive's video, as rows to print."""
+    if suite is None and dataset is None and replay is None:
+        raise UsageError("evaluation run", "name a --suite (closed loop), a --dataset (open loop) or a --replay.")
+    if context is not None and replay is None:
+        raise UsageError("--context", "a map context belongs to a recorded drive; name it with --replay.")
+    document: dict[str, Any] = {"model": model, "open_loop": [], "closed_loop": [], "scenarios": [], "replay": []}
+    if replay is not None:
+        asked = [policy(center, model), *(replay_references(policy(center, model)) if rows else [])]
+        driven = replayed(center, replay, asked, context=context, progress=progress)
+        document |= {"replay": driven["routes"], "replay_results": driven["results"]}
     if dataset is not None:
         table = evaluation.open_loop(center, model, dataset, progress=progress)
         document["open_loop"] = open_loop_rows(table)
@@ -144,6 +157,12 @@ def reference_policies(center: Center, model: str) -> list[PolicySpec]:
     return [*plain, *([replace(own, blind=True, name=f"{own.title}, blind")] if can_be_blind else [])]
 
 
+def replay_references(own: PolicySpec) -> list[PolicySpec]:
+    """The rows beside a model on recorded video: the recorded way through our controller, and the model blind."""
+    blind = [] if own.kind in REFERENCES else [replace(own, blind=True, name=f"{own.title}, blind")]
+    return [PolicySpec(kind="oracle", name="the recorded way"), *blind]
+
+
 def scenario_rows(seeing: list[FamilySuccess], blind: list[FamilySuccess] | None = None) -> list[dict[str, Any]]:
     """Success by scenario family, in percent; with a blind run, that beside it and whether the intervals are apart."""
     shut = {row.family: row for row in blind or []}
@@ -164,6 +183,46 @@ def scenario_rows(seeing: list[FamilySuccess], blind: list[FamilySuccess] | None
             shown["eyes"] = ("apart" if eyes_matter(row, other) else "not apart") if row.needs_eyes else "not needed"
         rows.append({**shown, "commonest": row.commonest})
     return rows
+
+
+def blind(center: Center, model: str, suite: str, *, workers: int = 2, progress: Progress = silent) -> dict[str, Any]:
+    """A suite's scenario families driven by a model and by itself before a black camera, paired by world.
+
+    Errors: UsageError for a driver that needs no camera, InputError `not_measurable` for a suite without families.
+    """
+    own = policy(center, model)
+    if own.kind in (*REFERENCES, "scripted"):
+        raise UsageError(f"--model {model}", "it looks at no camera; name a model or a rival.")
+    pair = [own, replace(own, blind=True, name=f"{own.title}, blind")]
+    found = evaluation.closed_loop(center, pair, suite, workers=workers, progress=progress)
+    seeing, shut = (suite_rollouts(center, result) for result in found)
+    rows = eyes_rows(seeing, shut)
+    if not rows:
+        raise InputError("not_measurable", f"suite {suite}", "it has no scenario families; see `world scenarios`.")
+    needed = [row for row in rows if row.verdict != "not needed"]
+    return {
+        "model": own.title,
+        "suite": suite,
+        "region": center.region,
+        "synthetic": all(result.synthetic for result in found),
+        "apart": sum(row.verdict == "apart" for row in needed),
+        "need_eyes": len(needed),
+        "families": [blind_row(row) for row in rows],
+        "results": [result.id for result in found],
+    }
+
+
+def blind_row(row: EyesRow) -> dict[str, Any]:
+    """One family for the table: passed worlds with their intervals (percent), the paired difference (points) and p."""
+    found: dict[str, Any] = {"family": row.family, "verdict": row.verdict, "worlds": row.seeing.worlds}
+    for name, success in (("seeing", row.seeing), ("blind", row.blind)):
+        bounds = {"low": 100 * success.low, "high": 100 * success.high}
+        found |= {name: success.passed, **{f"{name}_{bound}": round(value, 1) for bound, value in bounds.items()}}
+    if row.paired is not None:
+        paired = {"difference": row.paired.difference, "low": row.paired.low, "high": row.paired.high}
+        found |= {name: round(100 * value, 1) for name, value in paired.items()} | {"p": row.paired.p}
+    not_told = row.seeing.not_measurable + row.blind.not_measurable
+    return {**found, "not_measurable": not_told, "commonest": row.seeing.commonest, "eyes": row.eyes}
 
 
 def compare(center: Center, a: str, b: str, suite: str) -> dict[str, Any]:
@@ -212,47 +271,29 @@ def replay_drive(center: Center, target: str, name: str, *, progress: Progress =
     A row says how far it came and why it ended; beyond `left_valid_range` nothing is scored. Errors: NotFoundError;
     RefusedError `not_allowed` for a rival's program: it runs outside the jail, so it sees synthetic worlds only.
     """
-    spec = policy(center, name)
-    if spec.kind == "process":
+    return replayed(center, target, [policy(center, name)], progress=progress)
+
+
+def replayed(
+    center: Center,
+    target: str,
+    policies: list[PolicySpec],
+    *,
+    context: Path | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Each policy through a recorded drive. Errors: as `replay_drive`."""
+    for spec in (spec for spec in policies if spec.kind == "process"):
         center.refuse(
             Refusal(
                 code="not_allowed",
-                subject=f"policy {name}",
+                subject=f"policy {spec.title}",
                 rule="rivals-see-synthetic-worlds-only",
                 clause="invariant 1: nothing leaves unasked; a program of somebody else is not jailed here",
                 remedy="let it drive a suite of town worlds, or bring its network as ONNX (`mapped:FILE.onnx`).",
             )
         )
-    rows = [row for row in drive.segments(center) if target in (row["drive"], row["id"])]
-    if not rows:
-        raise NotFoundError(target, "`drive list` shows the drives of this center.")
-    routes: list[dict[str, Any]] = []
-    for index, row in enumerate(rows):
-        progress("replay", index, len(rows))
-        routes.append(replay_row(center, row["id"], spec))
-    progress("replay", len(rows), len(rows))
-    return {"policy": spec.title, "drive": target, "world": "replay", "routes": routes}
-
-
-def replay_row(center: Center, segment: str, spec: PolicySpec) -> dict[str, Any]:
-    """One segment driven closed loop, or why it cannot be."""
-    try:
-        found = replay(drive.open_segment(center, segment), spec, region=center.region, name=segment)
-    except InputError as problem:
-        return {"segment": segment, "ended": "not measurable", "why": str(problem)}
-    lateral = np.abs(found.steps["lateral_m"])
-    return {
-        "segment": segment,
-        "ended": found.ended,
-        "seconds": round(float(found.steps["t_s"][-1]), 1),
-        "metres": round(float(found.steps["progress_m"][-1]), 1),
-        "of_m": round(found.route_length_m, 1),
-        "lateral_mean_m": round(float(lateral.mean()), 3),
-        "lateral_max_m": round(float(lateral.max()), 3),
-        "why": ", ".join(f"{key} {value}" for key, value in found.events[-1].detail.items()),
-        "synthetic": found.synthetic,
-        "digest": found.digest,
-    }
+    return replays(center, policies, target, context=context, progress=progress)
 
 
 def open_loop_rows(table: Any) -> list[dict[str, Any]]:
@@ -313,6 +354,17 @@ def _reproducible(center: Center, asked: Asked, progress: Progress) -> CheckResu
         return CheckResult(name="reproducible", status="not measurable", evidence=found.id, remark=remark)
     differing = models.reproduce(center, found.id, progress=progress)
     return CheckResult(name="reproducible", status="pass", figure=float(differing), evidence=found.id)
+
+
+def _anonymisation(center: Center, asked: Asked, progress: Progress) -> CheckResult:
+    """Did people look at a sample of the recorded segments it learned from, and does every bucket hold?"""
+    weights = center.artifact(models.weights_of(center, asked.model))
+    found, name = audit.standing(center, weights), "anonymisation_audited"
+    if found.unmeasured:
+        return CheckResult(name=name, status="not measurable", evidence=weights.id, remark=found.unmeasured[0])
+    remark = "" if found.segments else "only synthetic segments"
+    figure = float(len(found.short))
+    return CheckResult(name=name, status="pass", figure=figure, evidence=weights.id, remark=remark)
 
 
 def _onnx_equals_torch(center: Center, asked: Asked, progress: Progress) -> CheckResult:

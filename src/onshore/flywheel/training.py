@@ -18,7 +18,7 @@ from onshore.border.erasure import marks_of
 from onshore.core.errors import InputError, NotFoundError
 from onshore.core.progress import Progress, silent
 from onshore.dataset import manifest
-from onshore.model import Recipe, models
+from onshore.model import Recipe, inverse, models
 from onshore.store import Center
 
 #: Modules whose public functions are recipes.
@@ -93,6 +93,16 @@ def train(
         "synthetic": row.synthetic,
         "fresh": row.fresh,
     }
+
+
+def train_inverse(
+    center: Center, dataset: str, *, steps: int | None = None, seed: int | None = None, progress: Progress = silent
+) -> dict[str, Any]:
+    """Train and calibrate inverse dynamics on a dataset named by name or id, for the view that it was frozen for."""
+    given: dict[str, Any] = {n: value for n, value in (("steps", steps), ("seed", seed)) if value is not None}
+    view = manifest.views_of(manifest.show(center, dataset)["settings"]).view
+    chosen = inverse.inverse_recipe(trainable=inverse.InverseDynamics(view=view), **given)
+    return vars(inverse.train_inverse(center, dataset, chosen, progress=progress))
 
 
 def models_of(center: Center) -> list[dict[str, Any]]:

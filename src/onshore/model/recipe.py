@@ -67,6 +67,9 @@ class Recipe:
         if self.accumulate % self.processes:
             advice = f"{self.processes} processes need a batch in as many parts, or a multiple of them."
             raise InputError("bad_config", f"recipe {self.name}.accumulate", advice)
+        if self.shard and self.adapt is not None:
+            advice = "ways to adapt put parts into whole networks; train sharded without one."
+            raise InputError("bad_config", f"recipe {self.name}.adapt", advice)
 
     def as_record(self) -> dict[str, Any]:
         """JSON that says all of it. What came later is told only where it is used, so that earlier recipes keep their digest."""

@@ -139,6 +139,23 @@ def _ids_of(
     return names, window_L, np.repeat(np.arange(len(names)), counts)
 
 
+def everything(manifest: Mapping[str, Any], subjects: Mapping[str, Iterable[str]], steps: int) -> dict[str, Any]:
+    """A log that counts every member of both splits as drawn: for training that draws frames, not windows of clips."""
+    found = {entry["id"] for part in ("clips", "drives") for entry in manifest[part]}
+    found |= {entry["segment"] for entry in manifest["proxies"]}
+    names = sorted_ids(found | {subject for of_segment in subjects.values() for subject in of_segment})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": manifest["digest"],
+        "steps": steps,
+        "steps_per_epoch": steps,
+        "order": "",
+        "epochs": [],
+        "ids": names,
+        "root": sorted_root(names),
+    }
+
+
 def subjects_of(center: Center, manifest: Mapping[str, Any]) -> dict[str, list[str]]:
     """Subjects of each segment of a dataset."""
     proxies = {one.id: one.label.subjects for one in center.artifacts(kind="proxy")}

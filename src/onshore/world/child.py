@@ -19,11 +19,13 @@ from onshore.world.drivers import run_job
 from onshore.world.fleet import film_car, log_traffic
 from onshore.world.pictures import draw_pictures, draw_sheet
 from onshore.world.pool import Failed, Task
+from onshore.world.public import film_public
 
 TASKS: dict[str, Callable[..., Any]] = {
     "rollout": run_job,
     "log": log_traffic,
     "film": film_car,
+    "film-public": film_public,
     "pictures": draw_pictures,
     "sheet": draw_sheet,
 }

@@ -12,6 +12,7 @@ import importlib
 import math
 import random
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,12 @@ class Towns:
         self._open.move_to_end(key)
         return self._open[key]
 
+    def eyes(self, roads: Roads, assets: TownAssets, cameras: Sequence[Camera]) -> tuple[TownCamera, ...]:
+        """A rig's cameras in one town; for the wide one, the camera that these towns were opened with."""
+        ground, atlas, sky = assets.ground, assets.furniture.atlas, roads.looks.sky
+        shared = {WIDE_CAMERA: assets.camera}
+        return tuple(shared.get(camera) or TownCamera(camera, ground, atlas, sky) for camera in cameras)
+
 
 @dataclass
 class Ego:
@@ -112,7 +119,10 @@ class Ego:
     fix: Fix
     referee: Referee
     context: RoadContext
-    frames: deque[tuple[float, NDArray[np.uint8]]] = field(default_factory=lambda: deque(maxlen=FRAME_GAP_STEPS))
+    #: When, and what each camera of the rig showed.
+    frames: deque[tuple[float, tuple[NDArray[np.uint8], ...]]] = field(
+        default_factory=lambda: deque(maxlen=FRAME_GAP_STEPS)
+    )
     plan: Plan | None = None
     action: Action = Action(steering_rad=0.0, accel_mps2=0.0)
     response: Action = Action(steering_rad=0.0, accel_mps2=0.0)
@@ -152,8 +162,9 @@ class TownWorld:
             self._traffic = None
 
     @property
-    def camera(self) -> Camera:
-        return self._towns.camera
+    def cameras(self) -> tuple[Camera, ...]:
+        """The egos' rig."""
+        return tuple(eye.camera for eye in self._eyes)
 
     @property
     def traffic(self) -> Traffic:
@@ -176,8 +187,9 @@ class TownWorld:
         self.close()
         self.job, self.seed = scenario, seed
         self.assets = self._towns.get(self.roads, scenario.town)
+        self._eyes = self._towns.eyes(self.roads, self.assets, scenario.rig_cameras)
         self.expert = scenario.policy.kind == "expert"
-        self.ask_engine = scenario.collect or scenario.policy.kind == "oracle"
+        self.ask_engine = (scenario.collect and not scenario.teacher) or scenario.policy.kind == "oracle"
         horizon = scenario.warm_s + EXTRA_WARM_S + scenario.max_time_s + 10
         self._traffic = Traffic(self.assets.town, seed, horizon, clock_h=scenario.clock_h, vehicles=scenario.vehicles)
         self._script = _script(scenario)
@@ -342,11 +354,13 @@ class TownWorld:
     def _film(self, moment: Moment, poses: Floats, at_s: float) -> None:
         scene = self.scene(moment)
         own = np.array([moment.rows.get(ego.vehicle, -1) for ego in self.active], np.int64)
-        frames = self.assets.camera.render(scene, poses, own)
         if self.job.policy.blind:
-            frames = np.zeros_like(frames)
-        for ego, frame in zip(self.active, frames, strict=True):
-            ego.frames.append((at_s, frame))
+            sizes = [(len(poses), camera.height_px, camera.width_px, 3) for camera in self.cameras]
+            seen = [np.zeros(size, np.uint8) for size in sizes]
+        else:
+            seen = [eye.render(scene, poses, own) for eye in self._eyes]
+        for ego, *frames in zip(self.active, *seen, strict=True):
+            ego.frames.append((at_s, tuple(frames)))
 
     def scene(self, moment: Moment) -> Scene:
         """The boxes of one moment."""
@@ -360,12 +374,14 @@ class TownWorld:
         if ego.frames:
             wanted_s = now_s - FRAME_GAP_STEPS * STEP_S
             shown = [min(ego.frames, key=lambda kept: abs(kept[0] - wanted_s)), ego.frames[-1]]
-            ego.seen.update(ego.frames[-1][1].tobytes())
-        camera = self._towns.camera.name
+            for frame in ego.frames[-1][1]:
+                ego.seen.update(frame.tobytes())
+        names = [camera.name for camera in self.cameras] if shown else []
+        ages = tuple(round(now_s - at_s, 3) for at_s, _ in shown)
         return Observation(
             t_ns=round((now_s + self.job.warm_s) * 1e9),
-            frames={camera: np.stack([frame for _, frame in shown])} if shown else {},
-            frame_ages_s={camera: tuple(round(now_s - at_s, 3) for at_s, _ in shown)} if shown else {},
+            frames={name: np.stack([frames[index] for _, frames in shown]) for index, name in enumerate(names)},
+            frame_ages_s=dict.fromkeys(names, ages),
             speed_mps=ego.state.speed_mps,
             command=ego.fix.command,
             junction_distance_m=ego.fix.distance_m,

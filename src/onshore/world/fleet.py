@@ -171,7 +171,7 @@ def _guide(traffic, town, name: str) -> tuple[float, float, float]:  # type: ign
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path) -> dict[str, NDArray[Any]]:
+def load_log(path: Path) -> dict[str, NDArray[Any]]:
     with np.load(path) as log:
         return {name: log[name] for name in log.files}
 
@@ -185,7 +185,7 @@ def film_car(request: FilmRequest, towns: object) -> list[Path]:
     if not isinstance(towns, Towns):
         raise UsageError("film", "a film is made in a world's child process.")
     roads = Roads.from_record(request.log.region, request.log.roads)
-    log = _load(request.log.path)
+    log = load_log(request.log.path)
     number = int(log["drivers"][request.car])
     rows = np.nonzero(log["number"] == number)[0]
     steps = np.searchsorted(log["start"], rows, side="right") - 1
@@ -193,7 +193,7 @@ def film_car(request: FilmRequest, towns: object) -> list[Path]:
     poses_log = log["poses"][rows]
     track = rear_axle_track(poses_log[:, :2], float(poses_log[0, 2]), rig.vehicle.axle_to_front_m)
     times = START_NS + steps.astype(np.int64) * (1_000_000_000 // HZ)
-    signals = _signals(times, track, log["speed"][rows], log["guide"][request.car][steps], rig)
+    signals = signals_of(times, track, log["speed"][rows], log["guide"][request.car][steps], rig)
     assets = towns.get(roads, request.log.town_seed)
 
     eyes = [TownCamera(camera, assets.ground, assets.furniture.atlas, roads.looks.sky) for camera in rig.cameras]
@@ -201,7 +201,7 @@ def film_car(request: FilmRequest, towns: object) -> list[Path]:
     def frames(eye: TownCamera, first: int, last: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         for row in range(first, last):
             step = int(steps[row])
-            scene, start = _scene(roads, assets, log, step, request.look)
+            scene, start = scene_at(roads, assets, log, step, request.look)
             yield int(times[row]), eye.render(scene, track[row][None], np.array([int(rows[row]) - start]))[0]
 
     dressed = "" if request.look == "day" else f"-{request.look}"
@@ -232,18 +232,19 @@ def film_car(request: FilmRequest, towns: object) -> list[Path]:
     return paths
 
 
-def _scene(roads, assets, log, step: int, look: str):  # type: ignore[no-untyped-def]
-    """The logged moment as the camera sees it, and the log's row of its first vehicle."""
+def scene_at(roads, assets, log, step: int, look: str, poses_N3: Floats | None = None):  # type: ignore[no-untyped-def]
+    """The logged moment as the camera sees it, and the log's row of its first vehicle. poses_N3: in place of the logged ones."""
     from onshore.world.camera import Scene
     from onshore.world.furniture import vehicle_boxes
 
     first, last = int(log["start"][step]), int(log["start"][step + 1])
-    columns = (log[name][first:last] for name in ("kind", "number", "poses", "braking"))
+    kinds, numbers, poses, braking = (log[name][first:last] for name in ("kind", "number", "poses", "braking"))
+    columns = (kinds, numbers, poses if poses_N3 is None else poses_N3, braking)
     lit = assets.furniture.lit(log["lights"][step])
     return Scene(fixed=lit, vehicles=vehicle_boxes(roads, *columns), look=look), first
 
 
-def _signals(times: NDArray[np.int64], track: Floats, speed: Floats, guide: Floats, rig: Rig) -> Signals:
+def signals_of(times: NDArray[np.int64], track: Floats, speed: Floats, guide: Floats, rig: Rig) -> Signals:
     yaw = np.unwrap(track[:, 2])
     yaw_rate = np.gradient(yaw, 1 / HZ)
     steering = np.arctan(rig.vehicle.wheelbase_m * yaw_rate / np.maximum(speed, 1.0))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from onshore.bundle.inputs import camera_for
 from onshore.core.control import PROMPT, Actuators
 from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.recording import Camera, Rig
@@ -83,6 +84,34 @@ class PolicySpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Supervision:
+    """How a driver supervises a candidate, and how well that driver answers. Without it every moment is answered exactly.
+
+    when: "wrong" (takes over where the candidate errs) or "always" (keeps the wheel throughout: the candidate never errs
+    because it never drives). delay_s: how long an error lasts before the driver acts, and how old the wish is that the samples
+    tell. hold_s: how long the driver keeps the wheel. path_noise_m: spread (sd) of how far beside the lane's centre the
+    samples aim; speed_noise_mps: of how much faster; both drawn anew at each takeover. path_error_m, speed_error_mps: how far
+    a plan may lie from the driver's answer within `error_arc_m` and 1 s ahead.
+    """
+
+    when: Literal["wrong", "always"] = "wrong"
+    delay_s: float = 0.6
+    hold_s: float = 3.0
+    path_noise_m: float = 0.15
+    speed_noise_mps: float = 0.3
+    path_error_m: float = 1.0
+    speed_error_mps: float = 2.5
+    error_arc_m: float = 11.0
+
+    def __post_init__(self) -> None:
+        figures = {name: value for name, value in vars(self).items() if name != "when"}
+        if self.when not in ("wrong", "always") or min(figures.values()) < 0 or self.hold_s <= 0:
+            raise UsageError(
+                "supervision", "when is 'wrong' or 'always'; figures are not negative, hold_s is positive."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Start:
     """An ego that starts where a job says: front bumper `at_m` along a lane of the first street of its route."""
 
@@ -102,6 +131,9 @@ class RolloutJob:
     an `onshore.world.actors.Script` that moves further road users. actuators: how late the egos' cars
     obey (at once, unless said). look: one of
     `onshore.world.looks.LOOKS`. packs: the folder of region packs, where it is not the shipped one.
+    cameras: of the egos' rig, where they are not those that the policy looks through. teacher: "module:callable" whose
+    plans are the answers of a collecting run, where it is not the traffic engine that is asked.
+    supervision: collect only what happens while a driver has the wheel.
     """
 
     region: str
@@ -123,22 +155,32 @@ class RolloutJob:
     actuators: Actuators = PROMPT
     look: str = "day"
     packs: Path | None = None
+    supervision: Supervision | None = None
+    cameras: tuple[Camera, ...] = ()
+    teacher: str = ""
 
     def __post_init__(self) -> None:
         if self.egos < 1 or self.route_m <= 0 or self.max_time_s <= 0:
             raise UsageError("rollout job", "egos, route_m and max_time_s must be positive.")
         if self.collect and self.policy.kind == "expert":
             raise UsageError("rollout job", "takeovers are collected where a policy drives, not the expert.")
-
+        if self.supervision is not None and not self.collect:
+            raise UsageError("rollout job", "a supervised drive collects; say collect=True.")
         if self.starts and len(self.starts) != self.egos:
             raise UsageError("rollout job", "give one start for each ego.")
-        if self.script and ":" not in self.script:
-            raise UsageError("rollout job", "give script='module:callable'.")
+        for name in ("script", "teacher"):
+            if getattr(self, name) and ":" not in getattr(self, name):
+                raise UsageError("rollout job", f"give {name}='module:callable'.")
         look_named(self.look)
 
     @property
     def scenario(self) -> str:
         return self.layout.name if self.layout is not None else f"town-{self.town_seed:03d}"
+
+    @property
+    def rig_cameras(self) -> tuple[Camera, ...]:
+        """The cameras of the egos' rig."""
+        return self.cameras or cameras_of(self.policy)
 
     @property
     def town(self) -> int | Layout:
@@ -150,6 +192,10 @@ class RolloutJob:
         plain = {name: value for name, value in vars(self).items() if name not in ("policy", "layout")}
         plain |= {"starts": [asdict(start) for start in self.starts], "actuators": asdict(self.actuators)}
         plain["packs"] = None if self.packs is None else str(self.packs)
+        del plain["supervision"]
+        if self.supervision is not None:
+            plain["supervision"] = asdict(self.supervision)
+        plain["cameras"] = [camera.as_record() for camera in self.rig_cameras]
         return {**plain, "layout": None if self.layout is None else self.layout.digest}
 
     def with_policy(self, policy: PolicySpec) -> RolloutJob:
@@ -162,20 +208,29 @@ def fleet_rig(roads: Roads, *, surround: bool = False) -> Rig:
     return Rig(cameras=cameras, vehicle=roads.ego_geometry)
 
 
+def cameras_of(policy: PolicySpec) -> tuple[Camera, ...]:
+    """The fleet rig's cameras that a policy looks through: the wide one, and those that fill its side views."""
+    if policy.metadata is None:
+        return (WIDE_CAMERA,)
+    seen = [camera_for(view, (WIDE_CAMERA, *SURROUND)) for view in policy.metadata.views]
+    return tuple(dict.fromkeys((WIDE_CAMERA, *seen)))
+
+
 def suite(pack: RegionPack, name: str, policy: PolicySpec | None = None) -> list[RolloutJob]:
     """The jobs of a fixed suite of held-out worlds, e.g. `us-core`; without a policy, for the expert.
 
-    A suite that counts `scenarios` shares them out among the region's families by their weights.
+    A suite that counts `scenarios` shares them out among the region's families by their weights; `each` gives every one so many.
     """
     suites = pack.suites.get("suites", {})
     if name not in suites:
         raise NotFoundError(f"suite {name!r}", f"region {pack.region} has {', '.join(sorted(suites)) or 'none'}.")
     chosen = suites[name]
-    if "scenarios" in chosen:
+    if "scenarios" in chosen or "each" in chosen:
         from onshore.world.scenarios.sharing import scenario_suite
 
         return scenario_suite(pack, name, policy or PolicySpec(kind="expert"))
-    stray = [town for town, _ in chosen["worlds"] if town not in pack.suites["held_out_towns"]]
+    held_out = {*pack.suites["held_out_towns"], *pack.suites.get("fresh_towns", ())}
+    stray = [town for town, _ in chosen["worlds"] if town not in held_out]
     if stray:
         raise InputError("bad_config", f"{pack.region}/suites.toml {name}", f"towns {stray} are not held out.")
     return [
@@ -193,7 +248,15 @@ def suite(pack: RegionPack, name: str, policy: PolicySpec | None = None) -> list
     ]
 
 
-def training_jobs(pack: RegionPack, policy: PolicySpec, *, worlds: int, egos: int, seed: int) -> list[RolloutJob]:
+def training_jobs(
+    pack: RegionPack,
+    policy: PolicySpec,
+    *,
+    worlds: int,
+    egos: int,
+    seed: int,
+    supervision: Supervision | None = None,
+) -> list[RolloutJob]:
     """Collecting jobs on training towns with traffic seeds that no suite uses."""
     towns, below = pack.suites["training_towns"], pack.suites["traffic_seeds_from"]
     return [
@@ -206,6 +269,7 @@ def training_jobs(pack: RegionPack, policy: PolicySpec, *, worlds: int, egos: in
             egos=egos,
             max_time_s=pack.roads["expert"]["max_time_s"],
             collect=True,
+            supervision=supervision,
         )
         for index in range(worlds)
     ]

@@ -186,8 +186,8 @@ class Navigation:
         offset, tangent = track.offset(at), track.tangent
         turned = math.remainder(state.yaw_rad - math.atan2(tangent[1], tangent[0]), 2 * math.pi)
         ahead = np.arange(0.0, PATH_ARCS_M[-1] + 6.0, 0.5)
-        side = _decay(ahead, offset, math.tan(max(-0.7, min(0.7, turned))), max(blend_m, 2.5 * abs(offset)))
-        fronts = _beside(line, track.along(at) + ahead, side)
+        side = decay(ahead, offset, math.tan(max(-0.7, min(0.7, turned))), max(blend_m, 2.5 * abs(offset)))
+        fronts = beside(line.xy_N2, line.along_N, track.along(at) + ahead, side)
         rear = rear_axle_track(fronts, state.yaw_rad, geometry.axle_to_front_m)
         path, reached = path_at_arcs(rear[:, :2], PATH_ARCS_M)
         path = to_frame(path, state.x_m, state.y_m, state.yaw_rad)
@@ -201,18 +201,17 @@ def front_of(state: EgoState, geometry: VehicleGeometry) -> tuple[float, float]:
     return state.x_m + math.cos(state.yaw_rad) * reach, state.y_m + math.sin(state.yaw_rad) * reach
 
 
-def _beside(line: Line, along_m: Floats, left_m: Floats) -> Floats:
-    """Points `left_m` to the left of the line at arc lengths `along_m`."""
+def beside(xy_N2: Floats, along_N: Floats, along_m: Floats, left_m: Floats) -> Floats:
+    """Points `left_m` to the left of a line at its arc lengths `along_m`."""
     centre, before, after = (
-        np.stack([np.interp(along_m + step, line.along_N, line.xy_N2[:, k]) for k in (0, 1)], -1)
-        for step in (0.0, -0.5, 0.5)
+        np.stack([np.interp(along_m + step, along_N, xy_N2[:, k]) for k in (0, 1)], -1) for step in (0.0, -0.5, 0.5)
     )
     direction = after - before
     direction /= np.maximum(np.hypot(*direction.T), 1e-9)[:, None]
     return np.asarray(centre + np.stack([-direction[:, 1], direction[:, 0]], -1) * left_m[:, None], np.float64)
 
 
-def _decay(arcs: Floats, offset: float, slope: float, over_m: float) -> Floats:
+def decay(arcs: Floats, offset: float, slope: float, over_m: float) -> Floats:
     """Cubic from (offset, slope) at 0 to (0, 0) at `over_m`, then 0."""
     q = np.clip(arcs / over_m, 0.0, 1.0)
     return np.asarray(offset * (1 - q) ** 2 * (1 + 2 * q) + slope * over_m * q * (1 - q) ** 2, np.float64)

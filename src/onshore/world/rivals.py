@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -36,7 +37,9 @@ FARTHEST_M, FASTEST_MPS = 200.0, 100.0
 class Program:
     """A rival program, started once and asked for one plan at a time. Errors: InputError naming what it did wrong."""
 
-    def __init__(self, command: str, camera: Camera, *, answer_s: float = ANSWER_S, start_s: float = START_S) -> None:
+    def __init__(
+        self, command: str, cameras: Sequence[Camera], *, answer_s: float = ANSWER_S, start_s: float = START_S
+    ) -> None:
         self.command, self.answer_s = command, answer_s
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the program
         try:
@@ -54,7 +57,7 @@ class Program:
         hello = {
             "type": "hello",
             "version": VERSION,
-            "cameras": [camera.as_record()],
+            "cameras": [camera.as_record() for camera in cameras],
             "arcs_m": list(PATH_ARCS_M),
             "times_s": list(SPEED_TIMES_S),
         }

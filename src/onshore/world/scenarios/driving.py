@@ -22,6 +22,7 @@ from onshore.core.frames import path_at_arcs, rear_axle_track, to_frame
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S, Plan
 from onshore.core.policy import Observation
 from onshore.core.rollout import LIGHTS, STEP_COLUMNS
+from onshore.world.navigation import beside, decay, front_of
 from onshore.world.scenarios.movers import arc_lengths
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ CURVE_MPS2, SLOW_DOWN_MPS2 = 1.8, 1.5
 PLAN_S = 0.2
 HORIZON_S, TICK_S = 5.0, 0.25
 SIDE_ROOM_M = 0.35
+#: Who takes over is back on the line after this; further away than LOST there is no way back worth learning.
+BLEND_M, LOST_M, LOST_RAD = 10.0, 5.0, 1.0
 #: A conflict is one if the two come to the place within this time of one another.
 APART_S = 1.2
 
@@ -96,6 +99,27 @@ class Line:
         window = self.front[self.at : self.at + 40]
         self.at += int(np.argmin(np.hypot(*(window - front_xy).T)))
         return float(self.along[self.at])
+
+    def way_back(self, state: EgoState, geometry: VehicleGeometry) -> Floats | None:
+        """(K, 2) in the rig frame: what who takes over here would steer back to the line; None where that is too far.
+
+        The front bumper returns along a cubic that starts with the car's own heading, the rear axle follows it.
+        """
+        front = np.array(front_of(state, geometry))
+        step = self.front[min(self.at + 1, len(self.front) - 1)] - self.front[max(self.at - 1, 0)]
+        tangent = step / max(float(np.hypot(*step)), 1e-9)
+        away = front - self.front[self.at]
+        offset = float(tangent[0] * away[1] - tangent[1] * away[0])
+        turned = math.remainder(state.yaw_rad - math.atan2(tangent[1], tangent[0]), 2 * math.pi)
+        if abs(offset) > LOST_M or abs(turned) > LOST_RAD:
+            return None
+        ahead = np.arange(0.0, PATH_ARCS_M[-1] + 6.0, 0.5)
+        side = decay(ahead, offset, math.tan(min(max(turned, -0.7), 0.7)), max(BLEND_M, 2.5 * abs(offset)))
+        fronts = beside(self.front, self.along, float(self.along[self.at]) + ahead, side)
+        rear = rear_axle_track(fronts, state.yaw_rad, geometry.axle_to_front_m)[:, :2]
+        rear = np.vstack([rear, rear[-1] + (rear[-1] - rear[-2]) * 60.0])
+        points, _ = path_at_arcs(rear, PATH_ARCS_M)
+        return to_frame(points, state.x_m, state.y_m, state.yaw_rad)
 
     def path(self, state: EgoState) -> Floats:
         """(K, 2) in the rig frame: back to the rear axle's line and along it."""
@@ -220,6 +244,20 @@ class ScriptedDriver:
         return accels
 
 
+@dataclass
+class Teacher(ScriptedDriver):
+    """The careful driver asked what it would do from where somebody else has driven; no answer where it has lost its line."""
+
+    def plans(self, observations: dict[int, Observation]) -> dict[int, Plan]:
+        answers = {}
+        for ego in self.world.active:
+            plan = self._plan(ego)
+            way = self._line.way_back(ego.state, self.world.bicycle.geometry) if self._line else None
+            if way is not None:
+                answers[ego.index] = Plan(path_xy_m=way, speed_mps=plan.speed_mps)
+        return answers
+
+
 def following(v: float, wish_mps: float, gap_m: float, lead_mps: float) -> float:
     """IDM acceleration behind a leader `gap_m` ahead (inf: none)."""
     free = MAX_ACCEL_MPS2 * (1.0 - (v / max(wish_mps, 0.1)) ** 4)
@@ -328,6 +366,11 @@ def outline(box: Floats) -> Floats:
 def careful(world: TownWorld) -> ScriptedDriver:
     """The driver who passes this scenario."""
     return ScriptedDriver(world=world, manner=_plot(world).careful)
+
+
+def teacher(world: TownWorld) -> Teacher:
+    """The careful driver as the expert of a collecting run."""
+    return Teacher(world=world, manner=_plot(world).careful)
 
 
 def careless(world: TownWorld) -> ScriptedDriver:

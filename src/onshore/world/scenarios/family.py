@@ -55,13 +55,14 @@ class Stage:
 class Family:
     """A parameterised scenario.
 
-    tells: what happens, in one line. careless: what the careless driver leaves out. needs_eyes: whether the answer is in
-    the picture. conditions: what a Rollout must show. build: draws one world's stage from the region's roads and a seed.
+    tells: what happens, in one line. careless: what the careless driver leaves out. needs_eyes: whether success hangs on
+    what the camera alone shows; eyes: what that is, or why it is not needed. conditions: what a Rollout must show. build: draws one world's stage from the region's roads and a seed.
     """
 
     name: str
     tells: str
     careless: str
+    eyes: str
     build: Callable[[Roads, random.Random], Stage]
     conditions: tuple[Condition, ...]
     needs_eyes: bool = True

@@ -6,13 +6,16 @@ suite's own first seed and serve nothing else. The same pack gives the same jobs
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from onshore.core.errors import InputError
 from onshore.region import RegionPack, load_pack, regions
-from onshore.world.jobs import PolicySpec, RolloutJob
+from onshore.world.jobs import PolicySpec, RolloutJob, cameras_of
 from onshore.world.roads import Roads
 from onshore.world.scenarios import families, family
+
+TEACHER = "onshore.world.scenarios.driving:teacher"
 
 
 def weights(pack: RegionPack) -> dict[str, float]:
@@ -40,14 +43,35 @@ def shares(pack: RegionPack, worlds: int) -> dict[str, int]:
 
 
 def scenario_suite(pack: RegionPack, name: str, policy: PolicySpec) -> list[RolloutJob]:
-    """The jobs of a suite that says how many scenario worlds it has (`scenarios`) and their first seed (`seeds_from`)."""
+    """The jobs of a suite that says how many scenario worlds it has (`scenarios` in all, or `each`) and their first seed."""
     chosen = pack.suites["suites"][name]
+    counts = dict.fromkeys(weights(pack), int(chosen["each"])) if "each" in chosen else None
     roads = Roads.from_record(pack.region, pack.roads)
     first = int(chosen["seeds_from"])
     return [
         family(kind).job(roads, first + index, policy, suite=name)
-        for kind, count in shares(pack, int(chosen["scenarios"])).items()
+        for kind, count in (counts or shares(pack, int(chosen["scenarios"]))).items()
         for index in range(count)
+    ]
+
+
+def training_jobs(pack: RegionPack, policy: PolicySpec, *, each: int, seed: int) -> list[RolloutJob]:
+    """Collecting jobs: `each` worlds of every family of the region, of seeds that no suite uses, taught by the careful driver.
+
+    In every second world the careful driver drives itself, so that a scenario is seen to its end while the policy still
+    fails early. Another seed shares no world.
+    """
+    roads, below = Roads.from_record(pack.region, pack.roads), int(pack.suites["traffic_seeds_from"])
+    mentor = replace(scripted("careful"), metadata=policy.metadata)
+    return [
+        replace(
+            family(name).job(roads, (seed * each + index) % below, (policy, mentor)[index % 2], suite="training"),
+            collect=True,
+            teacher=TEACHER,
+            cameras=cameras_of(policy),
+        )
+        for name in weights(pack)
+        for index in range(each)
     ]
 
 
@@ -66,6 +90,7 @@ def listing(region: str | None = None) -> list[dict[str, Any]]:
             "tells": found.tells,
             "careless": found.careless,
             "needs_eyes": found.needs_eyes,
+            "eyes": found.eyes,
             **{name: table.get(found.name) for name, table in by_region.items()},
         }
         for found in families().values()

@@ -1,0 +1,145 @@
+"""Does the camera matter? Train a small model per region, drive every scenario family with it and blind; docs/results/blind.*
+
+`python scripts/blind_table.py --out FOLDER`: about half an hour on two quiet cores. Every step is a stage of a center in FOLDER, so a killed
+run goes on where it stood. The model: a `nano` of a fleet in training towns, then rounds in scenario worlds of training
+seeds, where the careful driver drives every second world and says in all of them what it would do. Exits 1 when a family
+that needs eyes is not better with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onshore import dataset, world
+from onshore.cli.show import Output
+from onshore.core.progress import Progress
+from onshore.flywheel import intake, judging
+from onshore.model import Nano, Recipe, models
+from onshore.model.collection import collect
+from onshore.store import Center
+
+PAGE = Path(__file__).parents[1] / "docs" / "results" / "blind"
+TOWNS = (1, 2, 4, 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Steps of the base, steps of each round on scenarios, and worlds of every family that a round drives."""
+
+    base_steps: int
+    rounds: tuple[int, ...]
+    each: int
+
+
+PLANS = {
+    "cn": Plan(base_steps=600, rounds=(1000,), each=9),
+    "us": Plan(base_steps=400, rounds=(700,), each=12),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("onshore-eyes"))
+    parser.add_argument("--regions", nargs="*", default=list(PLANS))
+    parser.add_argument("--workers", type=int, default=2)
+    asked = parser.parse_args()
+    documents = []
+    for region in asked.regions:
+        with Output(as_json=False).progress() as progress:
+            documents.append(measured(region, asked.out.resolve(), asked.workers, progress))
+    if set(asked.regions) == set(PLANS):
+        PAGE.with_suffix(".json").write_text(json.dumps(documents, indent=1) + "\n", encoding="utf8")
+        PAGE.with_suffix(".md").write_text(page(documents), encoding="utf8")
+    else:
+        print(page(documents))
+    return int(any(document["apart"] < document["need_eyes"] for document in documents))
+
+
+def measured(region: str, out: Path, workers: int, progress: Progress) -> dict[str, Any]:
+    """The table of one region, and what the model learned from."""
+    keys = out / "keys" / region
+    center = Center.init(out / f"{region}-center", region, keys_dir=keys, seed=0, in_region_dirs=[out], actor="eyes")
+    weights, facts = trained(center, PLANS[region], out / "fleet" / region, workers, progress)
+    return {**facts, **judging.blind(center, weights, f"{region}-eyes", workers=workers, progress=progress)}
+
+
+def trained(center: Center, plan: Plan, fleet: Path, workers: int, progress: Progress) -> tuple[str, dict[str, Any]]:
+    """Weights from the fleet, then from rounds in scenario worlds."""
+    for town in TOWNS:
+        folder = fleet / f"town-{town}"
+        if not folder.exists():
+            world.record_fleet(
+                center.pack,
+                town_seed=town,
+                cars=2,
+                minutes=2,
+                seed=town,
+                out_dir=folder,
+                progress=progress,
+                workers=workers,
+                first_car=2 * town,
+            )
+    intake.take_in(center, [fleet], workers=workers, progress=progress)
+    frozen = freeze(center, "base", [], progress)
+    row = models.train(center, frozen, Recipe(name="nano-base", steps=plan.base_steps), progress=progress)
+    taken: list[str] = []
+    for number, steps in enumerate(plan.rounds):
+        taken.append(collect(center, row.id, each=plan.each, seed=number, workers=workers, progress=progress).id)
+        frozen = freeze(center, f"round-{number}", taken, progress)
+        recipe = Recipe(name="nano-eyes", steps=steps, seed=number)
+        row = models.train(center, frozen, recipe, base=row.id, progress=progress)
+    steps = [plan.base_steps, *plan.rounds]
+    return row.id, {"windows": row.windows, "samples": row.takeovers, "steps": steps, "each": plan.each}
+
+
+def freeze(center: Center, name: str, takeovers: list[str], progress: Progress) -> str:
+    view = Nano().view
+    return dataset.freeze(
+        center, name, takeovers=takeovers, held_out=0.1, seed=0, view=view, split_by="drive", progress=progress
+    ).id
+
+
+def page(documents: list[dict[str, Any]]) -> str:
+    """The page of the results."""
+    return "\n".join([HEAD, *(line for document in documents for line in section(document))]).rstrip() + "\n"
+
+
+HEAD = """# Does the camera matter? Scenario families driven with open and with shut eyes
+
+Written by `python scripts/blind_table.py`; `onshore evaluation blind --model M --suite cn-eyes` makes the same table for any model of a
+center. Synthetic worlds, one ego each, seeds that no training used. *with camera* and *blind* (the same network before a
+black camera) count passed worlds, with Wilson's 95 % interval in percent; *difference* is in points, paired by world,
+with a 95 % bootstrap interval by world and the two-sided sign-flip p. **apart**: both success intervals, and the paired
+one from zero. Needs eyes: success hangs on what the camera alone shows (`needs_eyes` of each family, with the reason).
+"""
+
+
+def section(document: dict[str, Any]) -> list[str]:
+    lines = [
+        f"## {document['region']}: apart in {document['apart']} of {document['need_eyes']} families that need eyes",
+        "",
+        f"`nano`, 128 x 64, {document['windows']} windows of a fleet and {document['samples']} samples of scenario worlds "
+        f"({document['each']} worlds per family and round); steps {', '.join(map(str, document['steps']))} of 64.",
+        "",
+        "| family | what only the camera shows | with camera | blind | difference | p | verdict | commonest failure |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    return [*lines, *(line(row) for row in document["families"]), ""]
+
+
+def line(row: dict[str, Any]) -> str:
+    cells = [row["family"], row["eyes"]]
+    for name in ("seeing", "blind"):
+        cells.append(f"{row[name]} of {row['worlds']} [{row[f'{name}_low']:.0f}, {row[f'{name}_high']:.0f}]")
+    paired = f"{row['difference']:+.0f} [{row['low']:+.0f}, {row['high']:+.0f}]" if "difference" in row else "—"
+    verdict = f"**{row['verdict']}**" if row["verdict"] == "not apart" else row["verdict"]
+    cells += [paired, f"{row['p']:.2g}" if "p" in row else "—", verdict, row["commonest"]]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
