@@ -451,6 +451,7 @@ def _permit(outbound: Outbound) -> Refusal | None:
         to_region=outbound.to_region,
         recipient=outbound.recipient,
         now_ns=outbound.now_ns,
+        basis=str(outbound.center.pack.law.get("permit", {}).get("basis", "")),
     )
 
 
