@@ -444,12 +444,8 @@ class Ladder:
         taught = self._freeze(us, "us-own", own, [], held_out=0.25)
         recipe = inverse.inverse_recipe(steps=plan.inverse_steps)
         reader = inverse.train_inverse(us, taught, recipe, progress=self.progress)
-        read, _ = us.stage(
-            "ladder.read",
-            {"model": reader.id, **inputs},
-            lambda: vars(inverse.pseudo_label(us, reader.id, progress=self.progress)),
-        )
-        return inverse.PseudoRow(**read)
+        # no stage of ours around it: what a stage reads is a parent of all that it makes, and labels of one video know no other
+        return inverse.pseudo_label(us, reader.id, progress=self.progress)
 
     def _judged(self, center: Center, row: Row, policy: world.PolicySpec, weights: str = "") -> dict[str, Any]:
         """Drive the region's suite, and home's where the row says so."""
