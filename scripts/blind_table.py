@@ -36,8 +36,8 @@ class Plan:
 
 
 PLANS = {
-    "cn": Plan(base_steps=600, rounds=(1200, 1300), each=9),
-    "us": Plan(base_steps=400, rounds=(600, 700), each=14),
+    "cn": Plan(base_steps=600, rounds=(1000,), each=9),
+    "us": Plan(base_steps=400, rounds=(700,), each=12),
 }
 
 

@@ -17,10 +17,11 @@ from onshore import cli
 from onshore.core.control import VehicleGeometry
 from onshore.core.errors import UsageError
 from onshore.core.label import Label
+from onshore.core.plan import PATH_ARCS_M
 from onshore.core.rollout import ACTOR_COLUMNS, ACTOR_KINDS, LIGHTS, Rollout
 from onshore.evaluation.closedloop import pack_rollouts
 from onshore.evaluation.epdms import FRONT_M, LENGTH_M, REAR_M, WIDTH_M
-from onshore.evaluation.epdms_rollout import epdms_windows
+from onshore.evaluation.epdms_rollout import epdms_windows, window_scores
 from onshore.evaluation.scorers import ScoreRow, known_scorers, score_rollouts, succeeded
 from onshore.evaluation.scores import driving_score
 from onshore.store import Center
@@ -89,6 +90,63 @@ def test_a_side_contact_without_known_lines_is_not_measured() -> None:
     assert not found["NC"].measured and "lines" in found["NC"].why and found["DAC"].measured
     (free,) = epdms_windows(replace(unknown, actor_row=unknown.actor_row + 100), PACIFICA)
     assert free["NC"].measured and free["NC"].value == 1.0
+
+
+def cruising(speed: float = 10.0, *, limit: float = 10.0, swings: float = 0.0, **columns: Any) -> Rollout:
+    """Nine seconds straight on with plans to go on so; `swings`: by how much (m/s) every second plan asks for less."""
+    made = straight(speed_mps=speed, seconds=9.0, speed_limit_mps=limit, light_distance_m=np.nan, **columns)
+    rows = len(made.steps["t_s"])
+    wanted = speed - swings * (np.arange(rows) // 4 % 2)
+    path = np.stack([np.array(PATH_ARCS_M), np.zeros(len(PATH_ARCS_M))], -1)
+    return replace(
+        made,
+        plan_path_NK2=np.repeat(path[None], rows, 0).astype(np.float32),
+        plan_speed_NT=np.repeat(wanted[:, None], 4, 1).astype(np.float32),
+    )
+
+
+def standing_car(rollout: Rollout, x_m: float) -> Rollout:
+    rows = len(rollout.steps["t_s"])
+    values = dict(zip(ACTOR_COLUMNS, (x_m, 0.0, 0.0, 0.0, 4.6, 1.8), strict=True))
+    return replace(
+        rollout,
+        actors={name: np.full(rows, value, np.float32) for name, value in values.items()},
+        actor_row=np.arange(rows, dtype=np.int32),
+        actor_id=np.full(rows, 5, np.int32),
+        actor_kind=np.zeros(rows, np.int8),
+    )
+
+
+def test_a_town_rollout_has_an_epdms_score_and_progress_is_against_a_lawful_reference() -> None:
+    first, second = epdms_windows(cruising(), PACIFICA)
+    assert first["EP"].value == pytest.approx(1.0, abs=0.02) and not first["EC"].measured
+    assert np.isnan(window_scores(first)[1]) and window_scores(first)[0] == pytest.approx(1.0, abs=0.02)
+    assert second["EC"].value == 1.0 and window_scores(second)[1] == pytest.approx(1.0, abs=0.02)
+    slow = epdms_windows(cruising(5.0), PACIFICA)[1]
+    assert 0.5 < slow["EP"].value < 0.75  # 20 m of what an unhindered driver gets from 5 m/s
+    without, whole = window_scores(slow)
+    assert without == pytest.approx((5 * slow["EP"].value + 9) / 14)
+    assert whole == pytest.approx((5 * slow["EP"].value + 11) / 16)
+    fast = epdms_windows(cruising(10.0, limit=5.0), PACIFICA)[1]
+    assert fast["EP"].value == 1.0  # beyond the reference is not beyond 1
+
+
+def test_standing_behind_somebody_or_at_a_red_light_is_no_lost_progress() -> None:
+    waiting = cruising(0.0)
+    assert epdms_windows(waiting, PACIFICA)[1]["EP"].value == 0.0
+    assert epdms_windows(standing_car(waiting, FRONT_M + 4.0), PACIFICA)[1]["EP"].value == 1.0
+    red = cruising(0.0, light=float(LIGHTS.index("red")))
+    red = replace(red, steps={**red.steps, "light_distance_m": np.full(90, 2.0)})
+    assert epdms_windows(red, PACIFICA)[1]["EP"].value == 1.0
+    assert epdms_windows(cruising(limit=np.nan), PACIFICA)[1]["EP"].measured is False
+
+
+def test_plans_that_change_their_mind_lose_extended_comfort() -> None:
+    assert epdms_windows(cruising(swings=4.0), PACIFICA)[1]["EC"].value == 0.0
+    expert = replace(cruising(), plan_speed_NT=np.full((90, 4), np.nan, np.float32))
+    assert not epdms_windows(expert, PACIFICA)[1]["EC"].measured
+    found = table([cruising(), cruising(swings=4.0)], "epdms")
+    assert found["epdms", "score"].value == pytest.approx((1.0 + 14 / 16) / 2, abs=0.02)
 
 
 def test_success_is_a_complete_route_without_an_infraction() -> None:

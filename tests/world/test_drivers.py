@@ -10,6 +10,7 @@ import pytest
 
 from onshore.core.control import Action, Actuators
 from onshore.core.rollout import LIGHTS
+from onshore.evaluation.epdms_rollout import epdms_windows, window_scores
 from onshore.world import PolicySpec, run_jobs
 from onshore.world.drivers import idm
 from onshore.world.jobs import SURROUND, WIDE_CAMERA
@@ -43,6 +44,12 @@ def test_the_rule_driver_stops_for_red_and_for_what_stands_in_its_lane(cache: Pa
     assert blocked.steps["speed_mps"][-1] < 0.3
     assert blocked.steps["x_m"][-1] + 3.7 < -60.3
     assert not [event for run in (red, blocked) for event in run.events if event.kind != "timeout"]
+    for run in (red, free, blocked):
+        scores = [window_scores(window) for window in epdms_windows(run)]
+        assert len(scores) == 4 and all(0.0 <= without <= 1.0 for without, _ in scores)
+        assert all(0.0 <= score <= 1.0 for _, score in scores[1:])
+    # who waits at red or behind what stands loses no progress
+    assert epdms_windows(red)[-1]["EP"].value == epdms_windows(blocked)[-1]["EP"].value == 1.0
 
 
 def test_a_blind_policy_is_shown_black(cache: Path) -> None:

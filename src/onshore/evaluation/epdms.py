@@ -128,12 +128,13 @@ def score_scene(scene: Scene) -> Epdms:
         progress_m=progress_m,
         best_progress_m=best_m,
         product=product,
-        score_without_ec=product * _mean({name: each for name, each in weighted.items() if name != "EC"}),
-        score=product * _mean(weighted) if weighted["EC"].measured else None,
+        score_without_ec=product * weighted_mean({name: each for name, each in weighted.items() if name != "EC"}),
+        score=product * weighted_mean(weighted) if weighted["EC"].measured else None,
     )
 
 
-def _mean(weighted: dict[str, SubMetric]) -> float:
+def weighted_mean(weighted: dict[str, SubMetric]) -> float:
+    """Mean of sub-metrics by WEIGHTS."""
     total = math.fsum(WEIGHTS[name] * each.value for name, each in weighted.items())
     return total / sum(WEIGHTS[name] for name in weighted)
 

@@ -2,8 +2,9 @@
 
 Rule: each window of 4 s is what was driven, not what was planned; others keep the velocity they had when it began, and the
 box is the ego's own. A Rollout holds no polygons, so flags come from columns: off the road from `on_road`, off the route
-from `oncoming` and `forbidden`, several lanes from the distance to the lane's lines. EP needs a reference planner's plan
-and EC two plans of 4 s; a Rollout has neither, so it has no EPDMS score.
+from `oncoming` and `forbidden`, several lanes from the distance to the lane's lines. EP is against a reference of our own
+and EC over the 1.6 s that two of our plans overlap (`epdms_reference.py`): a score tells rows of one table apart and is no
+published level.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ from onshore.core.control import VehicleGeometry
 from onshore.core.rollout import ACTOR_KINDS, Rollout
 from onshore.evaluation.driven import Driven
 from onshore.evaluation.epdms import (
+    FACTORS,
     KEEPING_M,
     KEEPING_STEPS,
+    WEIGHTS,
     Row,
     SubMetric,
     driving_direction,
+    ego_progress,
     history_comfort,
     no_at_fault_collision,
     time_to_collision,
     traffic_of,
+    weighted_mean,
 )
+from onshore.evaluation.epdms_reference import plans_alike, reference_progress_m
 from onshore.evaluation.epdms_scene import ROWS, STEP_S, States, Track
 from onshore.evaluation.polygons import box_corners
 from onshore.evaluation.predicates import RED, crossings
@@ -35,8 +41,8 @@ SUB_METRICS = ("NC", "DAC", "DDC", "TLC", "EP", "TTC", "LK", "HC", "EC")
 PAST_ROWS = 16
 KINDS = {"pedestrian": "pedestrian", "bicycle": "bicycle", "ebike": "bicycle", "static": "generic_object"}
 #: Sub-metrics are 1 at best; what cannot be measured has no value.
-NO_REFERENCE = SubMetric(value=math.nan, measured=False, why="a rollout holds no plan of the reference planner")
-NO_PLANS = SubMetric(value=math.nan, measured=False, why="plans reach 2 s; extended comfort compares 4 s")
+NO_REFERENCE = SubMetric(value=math.nan, measured=False, why="without map and speed limit there is no reference")
+NO_PLANS = SubMetric(value=math.nan, measured=False, why="there are no two plans 0.4 s apart")
 NO_LINES = SubMetric(value=math.nan, measured=False, why="it hangs on lane lines that are not known")
 NO_MAP = SubMetric(value=math.nan, measured=False, why="there is no map of where it drove")
 NOBODY_LOOKED = SubMetric(value=math.nan, measured=False, why="nobody looked for other road users")
@@ -49,7 +55,20 @@ def epdms_windows(rollout: Rollout, geometry: VehicleGeometry | None = None) -> 
     if len(t_s) < ROWS or float(np.abs(np.diff(t_s) - STEP_S).max()) > 1e-3:
         return []
     lights = {crossing.row for crossing in crossings(driven) if driven["light"][crossing.row] == RED}
-    return [_window(driven, first, lights) for first in range(0, len(t_s) - ROWS + 1, ROWS - 1)]
+    windows = []
+    for first in range(0, len(t_s) - ROWS + 1, ROWS - 1):
+        found = _window(driven, first, lights)
+        alike = plans_alike(rollout, first)
+        windows.append(found | {"EC": NO_PLANS if alike is None else SubMetric(value=float(alike))})
+    return windows
+
+
+def window_scores(window: dict[str, SubMetric]) -> tuple[float, float]:
+    """(score without EC, score) of one window in [0, 1]; NaN where a sub-metric they need has no value."""
+    product = math.prod(window[name].value for name in FACTORS)
+    parts = {name: window[name] for name in WEIGHTS}
+    without = {name: each for name, each in parts.items() if name != "EC"}
+    return product * weighted_mean(without), product * weighted_mean(parts)
 
 
 def _window(driven: Driven, first: int, red_rows: set[int]) -> dict[str, SubMetric]:
@@ -58,7 +77,8 @@ def _window(driven: Driven, first: int, red_rows: set[int]) -> dict[str, SubMetr
     junction = driven["junction"][rows] > 0.5
     known = bool((np.isfinite(lines) | junction).all())
     variants = [lines < 0.0] if known else [np.zeros(ROWS, np.bool_), ~junction]
-    traffic = traffic_of(_tracks(driven, first), ROWS)
+    tracks = _tracks(driven, first)
+    traffic = traffic_of(tracks, ROWS)
     candidates = [_row(driven, rows, several) for several in variants]
     collisions = [no_at_fault_collision(row, traffic) for row in candidates]
     times = [time_to_collision(row, traffic) for row in candidates]
@@ -69,17 +89,26 @@ def _window(driven: Driven, first: int, red_rows: set[int]) -> dict[str, SubMetr
         return all(bool(np.isfinite(driven[name][rows]).all()) for name in columns)
 
     past = _states(driven, slice(first - PAST_ROWS + 1, first + 1)) if first >= PAST_ROWS else None
-    return {
+    found = {
         "NC": _agreed(collisions) if looked else NOBODY_LOOKED,
         "DAC": SubMetric(value=float((driven["on_road"][rows] > 0.5).all())) if known_all("on_road") else NO_MAP,
         "DDC": driving_direction(candidates[0]) if known_all("oncoming", "forbidden", "junction") else NO_MAP,
         "TLC": SubMetric(value=0.0 if red else 1.0) if known_all("light") else NO_MAP,
-        "EP": NO_REFERENCE,
         "TTC": _agreed(times) if looked else NOBODY_LOOKED,
         "LK": _lane_keeping(driven["lateral_m"][rows], junction) if known_all("junction") else NO_MAP,
         "HC": history_comfort(_states(driven, rows), past),
-        "EC": NO_PLANS,
     }
+    return found | {"EP": _progress(driven, first, tracks, math.prod(found[name].value for name in FACTORS))}
+
+
+def _progress(driven: Driven, first: int, tracks: tuple[Track, ...], product: float) -> SubMetric:
+    """EP against the reference: what this window gained along its route, beside what the reference or it itself could."""
+    reference_m = reference_progress_m(driven, first, tracks)
+    gained_m = max(0.0, float(driven["progress_m"][first + ROWS - 1] - driven["progress_m"][first]))
+    best_m = max(reference_m, gained_m * product)
+    if not math.isfinite(reference_m) or not math.isfinite(product):
+        return NO_REFERENCE
+    return ego_progress(gained_m, best_m)
 
 
 def _agreed(found: list[SubMetric]) -> SubMetric:

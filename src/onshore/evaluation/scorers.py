@@ -24,7 +24,7 @@ from onshore.core.errors import UsageError
 from onshore.core.rollout import Rollout
 from onshore.evaluation.comfort import comfortable
 from onshore.evaluation.driven import Driven
-from onshore.evaluation.epdms_rollout import SUB_METRICS, epdms_windows
+from onshore.evaluation.epdms_rollout import SUB_METRICS, epdms_windows, window_scores
 from onshore.evaluation.recorded import from_rollout
 from onshore.evaluation.rules import RULES_VERSION, RuleBook, judge, totals
 from onshore.evaluation.scores import MIN_SPEED, RouteScore, distinct_collisions, driving_score, unmeasured
@@ -39,7 +39,7 @@ VERSIONS = {
     "carla21": "leaderboard-2.1",
     "b2d": "bench2drive-0.0.4",
     "bench2drive": "bench2drive-0.0.4",
-    "epdms": "navsim-2.2, rollout adapter 2",
+    "epdms": "navsim-2.2, rollout adapter 3 (own EP reference, EC over 1.6 s)",
     "comfort": "nuplan bounds, 2 s, 1",
     "infractions": "1",
 }
@@ -144,8 +144,12 @@ def _epdms(rollouts: Sequence[Rollout]) -> list[ScoreRow]:
             why = next((each[name].why for each in found if not each[name].measured), why)
             values.append(float(np.mean(measured)) if measured else math.nan)
         rows.append(_mean_row("epdms", name, rollouts, values, why))
-    why = "EP and EC are not measurable from a rollout"
-    return [*rows, _mean_row("epdms", "score", rollouts, [math.nan] * len(rollouts), why)]
+    for index, name in enumerate(("score_without_ec", "score")):
+        scored = [[window_scores(window)[index] for window in found] for found in windows]
+        kept = [[value for value in values if math.isfinite(value)] for values in scored]
+        means = [float(np.mean(values)) if values else math.nan for values in kept]
+        rows.append(_mean_row("epdms", name, rollouts, means, "no window of 4 s has every sub-metric it needs"))
+    return rows
 
 
 def _comfort(rollouts: Sequence[Rollout]) -> list[ScoreRow]:

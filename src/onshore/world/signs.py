@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -77,12 +78,31 @@ def sign_text(roads: Roads, face: str, *, speed_mps: float | None = None) -> str
 
 
 def build_atlas(roads: Roads, wanted: Iterable[tuple[str, str]] = ()) -> Atlas:
-    """Every face of the region with its usual text, further (face, text) pairs, lamps and digits."""
+    """Every face of the region with its usual text, further (face, text) pairs, lamps and digits; drawn once per process."""
+    return _atlas(_ByDigest(roads), tuple(sorted(set(wanted))))
+
+
+@dataclass(frozen=True)
+class _ByDigest:
+    """Roads that are the same where their digests are."""
+
+    roads: Roads
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByDigest) and other.roads.digest == self.roads.digest
+
+    def __hash__(self) -> int:
+        return hash(self.roads.digest)
+
+
+@lru_cache(maxsize=8)
+def _atlas(region: _ByDigest, wanted: tuple[tuple[str, str], ...]) -> Atlas:
+    roads = region.roads
     glyphs = {**shared_glyphs(), **roads.glyphs}
     named = {
         face_name(face): draw_face(roads.sign_faces[face], sign_text(roads, face), glyphs) for face in roads.sign_faces
     }
-    for face, text in sorted(set(wanted)):
+    for face, text in wanted:
         named[face_name(face, text)] = draw_face(roads.sign_faces[face], text, glyphs)
     for lamp in LAMPS:
         named[f"lamp_{lamp}"] = _lamp(lamp, glyphs)
