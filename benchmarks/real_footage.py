@@ -25,7 +25,7 @@ from recipes.nano import nano_real_narrow
 from onshore import clip, drive
 from onshore.bundle.inputs import View
 from onshore.dataset import freeze, manifest
-from onshore.dataset.footage import Planted
+from onshore.dataset.footage import Planted, footage
 from onshore.dataset.manifest import segment_proxy
 from onshore.dataset.proxy import Proxy
 from onshore.evaluation import open_loop
@@ -122,18 +122,12 @@ def read_motion(center: Center, turning: dict[str, str], steps: int) -> dict[str
     config = InverseDynamics(view=NARROW, planted=PLANTED, turns_planted=True)
     row = train_inverse(center, frozen.id, inverse_recipe("inverse-real", trainable=config, steps=steps))
     config, network = load_inverse(center, row.id)
-    judged = {}
-    for route, identity in turning.items():
-        parts = []
-        for segment in drive.segments(center, identity):
-            made = segment_proxy(center, segment["id"], NARROW)
-            parts.append(against_signals(config, network, Proxy.from_bytes(center.read(made.id), made.id)))
-        judged[route] = {
-            name: np.concatenate([part[name] for part in parts if part]) for name in ("value", "truth", "off", "half")
-        }
-    judged["both"] = {
-        name: np.concatenate([judged[route][name] for route in TURNING]) for name in ("value", "truth", "off", "half")
-    }
+    judged: dict[str, Any] = {}
+    for routes in ([TURNING[0]], [TURNING[1]], list(TURNING)):
+        segments = [row["id"] for route in routes for row in drive.segments(center, turning[route])]
+        made = [segment_proxy(center, segment, NARROW).id for segment in segments]
+        seen = footage([Proxy.from_bytes(center.read(one), one) for one in made], NARROW)
+        judged[" and ".join(routes)] = against_signals(config, network, seen)
     return {
         "train_drives": frozen.train_drives,
         "calibration_drives": row.held_out_drives,

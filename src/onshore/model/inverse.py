@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from onshore.bundle.inputs import View
 from onshore.core.errors import InputError
+from onshore.core.label import Artifact
 from onshore.core.progress import Progress, silent
 from onshore.core.recording import Signals
 from onshore.dataset import manifest as frozen
@@ -174,10 +175,14 @@ class InverseRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Motion of one segment at the moments of its frames (M): values and the half widths of their intervals."""
+    """Motion of one segment at the moments of its frames (M): values and the half widths of their intervals.
+
+    proxy: the artifact that was looked at.
+    """
 
     segment: str
     drive: str
+    proxy: str
     t_ns: NDArray[np.int64]
     speed_mps: Floats
     yaw_rate_radps: Floats
@@ -247,7 +252,7 @@ def estimate(
         made = segment_proxy(center, segment, config.view)
         proxy = Proxy.from_bytes(center.read(made.id, purpose="train"), made.id)
         if len(proxy.t_ns) >= len(OFFSETS_S):
-            found += _estimated(config, network, proxy)
+            found += _estimated(config, network, proxy, made.id)
     progress("reading motion", len(segment_ids), len(segment_ids))
     return found
 
@@ -413,7 +418,7 @@ def motion_labels(windows: MotionWindows, cameras: Cameras) -> Floats:
     return np.stack([windows.speed_mps, (windows.yaw_rate_radps + cameras.turn_B) * mirror], -1)
 
 
-def _estimated(config: InverseDynamics, network: nn.Module, proxy: Proxy) -> list[Estimate]:
+def _estimated(config: InverseDynamics, network: nn.Module, proxy: Proxy, artifact: str) -> list[Estimate]:
     seen = footage([proxy], config.view)
     seen = replace(seen, stretch_N=np.zeros(len(seen.t_ns), np.int64))  # signals play no part: gaps in time alone count
     windows = motion_windows(seen, labelled=False)
@@ -424,6 +429,7 @@ def _estimated(config: InverseDynamics, network: nn.Module, proxy: Proxy) -> lis
         Estimate(
             segment=proxy.segment,
             drive=proxy.drive,
+            proxy=artifact,
             t_ns=seen.t_ns[windows.index_MT[:, windows.index_MT.shape[1] // 2]],
             speed_mps=value[:, 0],
             yaw_rate_radps=value[:, 1],
@@ -433,10 +439,9 @@ def _estimated(config: InverseDynamics, network: nn.Module, proxy: Proxy) -> lis
     ]
 
 
-def against_signals(config: InverseDynamics, network: nn.Module, proxy: Proxy) -> dict[str, Floats] | None:
-    """Estimates beside what the segment's own signals say, where it has them, for measuring: arrays (M, 2: speed m/s,
+def against_signals(config: InverseDynamics, network: nn.Module, seen: Footage) -> dict[str, Floats] | None:
+    """Estimates beside what the segments' own signals say, where they have them, for measuring: arrays (M, 2: speed m/s,
     yaw rate rad/s) `value`, `truth`, `off` (absolute) and `half` (of the interval); None without a window of known motion."""
-    seen = footage([proxy], config.view)
     windows = motion_windows(seen)
     if not len(windows):
         return None
@@ -473,12 +478,10 @@ def _labels(one: Estimate, sure: NDArray[np.bool_]) -> PseudoLabels:
     )
 
 
-def _keep_labels(center: Center, model_id: str, one: Estimate, labels: PseudoLabels, limits: dict[str, float]) -> Any:
+def _keep_labels(center: Center, model_id: str, one: Estimate, labels: PseudoLabels, facts: dict[str, Any]) -> Artifact:
     """One segment's labels under its drive's key, with the network and the proxy it looked at as parents."""
-    config, _ = load_inverse(center, model_id)
-    made = segment_proxy(center, one.segment, config.view)
-    parents = [made, center.artifact(model_id)]
-    meta = {"segment": one.segment, "model": model_id, "moments": len(labels.signals.t_ns), **limits}
+    parents = [center.artifact(one.proxy), center.artifact(model_id)]
+    meta = {"segment": one.segment, "model": model_id, "moments": len(labels.signals.t_ns), **facts}
     return center.put(
         labels.to_bytes(),
         derive([parent.label for parent in parents], kind="pseudo_labels", retention="clip"),
