@@ -61,6 +61,7 @@ def run(
 def blind(
     model: Annotated[str, typer.Option(help="a model of the center, or a rival")],
     suite: Annotated[str, typer.Option(help="a suite of scenario families such as cn-eyes")],
+    family: Annotated[list[str] | None, typer.Option(help="only this family; may be given again")] = None,
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Does the camera matter? Each scenario family driven by a model and by itself before a black camera, paired."""
@@ -68,7 +69,9 @@ def blind(
 
     show = session.output()
     with show.progress() as progress:
-        document = judging.blind(session.center(), model, suite, workers=workers, progress=progress)
+        document = judging.blind(
+            session.center(), model, suite, families=family or (), workers=workers, progress=progress
+        )
     rows = [{name: cell for name, cell in row.items() if name != "eyes"} for row in document["families"]]
     show.table("worlds passed with the camera and with a black one (synthetic)", rows)
     show.answer(document, f"apart in {document['apart']} of {document['need_eyes']} families that need eyes")
