@@ -47,26 +47,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("onshore-eyes"))
     parser.add_argument("--regions", nargs="*", default=list(PLANS))
+    parser.add_argument("--families", nargs="*", help="only these; the page then says which are missing")
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
     documents = []
     for region in asked.regions:
         with Output(as_json=False).progress() as progress:
-            documents.append(measured(region, asked.out.resolve(), asked.workers, progress))
-    if set(asked.regions) == set(PLANS):
-        PAGE.with_suffix(".json").write_text(json.dumps(documents, indent=1) + "\n", encoding="utf8")
-        PAGE.with_suffix(".md").write_text(page(documents), encoding="utf8")
-    else:
-        print(page(documents))
+            documents.append(measured(region, asked, progress))
+    PAGE.with_suffix(".json").write_text(json.dumps(documents, indent=1) + "\n", encoding="utf8")
+    PAGE.with_suffix(".md").write_text(page(documents), encoding="utf8")
     return int(any(document["apart"] < document["need_eyes"] for document in documents))
 
 
-def measured(region: str, out: Path, workers: int, progress: Progress) -> dict[str, Any]:
+def measured(region: str, asked: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """The table of one region, and what the model learned from."""
+    out, workers = asked.out.resolve(), asked.workers
     keys = out / "keys" / region
     center = Center.init(out / f"{region}-center", region, keys_dir=keys, seed=0, in_region_dirs=[out], actor="eyes")
     weights, facts = trained(center, PLANS[region], out / "fleet" / region, workers, progress)
-    parts, names = [], list(shares(center.pack))
+    every = list(shares(center.pack))
+    parts, names = [], [name for name in every if not asked.families or name in asked.families]
     for first in range(0, len(names), FAMILIES_AT_ONCE):
         some = names[first : first + FAMILIES_AT_ONCE]
         part = judging.blind(center, weights, f"{region}-eyes", families=some, workers=workers, progress=progress)
@@ -74,13 +74,9 @@ def measured(region: str, out: Path, workers: int, progress: Progress) -> dict[s
         parts.append(part)
     sums = {name: sum(part[name] for part in parts) for name in ("apart", "need_eyes")}
     rows = [row for part in parts for row in part["families"]]
-    return {
-        **facts,
-        **parts[0],
-        **sums,
-        "families": rows,
-        "results": [one for part in parts for one in part["results"]],
-    }
+    results = [one for part in parts for one in part["results"]]
+    missing = [name for name in every if name not in names]
+    return {**facts, **parts[0], **sums, "families": rows, "missing": missing, "results": results}
 
 
 def trained(center: Center, plan: Plan, fleet: Path, workers: int, progress: Progress) -> tuple[str, dict[str, Any]]:
@@ -121,7 +117,9 @@ def freeze(center: Center, name: str, takeovers: list[str], progress: Progress) 
 
 def page(documents: list[dict[str, Any]]) -> str:
     """The page of the results."""
-    return "\n".join([HEAD, *(line for document in documents for line in section(document))]).rstrip() + "\n"
+    done = {document["region"] for document in documents}
+    rest = [f"Not driven: region {region}." for region in PLANS if region not in done]
+    return "\n".join([HEAD, *(line for document in documents for line in section(document)), *rest]).rstrip() + "\n"
 
 
 HEAD = """# Does the camera matter? Scenario families driven with open and with shut eyes
@@ -144,7 +142,8 @@ def section(document: dict[str, Any]) -> list[str]:
         "| family | what only the camera shows | with camera | blind | difference | p | verdict | commonest failure |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    return [*lines, *(line(row) for row in document["families"]), ""]
+    missing = [f"Not driven: {', '.join(document['missing'])}.", ""] if document["missing"] else []
+    return [*lines, *(line(row) for row in document["families"]), "", *missing]
 
 
 def line(row: dict[str, Any]) -> str:
