@@ -31,6 +31,7 @@ def run(
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Score a model: closed loop on a suite of held-out worlds or on recorded video, open loop on held-out drives."""
+    from onshore.evaluation.replayed import SHOWN
     from onshore.flywheel import judging
 
     show = session.output()
@@ -52,8 +53,7 @@ def run(
         "success by scenario family, percent (synthetic)" if document["scenarios"] else "", document["scenarios"]
     )
     title = "replay of recorded video (valid range only, no driving score)" if document["replay"] else ""
-    columns = ("policy", "segment", "verdict", "metres", "of_m", "lateral_max_m", "comfortable_pct", "contacts")
-    show.table(title, document["replay"], columns if title else ())
+    show.table(title, document["replay"], SHOWN if title else ())
     show.answer(document)
 
 
