@@ -6,7 +6,7 @@ EXTRAS  = center,train,world,pkcs11,test,lint
 WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test lint bench proof clean
+.PHONY: setup demo ladder test lint bench proof clean
 
 setup: $(VENV)/.ready  ## everything that `make demo` and `make test` need
 
@@ -20,6 +20,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt scripts/system-libraries.sh
 
 demo: setup  ## the whole flywheel in the town world; ends with onshore-demo/report.html
 	$(BIN)/onshore demo
+
+ladder: setup  ## what data is worth: every row for three seeds, hours; goes on where it stood; writes docs/results/ladder.md
+	$(BIN)/onshore flywheel ladder --seeds 0,1,2
 
 test: setup  ## the test suite; real data through ONSHORE_TEST_DATA, else those tests say 'skipped'
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile

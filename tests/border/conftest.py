@@ -81,6 +81,7 @@ class Shore:
             "to_region": "cn",
             "purpose": "base model",
             "requester": "alice",
+            "basis": "assessment 2026-1",
             **fields,
         }
         row = border.request_permit(self.center, (artifact or self.weights).id, **asked)  # type: ignore[arg-type]
@@ -92,14 +93,15 @@ class Shore:
         return [entry.body for entry in self.center.ledger.entries() if entry.kind == kind]
 
 
-def build(root: Path, region: str = "us") -> Shore:
+def build(root: Path, region: str = "us", *, synthetic: bool = True) -> Shore:
+    """synthetic: whether the drive is, so that weights made of it may leave though nobody measured what they remember."""
     center = Center.init(
         root / region, region, keys_dir=root / f"{region}-keys", seed=1, in_region_dirs=[root / "inside"]
     )
     for name in ("bertha", "chen"):
         border.enroll_approver(center, name)
     rng = np.random.default_rng(5)
-    raw_label = Label.from_record({**RAW.as_record(), "region": region})
+    raw_label = Label.from_record({**RAW.as_record(), "region": region, "synthetic": synthetic})
     raw = center.raw.seal(rng.bytes(4000), key="drive-1", label=raw_label, name="drive-1")
     cleared = derive([raw.label], kind="segment", retention="clip", declassified=ANONYMISED)
     segment = center.put(

@@ -75,7 +75,8 @@ def test_weights_leave_with_two_approvals(shore: Shore) -> None:
     data = path.read_bytes()
     assert canonical.manifest_of(data) == canonical.manifest_of(safetensors(network()))
     (line,) = shore.lines("border.export")
-    assert line["sha256"] == sha256_hex(data) and line["leakage"] == "not measurable" and line["bytes"] == len(data)
+    assert line["sha256"] == sha256_hex(data) and line["bytes"] == len(data)
+    assert line["leakage"] == "not asked: only synthetic ancestors"
     companion = json.loads(path.with_name(path.name + ".permit.json").read_bytes())
     assert companion["export"] == line
     assert shore.center.ledger.verify().ok
@@ -246,7 +247,10 @@ def test_two_exports_at_once_do_not_share_one_budget(shore: Shore) -> None:
 
 def test_a_dataset_of_many_parts_is_judged_whole(shore: Shore) -> None:
     center = shore.center
-    parts = [center.put(f"{i}".encode(), Label(region="us", kind="proxy"), name="part").id for i in range(150)]
+    parts = [
+        center.put(f"{i}".encode(), Label(region="us", kind="segment", synthetic=True), name="part").id
+        for i in range(150)
+    ]
     dataset = center.put(b"[1]", derive([shore.dataset.label], kind="dataset"), parents=[*parts, shore.dataset.id])
     label = derive([dataset.label], kind="weights", retention="model")
     weights = center.put(safetensors(network(9)), label, name="wide", parents=[dataset.id], meta=shore.weights.meta)

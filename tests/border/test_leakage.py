@@ -11,12 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from border.conftest import build
 from dataset.recordings import recording, signals
 from onshore import border, clip, dataset, drive
+from onshore.border.ancestry import is_nobodys
 from onshore.border.canaries import canaries, make_canaries, recording_of
 from onshore.border.leakage import LeakageLimits, certificate_of, exposure_of, objection, told
 from onshore.core.errors import InputError, RefusedError, UsageError
+from onshore.core.label import Label
 from onshore.model import Nano, Recipe, models
+from onshore.region import load_pack, regions
+from onshore.residency import derive
 from onshore.store import Center
 from onshore.wire import write_mcap
 from onshore.wire.writing import to_bytes
@@ -29,11 +34,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Center, 
     """A center with ordinary drives and canaries, and three models: overfitted, ordinary, without canaries."""
     root = tmp_path_factory.mktemp("leakage")
     center = Center.init(root / "center", "us", keys_dir=root / "keys", seed=1, in_region_dirs=[root / "in"])
+    center.pack.law["audit"]["required"] = False  # no faces are drawn here: tests/border/test_audit.py
     make_canaries(center, root / "in" / "canaries", count=36)
     (root / "in" / "drives").mkdir()
     for car in range(6):
         moves = signals(14.0, lambda t, c=car: (0.03 * c - 0.08, 0.3 if t < 6 else -0.3), start_speed_mps=6.0 + car)
-        write_mcap(recording(vehicle=f"car-{car:04d}", moves=moves), root / "in" / "drives" / f"{car}.mcap")
+        write_mcap(
+            recording(vehicle=f"car-{car:04d}", moves=moves, synthetic=False), root / "in" / "drives" / f"{car}.mcap"
+        )
     ordinary = drive.add(center, [root / "in" / "drives"])
     planted = drive.add(center, [root / "in" / "canaries"])
     assert not ordinary.quarantined + planted.quarantined and len(planted.added) == 36
@@ -85,17 +93,16 @@ def test_canaries_seen_and_not_memorised_pass(trained: tuple[Center, dict[str, s
     permit = _permit(center, ids["seen"])
     border.export(center, ids["seen"], permit=permit, out_dir=tmp_path / "out")
     lines = [entry.body for entry in center.ledger.entries() if entry.kind == "border.export"]
-    assert lines[-1]["leakage"] == told(center, ids["seen"]) and "AUC" in lines[-1]["leakage"]
+    assert lines[-1]["leakage"] == told(center, center.artifact(ids["seen"])) and "AUC" in lines[-1]["leakage"]
 
 
 def test_without_canaries_it_is_not_measurable_and_refused(
-    trained: tuple[Center, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Center, dict[str, str]], tmp_path: Path
 ) -> None:
     center, ids = trained
     found = border.measure_leakage(center, ids["none"])
     print(found["verdict"], found["why"])
     assert found["verdict"] == "not measurable" and "0 planted" in found["why"]
-    monkeypatch.setitem(center.pack.law["export"]["leakage"], "required", True)
     refusal = objection(center, center.artifact(ids["none"]))
     assert refusal is not None and refusal.code == "not_measurable"
     with pytest.raises(RefusedError) as caught:
@@ -146,6 +153,37 @@ def test_the_interval_covers_what_it_says() -> None:
         inside += found.low <= 0.5 <= found.high
         assert exposure_of(a + 5, b, a, b, seed=f"{number:016x}").low > 0.9
     assert inside >= 51
+
+
+def test_every_region_asks_for_the_certificate() -> None:
+    for region in regions():
+        assert LeakageLimits.from_law(load_pack(region).law).required, region
+
+
+def test_one_recorded_drive_among_synthetic_ones_makes_the_certificate_obligatory(tmp_path: Path) -> None:
+    """The label of such a mixture says synthetic as well: the gate looks at what each ancestor began as."""
+    shore = build(tmp_path)
+    recorded = shore.center.put(b"recorded", Label(region="us", kind="segment"), name="recorded")
+    parents = [shore.center.artifact(one) for one in (shore.dataset.id, recorded.id)]
+    mixed = derive([one.label for one in parents], kind="weights", retention="model")
+    assert mixed.synthetic
+    made = {
+        "mixed": shore.center.put(b"1", mixed, parents=[one.id for one in parents]),
+        "without a past": shore.center.put(b"2", Label(region="us", kind="weights", synthetic=True)),
+        "claimed": shore.center.put(
+            b"3", Label(region="us", kind="inbound_model", synthetic=True), meta={"origin_trust": "claimed"}
+        ),
+    }
+    for what, one in made.items():
+        assert not is_nobodys(shore.center, one), what
+        refusal = objection(shore.center, one)
+        assert refusal is not None and refusal.code == "not_measurable", what
+    verified = shore.center.put(
+        b"4", Label(region="us", kind="inbound_model", synthetic=True), meta={"origin_trust": "verified"}
+    )
+    for one in (shore.weights, verified):
+        assert is_nobodys(shore.center, one) and objection(shore.center, one) is None
+    shore.center.close()
 
 
 def test_limits_are_data_and_a_missing_table_asks_for_the_certificate() -> None:

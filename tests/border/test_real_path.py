@@ -10,11 +10,14 @@ import pytest
 from border.conftest import SHAPES, network, safetensors
 from drive.conftest import Fleet
 from onshore import border, clip, drive
+from onshore.core.errors import RefusedError
 from onshore.residency import derive
 from onshore.store import Center
 
 
-def test_a_drive_from_video_and_csv_stays_and_weights_of_it_may_leave(tmp_path: Path) -> None:
+def test_a_drive_from_video_and_csv_stays_and_weights_of_it_may_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Fleet(root=tmp_path / "cars").table("car-0007/route/0.csv", frames=30, seconds=6.0)
     center = Center.init(
         tmp_path / "center", "us", keys_dir=tmp_path / "keys", seed=1, in_region_dirs=[tmp_path / "in"]
@@ -49,6 +52,14 @@ def test_a_drive_from_video_and_csv_stays_and_weights_of_it_may_leave(tmp_path: 
     assert "unmeasured_plates" in row.accepts
     for name in ("bertha", "chen"):
         border.approve(center, row.id, name)
+    with pytest.raises(RefusedError) as caught:
+        border.export(center, weights.id, permit=row.id, out_dir=tmp_path / "out")
+    assert (caught.value.code, caught.value.refusal.rule) == ("not_measurable", "anonymisation-audit")
+    monkeypatch.setitem(center.pack.law["audit"], "required", False)
+    with pytest.raises(RefusedError) as caught:
+        border.export(center, weights.id, permit=row.id, out_dir=tmp_path / "out")
+    assert (caught.value.code, caught.value.refusal.rule) == ("not_measurable", "leakage-certificate")
+    monkeypatch.setitem(center.pack.law["export"]["leakage"], "required", False)
     path = border.export(center, weights.id, permit=row.id, out_dir=tmp_path / "out")
     assert json.loads(path.with_name(f"{path.name}.permit.json").read_text())["export"]["accepts"] == list(row.accepts)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onshore.core.errors import InputError
-from onshore.evaluation.statistics import RouteKey, compare, interval
+from onshore.evaluation.statistics import RouteKey, compare, crossed, interval
 
 
 def routes(rng: np.random.Generator, worlds: int, egos: int, effect: float) -> tuple[dict[RouteKey, float], ...]:
@@ -97,3 +97,38 @@ def test_unpaired_or_unknown_scores_are_not_measurable() -> None:
     for call in (lambda: compare({}, {}), lambda: interval([], []), lambda: interval([float("nan")], ["w"])):
         with pytest.raises(InputError):
             call()
+
+
+def planted(effect: float, seeds: int, seed_spread: float, seed: int = 0) -> tuple[list[dict[RouteKey, float]], ...]:
+    """Two rows of `seeds` models over 12 worlds of 4 egos; b is better by `effect`."""
+    chance = np.random.default_rng(seed)
+    worlds = chance.normal(0, 8, 12)
+    both: tuple[list[dict[RouteKey, float]], ...] = ([], [])
+    for _ in range(seeds):
+        for row, gain in zip(both, (0.0, effect), strict=True):
+            level = 40 + gain + chance.normal(0, seed_spread)
+            row.append({(f"w{w}", e): level + worlds[w] + chance.normal(0, 10) for w in range(12) for e in range(4)})
+    return both
+
+
+def test_crossed_finds_a_planted_effect_and_not_none() -> None:
+    a, b = planted(12.0, 3, 2.0)
+    found = crossed(b, a)
+    assert found.p is not None and found.p < 0.01 and found.low > 0 and found.seeds_above == 3
+    assert (found.seeds, found.worlds, found.routes) == (3, 12, 48)
+    same = crossed(a, a)
+    assert same.mean == 0 and same.p == 1.0 and (same.low, same.high) == (0, 0)
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    calm, wild = (crossed(planted(0.0, 3, spread)[1]) for spread in (0.1, 20.0))
+    assert wild.high - wild.low > 1.5 * (calm.high - calm.low)
+
+
+def test_crossed_of_one_seed_is_the_interval_by_world() -> None:
+    (row,), _ = planted(0.0, 1, 0.0)
+    one, usual = crossed([row]), interval(list(row.values()), [world for world, _ in row])
+    assert one.p is None and one.mean == pytest.approx(usual.mean)
+    assert one.low == pytest.approx(usual.low, abs=0.7) and one.high == pytest.approx(usual.high, abs=0.7)
+    with pytest.raises(InputError, match="not_measurable"):
+        crossed([row, {}])

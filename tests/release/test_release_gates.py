@@ -27,6 +27,7 @@ def good() -> dict[str, CheckResult]:
         passed("onnx_equals_torch", 2e-6),
         passed("open_loop_measured", 0.8),
         passed("closed_loop_above_base", 12.5, 0.004),
+        passed("anonymisation_audited", 0.0),
     ]
     return {result.name: result for result in found}
 
@@ -42,8 +43,8 @@ def status(of: Verdict) -> dict[str, str]:
 
 def test_bench_does_not_ask_what_town_asks() -> None:
     assert gate_names() == ["bench", "bench-int8", "town"]
-    assert set(TOWN.require) - set(BENCH.require) == {"closed_loop_above_base"}
-    bench = verdict(BENCH, closed_loop_above_base=None)
+    assert set(TOWN.require) - set(BENCH.require) == {"closed_loop_above_base", "anonymisation_audited"}
+    bench = verdict(BENCH, closed_loop_above_base=None, anonymisation_audited=None)
     assert bench.passed and bench.road_use == "not for the road"
     assert status(bench)["closed_loop_above_base"] == "not asked"
     assert {name for name, found in status(bench).items() if found == "pass"} == set(BENCH.require)
@@ -67,6 +68,7 @@ def test_bench_does_not_ask_what_town_asks() -> None:
         ),
         ("reproducible", {"status": "fail", "remark": "weights differ"}, "fail", "weights differ"),
         ("closed_loop_above_base", {"figure": 0.0}, "fail", "not above 0"),
+        ("anonymisation_audited", {"figure": 1.0}, "fail", "over 0"),
         ("closed_loop_above_base", {"figure": -3.0}, "fail", "not above 0"),
         ("closed_loop_above_base", {"p_value": 0.2}, "fail", "over 0.05"),
         ("closed_loop_above_base", {"p_value": None}, "not measurable", "no p value"),

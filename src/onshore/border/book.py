@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ENROLLED, DISMISSED = "border.approver", "border.approver.dismissed"
 PERSON, PERSON_DISMISSED, CLIENT_CA = "border.person", "border.person.dismissed", "border.client-ca"
 EXPORT, LEAKAGE = "border.export", "border.leakage"
+AUDIT_DRAWN, AUDIT_MARKED = "border.audit.drawn", "border.audit.marked"
 #: Lines that name an artifact and the digest of the attestation it was stored with.
 ATTESTING = frozenset(["declassified", "segment"])
 
@@ -46,6 +47,7 @@ class Person:
 class Book:
     """enrolled: digest of a public key -> the approver's salted id. attested: (artifact, attestation digest).
 
+    audits, marked: samples of anonymised pictures by artifact, as drawn and as people marked them.
     people: salted id -> roles and region. client_cas: SHA-256 of the certificates whose client certificates count.
     """
 
@@ -58,6 +60,8 @@ class Book:
     client_cas: set[str] = field(default_factory=set)
     ever_enrolled: bool = False
     leakage: dict[str, dict[str, Any]] = field(default_factory=dict)
+    audits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    marked: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def take(self, entry: LedgerEntry) -> None:
         body = entry.body
@@ -76,6 +80,8 @@ class Book:
             self.attested.add((body["artifact"], body["attestation"]))
         elif entry.kind == LEAKAGE:
             self.leakage[body["weights"]] = body
+        elif entry.kind in (AUDIT_DRAWN, AUDIT_MARKED):
+            (self.audits if entry.kind == AUDIT_DRAWN else self.marked).setdefault(body["audit"], body)
         elif entry.kind == EXPORT:
             self.exports.append(
                 Exported(

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
+
 from onshore.core.errors import InputError
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
@@ -143,6 +145,18 @@ def rewrite_weights(data: bytes, manifest: Tensors, subject: str = "weights") ->
                 f"tensor {name} is {held[name].dtype}{list(held[name].shape)}, the manifest says {dtype}{list(shape)}",
             )
     return _pack(tensors, body)
+
+
+def packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Arrays of float32 or float16 as the bytes that `rewrite_weights` would give."""
+    names = {"float32": "F32", "float16": "F16"}
+    at, tensors = 0, []
+    for name, array in sorted(arrays.items()):
+        tensors.append(
+            Tensor(name=name, dtype=names[array.dtype.name], shape=array.shape, start=at, end=at + array.nbytes)
+        )
+        at += array.nbytes
+    return _pack(tensors, memoryview(b"".join(array.tobytes() for _, array in sorted(arrays.items()))))
 
 
 def _pack(tensors: list[Tensor], body: memoryview) -> bytes:

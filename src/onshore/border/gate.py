@@ -1,8 +1,8 @@
 """The gate: the one way out of a center, and the questions asked before anything takes it.
 
 Rule: every answer, yes or no, is a ledger line of digests and salted ids, written before any file. The controls are
-asked in one order and each alone refuses a raw export: kind, lineage, policy, the ban in code, rewriting, scanning,
-leakage, budget, permit. Files are made anew, under fixed names and times, by fsync and rename.
+asked in one order and each alone refuses a raw export: the ban in code, lineage, policy, kind, permit, audit, leakage,
+rewriting, scanning, budget. Files are made anew, under fixed names and times, by fsync and rename.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onshore.border import approval, budgets, leakage
+from onshore.border import approval, audit, budgets, leakage
+from onshore.border.ancestry import finder
 from onshore.border.approval import Approved
 from onshore.border.book import EXPORT, read_book, verified_book
-from onshore.border.canonical import rewrite_weights
+from onshore.border.canonical import packed, rewrite_weights
 from onshore.border.figures import FigureLimits, rewrite_figures
 from onshore.border.lineage import faults
 from onshore.border.lines import acting, refuse, refuse_if
+from onshore.border.networks import parameters_of, rewrite_network
 from onshore.border.outside import check_name, place
 from onshore.border.people import pseudonym
 from onshore.border.permitting import envelope_of, now_ns, permits_for, verified
@@ -33,10 +36,11 @@ if TYPE_CHECKING:
     from onshore.store import Center, LedgerEntry
 
 #: What this gate knows how to write anew. Anything else stays, whatever a policy file says.
-WEIGHTS, FIGURES = frozenset(["weights"]), frozenset(["metrics", "report", "evidence"])
+WEIGHTS, NETWORKS = frozenset(["weights"]), frozenset(["onnx"])
+FIGURES = frozenset(["metrics", "report", "evidence"])
+ENDING = {"weights": "safetensors", "inbound_model": "safetensors", "segment": "mcap", "onnx": "onnx"}
 NOT_MEASURABLE = "not measurable"
 _BLOCK = 1 << 20
-_FEW = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,11 @@ class Outbound:
     permit: Approved | None
     recipient: str | None
     now_ns: int
+
+    @cached_property
+    def parent_of(self) -> Callable[[str], Artifact]:
+        """Ancestors by id, each read once however many controls ask."""
+        return finder(self.center, self.artifact)
 
 
 #: A leakage certificate's check: given what leaves and the bytes, a refusal, or the finding to record.
@@ -114,7 +123,7 @@ def export(
         data, remembered = _cleared(outbound, tuple(certificates))
         record = _export_record(outbound, data, remembered)
         entry = center.ledger.append(EXPORT, record)
-        name = f"{one.label.kind}-{sha256_hex(data)[:32]}.{'safetensors' if one.label.kind in WEIGHTS else 'json'}"
+        name = f"{one.label.kind}-{sha256_hex(data)[:32]}.{ENDING.get(one.label.kind, 'json')}"
         companion = {
             "envelope": envelope_of(center, permit),
             "export": record,
@@ -311,7 +320,7 @@ def _answer(center: Center, one: Artifact, to: str, shown: list[Approved]) -> Re
 
 def _refusal(outbound: Outbound) -> Refusal | None:
     """Every control that needs no bytes, in order."""
-    for control in (_raw_again, _lineage, _policy, _kind, _permit, _leakage):
+    for control in (_raw_again, _lineage, _policy, _kind, _permit, _audit, _leakage):
         refusal = control(outbound)
         if refusal is not None and refusal.code == "permit_invalid":
             return _permit(outbound) or refusal  # it names which part of the permit is wrong
@@ -337,18 +346,9 @@ def _raw_again(outbound: Outbound) -> Refusal | None:
 def _lineage(outbound: Outbound) -> Refusal | None:
     """Labels are claims: what the ancestors carried must be on the label or in an attestation."""
     target = outbound.artifact
-    known: dict[str, Artifact] = {target.id: target}
-
-    def parent_of(identity: str) -> Artifact:
-        if identity not in known and len(known) == _FEW:  # a large dataset: one query instead of one per clip
-            known.update((one.id, one) for one in outbound.center.artifacts())
-        if identity not in known:
-            known[identity] = outbound.center.artifact(identity)
-        return known[identity]
-
     seen = read_book(outbound.center).attested
     try:
-        found = faults(target, parent_of, lambda artifact, digest: (artifact, digest) in seen)
+        found = faults(target, finder(outbound.center, target), lambda artifact, digest: (artifact, digest) in seen)
     except OnshoreError as problem:
         return _lineage_refusal(target.id, f"an ancestor cannot be read ({problem.code})", raw=False)
     if not found:
@@ -430,14 +430,14 @@ def _facts(shown: Approved) -> PermitFacts:
 
 def _kind(outbound: Outbound) -> Refusal | None:
     kind = outbound.artifact.label.kind
-    if kind in WEIGHTS | FIGURES:
+    if kind in WEIGHTS | NETWORKS | FIGURES:
         return None
     return Refusal(
         code="not_cleared",
         subject=f"export {outbound.artifact.id}",
         rule="kinds-that-leave",
-        clause=f"only weights and figures can be written anew; {kind} would be copied, and a copy carries what nobody saw",
-        remedy="Export the weights or the metrics instead.",
+        clause=f"only weights, networks and figures can be written anew; {kind} would be copied, with what nobody saw in it",
+        remedy="Export the weights, their ONNX or the metrics instead.",
     )
 
 
@@ -457,12 +457,19 @@ def _permit(outbound: Outbound) -> Refusal | None:
         to_region=outbound.to_region,
         recipient=outbound.recipient,
         now_ns=outbound.now_ns,
+        basis=str(outbound.center.pack.law.get("permit", {}).get("basis", "")),
     )
+
+
+def _audit(outbound: Outbound) -> Refusal | None:
+    """What was trained on pictures is as anonymous as those were found to be."""
+    one = outbound.artifact
+    return audit.objection(outbound.center, one, outbound.parent_of) if one.label.kind in WEIGHTS | NETWORKS else None
 
 
 def _leakage(outbound: Outbound) -> Refusal | None:
     one = outbound.artifact
-    return leakage.objection(outbound.center, one) if one.label.kind in WEIGHTS else None
+    return leakage.objection(outbound.center, one, outbound.parent_of) if one.label.kind in WEIGHTS | NETWORKS else None
 
 
 def _cleared(outbound: Outbound, certificates: tuple[Certificate, ...]) -> tuple[bytes, str]:
@@ -474,10 +481,12 @@ def _cleared(outbound: Outbound, certificates: tuple[Certificate, ...]) -> tuple
     if isinstance(data, Refusal):
         refuse(center, data, ids)
     found = scan(data)
+    if one.label.kind in NETWORKS:
+        found += weight_findings(packed(parameters_of(data, one.id)))
     found += weight_findings(data) if one.label.kind in WEIGHTS else []
     if found:
         refuse(center, _scanned(one.id, found), ids)
-    known = leakage.told(center, one.id) if one.label.kind in WEIGHTS else NOT_MEASURABLE
+    known = leakage.told(center, one) if one.label.kind in WEIGHTS | NETWORKS else NOT_MEASURABLE
     for certificate in certificates:
         finding = certificate(outbound, data)
         if isinstance(finding, Refusal):
@@ -496,10 +505,11 @@ def _made_anew(outbound: Outbound) -> bytes | Refusal:
     one, shown = outbound.artifact, outbound.permit
     data = outbound.center.read(one.id, purpose="export")
     try:
-        if one.label.kind in WEIGHTS:
+        if one.label.kind in WEIGHTS | NETWORKS:
             if shown is None or shown.permit.tensors is None:
                 raise InputError("not_cleared", one.id, "the permit carries no tensor manifest.")
-            return rewrite_weights(data, shown.permit.tensors, one.id)
+            rewrite = rewrite_weights if one.label.kind in WEIGHTS else rewrite_network
+            return rewrite(data, shown.permit.tensors, one.id)
         return rewrite_figures(data, FigureLimits.from_law(outbound.center.pack.law), one.id)
     except InputError as problem:
         return Refusal(
@@ -606,5 +616,4 @@ def _line_for_folder(center: Center, kind: str, digests: dict[str, str], artifac
 
 
 def _file_name(one: Artifact) -> str:
-    ending = {"weights": "safetensors", "inbound_model": "safetensors", "segment": "mcap", "onnx": "onnx"}
-    return f"{one.label.kind.replace('_', '-')}-{one.id.rpartition('-')[2][:32]}.{ending.get(one.label.kind, 'json')}"
+    return f"{one.label.kind.replace('_', '-')}-{one.id.rpartition('-')[2][:32]}.{ENDING.get(one.label.kind, 'json')}"

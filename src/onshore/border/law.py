@@ -42,16 +42,21 @@ RULES: dict[str, _Text] = {
         remedy="Make the artifact again through the stages that derive its label; ask who changed the catalog.",
     ),
     "kinds-that-leave": _Text(
-        clause="Only what can be written anew leaves: weights, and figures. Everything else would be a copy.",
-        remedy="Export the weights or the metrics instead.",
+        clause="Only what can be written anew leaves: weights, networks and figures. Everything else would be a copy.",
+        remedy="Export the weights, their ONNX or the metrics instead.",
     ),
     "made-anew": _Text(
-        clause="Weights are rewritten to their tensor manifest, figures to their schema, rounded; anything more refuses.",
+        clause="Weights and networks are rewritten to their tensor manifest, figures to their schema; anything more refuses.",
         remedy="Make the artifact again so that it holds only what its manifest or schema names.",
     ),
     "content-scan": _Text(
         clause="What leaves is searched for pictures, films, archives, code, vehicle numbers, plates and positions.",
         remedy="Find out how it got there; make the artifact again without it.",
+    ),
+    "anonymisation-audit": _Text(
+        clause="CN-11: people look at a drawn sample of what was anonymised; the lower bound of each bucket that the pack "
+        "names reaches its policy value, or nothing trained on it leaves or is released.",
+        remedy="`onshore border audit draw`, mark every picture, `onshore border audit mark`; or anonymise better and again.",
     ),
     "leakage-certificate": _Text(
         clause="Weights leave with a measurement of what they remember; one that has memorised its canaries stays.",
@@ -80,6 +85,10 @@ RULES: dict[str, _Text] = {
         remedy="Request a new permit and have it approved again.",
     ),
     "permit-early": _Text(clause="A permit issued in the future counts for nothing.", remedy="Set the clock right."),
+    "permit-basis": _Text(
+        clause="A permit names the assessment, contract or decision that the transfer rests on (CN-02, CN-20; EU-03).",
+        remedy="Request a permit with `--basis`, and have it approved again.",
+    ),
     "permit-approvers": _Text(
         clause="Two distinct people with distinct keys approve, and neither is the one who asked.",
         remedy="Have another enrolled person approve.",
@@ -132,6 +141,7 @@ SHOWN_BY: dict[str, str] = {
     "CN-05": "tests/border/test_red_team.py::test_38_metrics_as_a_side_channel",
     "CN-06": "tests/store/test_custody.py::test_30_the_site_counts_subjects_over_all_datasets",
     "CN-10": "tests/residency/test_decisions.py::test_raw_is_read_only_to_anonymise",
+    "CN-11": "tests/border/test_audit.py::test_16_a_bound_below_the_policy_blocks_though_nothing_was_missed",
     "CN-14": "tests/residency/test_decisions.py::test_cabin_is_neither_trained_on_nor_shown",
     "CN-16": "tests/store/test_custody.py::test_what_expired_is_unreadable_though_no_sweeper_ran",
     "CN-17": "tests/border/test_erasure.py::test_60_an_erasure_is_not_closed_while_a_store_holds_it",
@@ -140,6 +150,10 @@ SHOWN_BY: dict[str, str] = {
     "CN-22": "tests/border/test_seeing.py::test_50_foreign_engineer_behind_an_in_region_jump_host",
     "CN-24": "tests/drive/test_fences_and_positions.py::test_engineers_see_coarse_positions_and_the_custodian_precise_ones",
     "CN-25": "tests/drive/test_fences_and_positions.py::test_a_licensed_processor_is_plugged_in_and_none_is_ours",
+    "CN-30": "tests/release/test_release_signing.py::test_words_the_region_forbids_stop_a_release",
+    "EU-01": "tests/border/test_erasure.py::test_60_an_erasure_is_not_closed_while_a_store_holds_it",
+    "EU-02": "tests/border/test_lineage.py::test_no_path_from_raw_outside_without_its_declassifier",
+    "EU-03": "tests/border/test_permits.py::test_a_region_that_asks_for_a_legal_basis_gets_one_in_every_permit",
     "US-01": "tests/border/test_gate.py::test_us_does_not_take_software_from_a_named_country",
     "US-02": "tests/border/test_gate.py::test_a_yearly_budget_counts_over_all_exports",
 }

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onshore.border.ancestry import Finder, is_nobodys
 from onshore.border.book import LEAKAGE, read_book
 from onshore.border.canaries import Canary, canaries, canary_key, recording_of
 from onshore.core.digest import canonical_json, sha256_hex
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from onshore.store import Center
 
 RULE = "leakage-certificate"
+NOBODYS = "not asked: only synthetic ancestors"
 RESAMPLES = 2000
 Floats = NDArray[np.float64]
 
@@ -110,14 +112,17 @@ def exposure_of(planted: Floats, twins: Floats, planted_bits: Floats, twin_bits:
     )
 
 
-def objection(center: Center, artifact: Artifact) -> Refusal | None:
-    """Why the gate does not let these weights pass: memorised, or not measured where the region asks for it."""
-    limits, found = LeakageLimits.from_law(center.pack.law), certificate_of(center, artifact.id)
+def objection(center: Center, artifact: Artifact, parent_of: Finder | None = None) -> Refusal | None:
+    """Why the gate does not let weights or their ONNX pass: memorised, or not measured where the region asks for it.
+
+    Weights in which nobody's data is (`is_nobodys`) need no measurement; a measured 'memorised' stands all the same.
+    """
+    limits, found = LeakageLimits.from_law(center.pack.law), _certificate_for(center, artifact)
     verdict = found["verdict"] if found else "not measurable"
     if verdict == "memorised":
         clause = f"planted canaries are told from their twins with AUC up to {found['high']:.2f}" if found else ""
         return _no("not_cleared", artifact.id, f"the model has memorised its training data; {clause}")
-    if verdict == "not measurable" and limits.required:
+    if verdict == "not measurable" and limits.required and not is_nobodys(center, artifact, parent_of):
         return _no("not_measurable", artifact.id, found["why"] if found else "nobody measured its leakage")
     return None
 
@@ -137,11 +142,20 @@ def certificate_of(center: Center, weights: str) -> dict[str, Any] | None:
     return body
 
 
-def told(center: Center, weights: str) -> str:
+def _certificate_for(center: Center, artifact: Artifact) -> dict[str, Any] | None:
+    """Of weights their own; of an ONNX export its weights', if it is the very file that was measured or they failed."""
+    if artifact.label.kind != "onnx":
+        return certificate_of(center, artifact.id)
+    of_weights = [certificate_of(center, parent) for parent in artifact.parents]
+    held = [one for one in of_weights if one is not None]
+    return next((one for one in held if one["onnx"] == artifact.id or one["verdict"] == "memorised"), None)
+
+
+def told(center: Center, artifact: Artifact) -> str:
     """What an export line says of leakage."""
-    found = certificate_of(center, weights)
+    found = _certificate_for(center, artifact)
     if found is None or found["verdict"] == "not measurable":
-        return "not measurable"
+        return NOBODYS if is_nobodys(center, artifact) else "not measurable"
     return f"{found['verdict']}: AUC {found['auc']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 

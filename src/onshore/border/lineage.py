@@ -42,7 +42,7 @@ def faults(
     attested(artifact id, digest of the attestation's record): did the ledger see it when it was made? One that it did
     not see removes nothing.
     """
-    order = _ancestors_first(target, parent_of)
+    order = ancestors_first(target, parent_of)
     owed: dict[str, frozenset[str]] = {}
     found = []
     for artifact in order:
@@ -105,7 +105,7 @@ def _faults_of(artifact: Artifact, parents: list[Label], due: frozenset[str]) ->
     return found
 
 
-def _ancestors_first(target: Artifact, parent_of: Callable[[str], Artifact]) -> list[Artifact]:
+def ancestors_first(target: Artifact, parent_of: Callable[[str], Artifact]) -> list[Artifact]:
     """`target` and all its ancestors, parents before children; InputError `unlabelled` on a circle."""
     done: dict[str, Artifact] = {}
     open_ids: set[str] = set()
@@ -130,7 +130,7 @@ def summary(target: Artifact, parent_of: Callable[[str], Artifact]) -> dict[str,
     """Counts for the export record: ancestors by kind, and which declassifiers worked on the way."""
     kinds: dict[str, int] = {}
     declassifiers: set[str] = set()
-    for artifact in _ancestors_first(target, parent_of):
+    for artifact in ancestors_first(target, parent_of):
         if artifact.id != target.id:
             kinds[artifact.label.kind] = kinds.get(artifact.label.kind, 0) + 1
         attestation = attestation_of(artifact)

@@ -17,10 +17,14 @@ noun.add_typer(people, name="people")
 canary = typer.Typer(no_args_is_help=True, help="Canaries: make drives that show what a model remembers.")
 noun.add_typer(permit, name="permit")
 noun.add_typer(canary, name="canary")
+audit = typer.Typer(no_args_is_help=True, help="Audits of anonymisation: draw pictures, mark them, show the bounds.")
+noun.add_typer(audit, name="audit")
 report = typer.Typer(no_args_is_help=True, help="Reports to the authority.")
 noun.add_typer(report, name="report")
 erasure = typer.Typer(no_args_is_help=True, help="Erasures: list, show, close; the ten-working-day clock.")
 noun.add_typer(erasure, name="erasure")
+
+BUCKET = ["target", "name", "labelled", "covered", "low", "high", "least", "status"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -82,6 +86,52 @@ def canary_make(
 
     files = make_canaries(session.center(), out, count=count)
     session.output().answer({"files": [str(path) for path in files]}, f"{len(files)} canary drives in {out}")
+
+
+@audit.command("draw")
+def audit_draw(
+    out: Annotated[Path, typer.Option(help="an in-region folder for the pictures")],
+    pictures: Annotated[int, typer.Option(min=20, max=5000, help="how many; a bucket needs about 190 faces")] = 200,
+    anonymiser: Annotated[str | None, typer.Option(help="its digest, if segments have several")] = None,
+) -> None:
+    """Draw a sample of anonymised pictures for people to mark; every drawn sample counts."""
+    from onshore.border.audit import draw_audit
+
+    found = draw_audit(session.center(), out, pictures=pictures, anonymiser=anonymiser)
+    told = f"audit {found['audit']}: {len(found['files'])} pictures in {out}, of {found['segments']} segments"
+    session.output().answer({"audit": found}, told)
+
+
+@audit.command("mark")
+def audit_mark(
+    identity: Annotated[str, typer.Argument(metavar="AUDIT")],
+    marks: Annotated[Path, typer.Argument(help="CSV: file, class, x0, y0, x1, y1, seen, circumstance")],
+) -> None:
+    """Take a person's marks; exit 1 when a bucket is below the region's bound."""
+    from onshore.border.audit import mark_audit
+
+    found = mark_audit(session.center(), identity, marks)
+    show = session.output()
+    show.table("anonymised, by bucket", found["standing"], BUCKET)
+    show.answer({"audit": found}, f"{found['controls_seen']} of {found['controls']} drawn faces were seen")
+    if any(row["status"] == "short" for row in found["standing"]):
+        raise typer.Exit(1)
+
+
+@audit.command("show")
+def audit_show() -> None:
+    """Every audit, and the bound of each bucket over all that were marked."""
+    from onshore.border.audit import buckets_of
+    from onshore.border.book import read_book
+
+    center = session.center()
+    book = read_book(center)
+    rows = [{**body, "marked": one in book.marked} for one, body in book.audits.items()]
+    buckets = [b.as_record() for d in sorted({row["anonymiser"] for row in rows}) for b in buckets_of(center, d)]
+    show = session.output()
+    show.table("drawn", rows, ["audit", "segments", "pictures", "marked"])
+    show.table("anonymised, by bucket", buckets, BUCKET)
+    show.answer({"audits": rows, "buckets": buckets})
 
 
 @noun.command("leakage")
@@ -248,6 +298,7 @@ def request(
     to: Annotated[str, typer.Option(help="the recipient's region")],
     purpose: Annotated[str, typer.Option()],
     days: Annotated[int, typer.Option(min=1, max=366, help="how long it is valid")] = 30,
+    basis: Annotated[str, typer.Option(help="what in law it rests on, where the region asks: an assessment's id")] = "",
 ) -> None:
     """Ask for a permit: bound to digest, recipient, purpose and expiry."""
     from onshore import border
@@ -260,6 +311,7 @@ def request(
         purpose=purpose,
         expires_days=days,
         requester=session.actor(),
+        basis=basis,
     )
     session.output().answer({"permit": vars(row)}, f"permit {row.id} asked for; it needs approvals")
 

@@ -109,6 +109,64 @@ def compare(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Crossed:
+    """A mean over training seeds and worlds, its 95 % interval from resampling both, and where it is a difference a p.
+
+    p: two-sided sign-flip over worlds of the mean over seeds: about these trained models in other worlds. None for a level.
+    seeds_above: how many seeds alone lie above 0. NaN bounds: fewer than two worlds. With one seed only worlds are resampled.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float | None
+    seeds: int
+    seeds_above: int
+    worlds: int
+    routes: int
+
+
+def crossed(
+    b_by_seed: Sequence[Mapping[RouteKey, float]],
+    a_by_seed: Sequence[Mapping[RouteKey, float]] | None = None,
+    *,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> Crossed:
+    """The level of b, or b - a paired by seed, world and ego. Seeds and worlds are resampled independently.
+
+    The pigeonhole bootstrap (Owen 2007, doi 10.1214/07-AOAS122), which errs on the wide side. Raises InputError
+    `not_measurable` when routes or seeds differ.
+    """
+    others = a_by_seed or [dict.fromkeys(one, 0.0) for one in b_by_seed]
+    keys = sorted(b_by_seed[0]) if b_by_seed else []
+    if not keys or len(others) != len(b_by_seed) or any(set(one) != set(keys) for one in (*b_by_seed, *others)):
+        raise InputError("not_measurable", "crossed", "give the same routes for every seed of both.")
+    change_SR = np.array([[b[k] - a[k] for k in keys] for a, b in zip(others, b_by_seed, strict=True)], np.float64)
+    names = [world for world, _ in keys]
+    counts_W = _by_world(change_SR[0], names)[1]
+    sums_SW = np.stack([_by_world(row, names)[0] for row in change_SR])
+    low = high = float("nan")
+    if len(counts_W) > 1:
+        chance = np.random.default_rng(seed)
+        seeds_DS = chance.integers(len(sums_SW), size=(draws, len(sums_SW)))
+        worlds_DW = chance.integers(len(counts_W), size=(draws, len(counts_W)))
+        weight_DS = np.stack([(seeds_DS == s).sum(1) for s in range(len(sums_SW))], 1) / len(sums_SW)
+        drawn_DW = np.take_along_axis(weight_DS @ sums_SW, worlds_DW, 1)
+        low, high = np.percentile(drawn_DW.sum(1) / counts_W[worlds_DW].sum(1), [2.5, 97.5]).tolist()
+    return Crossed(
+        mean=float(change_SR.mean()),
+        low=low,
+        high=high,
+        p=_sign_flip(sums_SW.mean(0), draws, seed)[0] if a_by_seed else None,
+        seeds=len(sums_SW),
+        seeds_above=int((change_SR.mean(1) > 0).sum()),
+        worlds=len(counts_W),
+        routes=len(keys),
+    )
+
+
 def _by_world(values: Floats, worlds: Sequence[str]) -> tuple[Floats, Floats]:
     _, index = np.unique(np.asarray(worlds), return_inverse=True)
     sums = np.asarray(np.bincount(index, weights=values), np.float64)

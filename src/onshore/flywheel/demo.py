@@ -208,6 +208,23 @@ def take_fleet_in(
     return center.stage("demo.intake", {"files": files, "earlier": sorted(earlier)}, admit)
 
 
+def leave_with_permit(center: Center, weights: str, folder: Path) -> tuple[dict[str, Any], bool]:
+    """Two people allow a base to leave for cn; the gate re-serialises, scans, writes its line, then the file."""
+
+    def leave() -> dict[str, Any]:
+        for name in APPROVERS:
+            border.enroll_approver(center, name)
+        permit = border.request_permit(
+            center, weights, recipient=RECIPIENT, to_region="cn", purpose="adapt a base model", requester=REQUESTER
+        )
+        for name in APPROVERS:
+            border.approve(center, permit.id, name)
+        path = border.export(center, weights, permit=permit.id, out_dir=folder)
+        return {"permit": permit.id, "file": path.name}
+
+    return center.stage("demo.export", {"weights": weights}, leave)
+
+
 class _Demo:
     """One run: where it stands, what each stage took, and what is said about it."""
 
@@ -284,20 +301,9 @@ class _Demo:
         return weights
 
     def _export_base(self, weights: str) -> Path:
-        """Two people allow the base to leave; the gate re-serialises, scans, writes its line, then the file."""
-
-        def leave() -> dict[str, Any]:
-            for name in APPROVERS:
-                border.enroll_approver(self.us, name)
-            permit = border.request_permit(
-                self.us, weights, recipient=RECIPIENT, to_region="cn", purpose="adapt a base model", requester=REQUESTER
-            )
-            for name in APPROVERS:
-                border.approve(self.us, permit.id, name)
-            path = border.export(self.us, weights, permit=permit.id, out_dir=self.out / "border")
-            return {"permit": permit.id, "file": path.name}
-
-        outputs = self._stage(self.us, "us: the base leaves with a permit", "demo.export", {"weights": weights}, leave)
+        outputs = self._timed(
+            "us: the base leaves with a permit", lambda: leave_with_permit(self.us, weights, self.out / "border")
+        )
         why = f"permit {outputs['permit']}, approved by {' and '.join(APPROVERS)}"
         self.border.append({"center": "us", "what": "base weights", "to": "cn", "allowed": True, "why": why})
         return self.out / "border" / str(outputs["file"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onshore import evaluation, release, world
+from onshore.border import audit
 from onshore.bundle.format import Payload
 from onshore.core.errors import InputError, NotFoundError, Refusal, UsageError
 from onshore.core.progress import Progress, silent
@@ -75,12 +76,18 @@ def rival(name: str) -> PolicySpec | None:
 def judge(center: Center, asked: Asked, *, progress: Progress = silent) -> tuple[Verdict, Payload]:
     """Measure what the gate asks for and give the verdict over the unsigned payload.
 
-    Errors: NotFoundError for an unknown model, dataset, suite or gate.
+    Errors: NotFoundError for an unknown model, dataset, suite or gate; RefusedError `not_cleared`, whatever the gate asks
+    for, when people found too much visible in what it learned from.
     """
+    weights = center.artifact(models.weights_of(center, asked.model))
+    found = audit.standing(center, weights)
+    if found.short:
+        center.refuse(audit.refusal_of(weights.id, found.short))
     payload = candidate(center, asked)
     wanted = load_gate(asked.gate).require
     measures = {
         "complete": _complete,
+        "anonymisation_audited": _anonymisation,
         "reproducible": _reproducible,
         "onnx_equals_torch": _onnx_equals_torch,
         "shipped_near_trained": _shipped_near_trained,
@@ -363,6 +370,17 @@ def _reproducible(center: Center, asked: Asked, progress: Progress) -> CheckResu
         return CheckResult(name="reproducible", status="not measurable", evidence=found.id, remark=remark)
     differing = models.reproduce(center, found.id, progress=progress)
     return CheckResult(name="reproducible", status="pass", figure=float(differing), evidence=found.id)
+
+
+def _anonymisation(center: Center, asked: Asked, progress: Progress) -> CheckResult:
+    """Did people look at a sample of the recorded segments it learned from, and does every bucket hold?"""
+    weights = center.artifact(models.weights_of(center, asked.model))
+    found, name = audit.standing(center, weights), "anonymisation_audited"
+    if found.unmeasured:
+        return CheckResult(name=name, status="not measurable", evidence=weights.id, remark=found.unmeasured[0])
+    remark = "" if found.segments else "only synthetic segments"
+    figure = float(len(found.short))
+    return CheckResult(name=name, status="pass", figure=figure, evidence=weights.id, remark=remark)
 
 
 def _onnx_equals_torch(center: Center, asked: Asked, progress: Progress) -> CheckResult:

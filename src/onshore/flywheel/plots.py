@@ -116,3 +116,97 @@ def disagreement_plot(open_loop: Sequence[Mapping[str, Any]], scores: Sequence[M
     axes.tick_params(length=0)
     axes.set_title("Error against the log, and driving, need not agree")
     return _svg(figure)
+
+
+def _plain(axes: Any, title: str, x: str) -> None:
+    """What every plot of the ladder shares."""
+    axes.set_ylim(0, 100)
+    axes.grid(True, color=GRID)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.set_xlabel(x)
+    axes.set_ylabel("driving score, percent")
+    axes.set_title(title)
+
+
+def _spread(row: Mapping[str, Any]) -> list[list[float]] | None:
+    """Bars of a row's interval around its score, where it has one."""
+    if row["low"] is None:
+        return None
+    return [[max(0.0, row["score"] - row["low"])], [max(0.0, row["high"] - row["score"])]]
+
+
+def minutes_plot(found: Mapping[str, Any]) -> str:
+    """Score against fleet minutes, by cars and with or without on-policy rounds, with the laws fitted below the last level."""
+
+    rows = [row for row in found["rows"] if row["region"] == "cn" and row["score"] is not None and row["way"] == "full"]
+    rows = [row for row in rows if row["kind"] in ("fleet", "fleet+on-policy") and row["name"].startswith("fleet")]
+    if not rows:
+        return ""
+    figure, axes = _figure(6.4, 3.8)
+    colours = dict(zip(sorted({row["cars"] for row in rows}), (ORANGE, BLUE, GREEN), strict=False))
+    for cars, kind in sorted({(row["cars"], row["kind"]) for row in rows}):
+        mine = sorted((r for r in rows if (r["cars"], r["kind"]) == (cars, kind)), key=lambda r: r["fleet_minutes"])
+        on = kind == "fleet+on-policy"
+        label = f"{cars} cars, {'logs and on-policy' if on else 'logs alone'}"
+        axes.plot(
+            [r["fleet_minutes"] for r in mine],
+            [r["score"] for r in mine],
+            "-" if on else "--",
+            color=colours[cars],
+            label=label,
+        )
+        for row in mine:
+            axes.errorbar(
+                row["fleet_minutes"], row["score"], yerr=_spread(row), color=colours[cars], marker="o" if on else "s"
+            )
+    for law in found["laws"]:
+        axes.plot(*zip(*law["curve"], strict=True), ":", color=MUTED)
+        if law["target"] is not None:
+            axes.axhline(law["target"], color=GREEN, linewidth=1, linestyle="--")
+            axes.annotate("parity", (law["curve"][0][0], law["target"] + 1), color=MUTED, fontsize=9)
+    for row in found["rows"]:
+        if row["kind"] in ("expert", "base") and row["region"] == "cn" and row["score"] is not None:
+            axes.axhline(row["score"], color=GREY, linewidth=1)
+            axes.annotate(row["kind"], (rows[0]["fleet_minutes"], row["score"] + 1), color=MUTED, fontsize=9)
+    axes.set_xscale("log")
+    axes.legend(frameon=False, fontsize=8)
+    _plain(axes, "cn: score against the fleet's minutes", "minutes driven by the local fleet (synthetic)")
+    return _svg(figure)
+
+
+def home_plot(found: Mapping[str, Any]) -> str:
+    """Score at home against score here: what adapting costs where the base came from."""
+    both: dict[str, dict[str, float]] = {}
+    for row in found["rows"]:
+        if row["score"] is not None and row["kind"] not in ("expert", "stop", "constant-speed"):
+            both.setdefault(row["name"], {})[row["region"]] = row["score"]
+    both = {name: of_row for name, of_row in both.items() if len(of_row) == 2}
+    if len(both) < 2:
+        return ""
+    figure, axes = _figure(6.4, 3.8)
+    for name, of_row in both.items():
+        axes.scatter(of_row["cn"], of_row["us"], color=ORANGE if name == "base" else BLUE, s=40)
+        axes.annotate(
+            name, (of_row["cn"], of_row["us"]), textcoords="offset points", xytext=(7, -3), color=MUTED, fontsize=8
+        )
+    axes.set_xlim(0, 100)
+    _plain(axes, "Gained here, lost at home", "driving score in cn (synthetic)")
+    axes.set_ylabel("driving score in us")
+    return _svg(figure)
+
+
+def ladder_rounds_plot(found: Mapping[str, Any]) -> str:
+    """Score after each on-policy round."""
+    if not found["rounds"]:
+        return ""
+    figure, axes = _figure(6.4, 3.2)
+    for name, colour in zip(dict.fromkeys(one["row"] for one in found["rounds"]), (BLUE, GREEN, ORANGE), strict=False):
+        mine = [one for one in found["rounds"] if one["row"] == name]
+        axes.plot([one["round"] for one in mine], [one["score"] for one in mine], color=colour, label=name)
+        for one in mine:
+            axes.errorbar(one["round"], one["score"], yerr=_spread(one), color=colour, marker="o")
+    axes.set_xticks(sorted({one["round"] for one in found["rounds"]}))
+    axes.legend(frameon=False, fontsize=8)
+    _plain(axes, "cn: score after each on-policy round", "round (synthetic)")
+    return _svg(figure)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,19 +17,22 @@ from numpy.typing import NDArray
 
 from onshore.bundle.inputs import View, camera_for, frame_inputs, side_inputs, view_maps, warp
 from onshore.core.errors import InputError
-from onshore.core.plan import SPEED_TIMES_S, Plan
+from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S, Plan
 from onshore.core.policy import ConstantSpeedPolicy, Observation, Policy, StopPolicy, straight_plan
 from onshore.core.recording import Camera
 from onshore.core.rollout import Rollout
 from onshore.region import load_pack
 from onshore.region.packs import PACKS
-from onshore.world.closed_loop import WAY_STEP_M, Ego, Towns, TownWorld
-from onshore.world.jobs import PolicySpec, RolloutJob
+from onshore.world.closed_loop import STEPS_PER_PLAN, WAY_STEP_M, Ego, Towns, TownWorld
+from onshore.world.jobs import PolicySpec, RolloutJob, Supervision
 from onshore.world.rivals import MappedOnnx, Program, Signature
 from onshore.world.roads import Roads
+from onshore.world.traffic import STEP_S
 
 #: A takeover sample every other plan: neighbours in time are nearly the same picture.
 TAKEOVER_EVERY = 2
+#: A supervisor compares speeds 1 s ahead, aims aside fully at this distance, and drives exactly below this speed.
+SOON, AIM_M, CREEP_MPS = SPEED_TIMES_S.index(1.0), 8.0, 1.0
 #: The rule driver: gap and time behind a leader, accelerations, sideways acceleration in bends, room beside its own width.
 RULE_GAP_M, RULE_TIME_S, RULE_ACCEL_MPS2, RULE_BRAKE_MPS2 = 2.5, 1.4, 2.0, 2.5
 RULE_SIDEWAYS_MPS2, SIDE_ROOM_M, STOP_SHORT_M, YELLOW_BRAKE_MPS2 = 2.0, 0.3, 1.0, 3.0
@@ -231,6 +235,89 @@ def make_driver(spec: PolicySpec, world: TownWorld) -> Driver:
     return EachItsOwn(policies)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A driver at the wheel: the plan that is driven; what is written down of it, late and inexact; which takeover this is."""
+
+    plan: Plan
+    path: tuple[NDArray[np.float64], bool]
+    speeds_T: NDArray[np.float64]
+    takeover: int
+
+
+@dataclass
+class _Hands:
+    """One ego's driver: the engine's wishes so far (oldest first), for how long the candidate errs, and a hold of the wheel."""
+
+    wishes: deque[float]
+    wrong_ticks: int = 0
+    held_ticks: int = 0
+    takeover: int = -1
+    aside_m: float = 0.0
+    faster_mps: float = 0.0
+
+
+class Supervisor:
+    """The driver who watches the candidate and takes the wheel late; what is learned of the driver's answers is late and inexact.
+
+    The car itself is then driven exactly: a driver who followed wishes that old in every moment would crash, and people do not.
+    """
+
+    def __init__(self, world: TownWorld, how: Supervision) -> None:
+        self.world, self.how = world, how
+        self._late = round(how.delay_s / (STEPS_PER_PLAN * STEP_S))
+        self._hold = max(1, round(how.hold_s / (STEPS_PER_PLAN * STEP_S)))
+        self._hands = {ego.index: _Hands(wishes=deque(maxlen=self._late + 1)) for ego in world.egos}
+
+    def at_the_wheel(self, plans: dict[int, Plan]) -> dict[int, Answer]:
+        """The answers for the egos whose driver has the wheel in the coming 0.2 s. plans: the candidate's."""
+        held = {}
+        for ego in self.world.active:
+            hands = self._hands[ego.index]
+            hands.wishes.append(ego.engine_accel_mps2)
+            path, usable = self.world.answer(ego)
+            exact = wanted_speeds(self.world.roads, ego.state.speed_mps, ego.engine_accel_mps2)
+            wrong = self.how.when == "always" or self._errs(plans[ego.index], path if usable else None, exact)
+            self._decide(ego, hands, wrong)
+            if hands.held_ticks > 0:
+                held[ego.index] = self._answer(ego, hands, (path, usable), exact)
+        return held
+
+    def _decide(self, ego: Ego, hands: _Hands, wrong: bool) -> None:
+        hands.wrong_ticks = hands.wrong_ticks + 1 if wrong else 0
+        hands.held_ticks -= 1
+        due = self.how.when == "always" or hands.wrong_ticks > self._late
+        if hands.held_ticks > 0 or not due:
+            return
+        hands.held_ticks, hands.wrong_ticks, hands.takeover = self._hold, 0, hands.takeover + 1
+        chance = np.random.default_rng([self.world.seed, ego.index, hands.takeover])
+        hands.aside_m, hands.faster_mps = (
+            chance.normal(size=2) * (self.how.path_noise_m, self.how.speed_noise_mps)
+        ).tolist()
+
+    def _errs(self, plan: Plan, path_K2: NDArray[np.float64] | None, speeds_T: NDArray[np.float64]) -> bool:
+        """Whether a plan goes somewhere else, or clearly faster or slower, than the driver would."""
+        near = np.array(PATH_ARCS_M) <= self.how.error_arc_m
+        aside = 0.0 if path_K2 is None else float(np.hypot(*(plan.path_xy_m - path_K2)[near].T).max())
+        apart = abs(float(plan.speed_mps[SOON] - speeds_T[SOON]))
+        return aside > self.how.path_error_m or apart > self.how.speed_error_mps
+
+    def _answer(
+        self, ego: Ego, hands: _Hands, path: tuple[NDArray[np.float64], bool], exact_T: NDArray[np.float64]
+    ) -> Answer:
+        aim = path[0].copy()
+        aim[:, 1] += hands.aside_m * np.minimum(np.array(PATH_ARCS_M) / AIM_M, 1.0)
+        speeds = wanted_speeds(self.world.roads, ego.state.speed_mps, hands.wishes[0])
+        # nobody creeps forward because of a habit of driving a little faster
+        shift = np.where(speeds > CREEP_MPS, hands.faster_mps, 0.0)
+        return Answer(
+            plan=Plan(path_xy_m=path[0] if path[1] else straight_plan(0.0).path_xy_m, speed_mps=exact_T),
+            path=(aim, path[1]),
+            speeds_T=np.maximum(speeds + shift, 0.0),
+            takeover=hands.takeover,
+        )
+
+
 def _driver_named(entry: str, world: TownWorld) -> Driver:
     """The privileged driver that "module:callable" makes for a world."""
     module, _, name = entry.partition(":")
@@ -256,11 +343,20 @@ class Takeovers:
         self._rows: list[dict[str, Any]] = []
         self._open: list[tuple[Ego, dict[str, Any], float]] = []
 
-    def before(self, observations: dict[int, Observation], *, keep: bool) -> None:
-        """Ask the teacher, where there is one, and note what is seen and answered; the engine's speed is known after the step."""
+    def before(
+        self, observations: dict[int, Observation], *, keep: bool, held: dict[int, Answer] | None = None
+    ) -> None:
+        """Ask the teacher, where there is one, and note what is seen and answered; the engine's speed is known after the step.
+
+        held: the answers of drivers who have the wheel, by ego; then nobody else's moments are noted.
+        """
         told = self._teacher.plans(observations) if self._teacher else {}
         for ego in self.world.active if keep else ():
-            if self._teacher is None:
+            if held is not None:
+                if ego.index in held:
+                    row = self._held(ego, observations[ego.index], held[ego.index])
+                    self._open.append((ego, row, ego.state.speed_mps))
+            elif self._teacher is None:
                 self._open.append((ego, self._row(ego, observations[ego.index]), ego.state.speed_mps))
             elif ego.index in told:
                 self._rows.append(self._taught(ego, observations[ego.index], told[ego.index]))
@@ -272,6 +368,18 @@ class Takeovers:
             "path_NK2": path.astype(np.float32),
             "path_mask_NK": np.full(len(path), float(usable), np.float32),
             "speed_mask_N": np.float32(self._speed_counts(ego)),
+        }
+
+    def _held(self, ego: Ego, observation: Observation, answer: Answer) -> dict[str, Any]:
+        path, usable = answer.path
+        return {
+            **self._seen(observation),
+            "path_NK2": path.astype(np.float32),
+            "path_mask_NK": np.full(len(path), float(usable), np.float32),
+            "speed_mask_N": np.float32(self._speed_counts(ego)),
+            "speed_NT": answer.speeds_T.astype(np.float32),
+            "ego_N": np.int32(ego.index),
+            "takeover_N": np.int32(answer.takeover),
         }
 
     def _taught(self, ego: Ego, observation: Observation, plan: Plan) -> dict[str, Any]:
@@ -296,7 +404,9 @@ class Takeovers:
         """Add the engine's wish to the samples noted before the step; egos whose run ended bring none."""
         for ego, row, speed in self._open:
             if not ego.done:
-                row["speed_NT"] = wanted_speeds(self.world.roads, speed, ego.engine_accel_mps2).astype(np.float32)
+                if "speed_NT" not in row:
+                    wish = wanted_speeds(self.world.roads, speed, ego.engine_accel_mps2)
+                    row["speed_NT"] = wish.astype(np.float32)
                 self._rows.append(row)
         self._open.clear()
 
@@ -315,12 +425,15 @@ def run_job(job: RolloutJob, towns: Towns) -> tuple[list[Rollout], Arrays]:
         world.reset(job, job.traffic_seed)
         driver = make_driver(job.policy, world)
         takeovers = Takeovers(world)
+        supervisor = Supervisor(world, job.supervision) if job.supervision else None
         tick = 0
         while not world.done:
             observations = world.observe()
+            plans = driver.plans(observations)
+            held = supervisor.at_the_wheel(plans) if supervisor else None
             if job.collect:
-                takeovers.before(observations, keep=tick % TAKEOVER_EVERY == 0)
-            world.step(driver.plans(observations))
+                takeovers.before(observations, keep=tick % TAKEOVER_EVERY == 0, held=held)
+            world.step(plans | {ego: answer.plan for ego, answer in (held or {}).items()})
             takeovers.after()
             tick += 1
         return world.rollouts(), takeovers.arrays()

@@ -84,6 +84,34 @@ class PolicySpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Supervision:
+    """How a driver supervises a candidate, and how well that driver answers. Without it every moment is answered exactly.
+
+    when: "wrong" (takes over where the candidate errs) or "always" (keeps the wheel throughout: the candidate never errs
+    because it never drives). delay_s: how long an error lasts before the driver acts, and how old the wish is that the samples
+    tell. hold_s: how long the driver keeps the wheel. path_noise_m: spread (sd) of how far beside the lane's centre the
+    samples aim; speed_noise_mps: of how much faster; both drawn anew at each takeover. path_error_m, speed_error_mps: how far
+    a plan may lie from the driver's answer within `error_arc_m` and 1 s ahead.
+    """
+
+    when: Literal["wrong", "always"] = "wrong"
+    delay_s: float = 0.6
+    hold_s: float = 3.0
+    path_noise_m: float = 0.15
+    speed_noise_mps: float = 0.3
+    path_error_m: float = 1.0
+    speed_error_mps: float = 2.5
+    error_arc_m: float = 11.0
+
+    def __post_init__(self) -> None:
+        figures = {name: value for name, value in vars(self).items() if name != "when"}
+        if self.when not in ("wrong", "always") or min(figures.values()) < 0 or self.hold_s <= 0:
+            raise UsageError(
+                "supervision", "when is 'wrong' or 'always'; figures are not negative, hold_s is positive."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Start:
     """An ego that starts where a job says: front bumper `at_m` along a lane of the first street of its route."""
 
@@ -105,6 +133,7 @@ class RolloutJob:
     `onshore.world.looks.LOOKS`. packs: the folder of region packs, where it is not the shipped one.
     cameras: of the egos' rig, where they are not those that the policy looks through. teacher: "module:callable" whose
     plans are the answers of a collecting run, where it is not the traffic engine that is asked.
+    supervision: collect only what happens while a driver has the wheel.
     """
 
     region: str
@@ -126,6 +155,7 @@ class RolloutJob:
     actuators: Actuators = PROMPT
     look: str = "day"
     packs: Path | None = None
+    supervision: Supervision | None = None
     cameras: tuple[Camera, ...] = ()
     teacher: str = ""
 
@@ -134,7 +164,8 @@ class RolloutJob:
             raise UsageError("rollout job", "egos, route_m and max_time_s must be positive.")
         if self.collect and self.policy.kind == "expert":
             raise UsageError("rollout job", "takeovers are collected where a policy drives, not the expert.")
-
+        if self.supervision is not None and not self.collect:
+            raise UsageError("rollout job", "a supervised drive collects; say collect=True.")
         if self.starts and len(self.starts) != self.egos:
             raise UsageError("rollout job", "give one start for each ego.")
         for name in ("script", "teacher"):
@@ -161,6 +192,9 @@ class RolloutJob:
         plain = {name: value for name, value in vars(self).items() if name not in ("policy", "layout")}
         plain |= {"starts": [asdict(start) for start in self.starts], "actuators": asdict(self.actuators)}
         plain["packs"] = None if self.packs is None else str(self.packs)
+        del plain["supervision"]
+        if self.supervision is not None:
+            plain["supervision"] = asdict(self.supervision)
         plain["cameras"] = [camera.as_record() for camera in self.rig_cameras]
         return {**plain, "layout": None if self.layout is None else self.layout.digest}
 
@@ -195,7 +229,8 @@ def suite(pack: RegionPack, name: str, policy: PolicySpec | None = None) -> list
         from onshore.world.scenarios.sharing import scenario_suite
 
         return scenario_suite(pack, name, policy or PolicySpec(kind="expert"))
-    stray = [town for town, _ in chosen["worlds"] if town not in pack.suites["held_out_towns"]]
+    held_out = {*pack.suites["held_out_towns"], *pack.suites.get("fresh_towns", ())}
+    stray = [town for town, _ in chosen["worlds"] if town not in held_out]
     if stray:
         raise InputError("bad_config", f"{pack.region}/suites.toml {name}", f"towns {stray} are not held out.")
     return [
@@ -213,7 +248,15 @@ def suite(pack: RegionPack, name: str, policy: PolicySpec | None = None) -> list
     ]
 
 
-def training_jobs(pack: RegionPack, policy: PolicySpec, *, worlds: int, egos: int, seed: int) -> list[RolloutJob]:
+def training_jobs(
+    pack: RegionPack,
+    policy: PolicySpec,
+    *,
+    worlds: int,
+    egos: int,
+    seed: int,
+    supervision: Supervision | None = None,
+) -> list[RolloutJob]:
     """Collecting jobs on training towns with traffic seeds that no suite uses."""
     towns, below = pack.suites["training_towns"], pack.suites["traffic_seeds_from"]
     return [
@@ -226,6 +269,7 @@ def training_jobs(pack: RegionPack, policy: PolicySpec, *, worlds: int, egos: in
             egos=egos,
             max_time_s=pack.roads["expert"]["max_time_s"],
             collect=True,
+            supervision=supervision,
         )
         for index in range(worlds)
     ]

@@ -1,0 +1,254 @@
+"""The ladder: what it says follows from its figures; a tiny one is climbed, killed and climbed on. No claim about scores."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onshore.core.errors import UsageError
+from onshore.dataset import manifest
+from onshore.flywheel import ladder, ladder_page
+from onshore.flywheel.demo import Turn
+from onshore.flywheel.ladder import FULL, TINY, Ladder, LadderPlan, rows_of
+from onshore.store import Center
+
+SETTINGS = {
+    "suites": FULL.suites,
+    "steps": 800,
+    "levels": list(FULL.levels),
+    "km_per_car": 0.25,
+    "supervision": asdict(FULL.supervision),
+    "sim_minutes": 32.0,
+    "home_margin": 10.0,
+}
+ROWS = [asdict(row) for row in FULL.rows]
+
+
+def record(name: str, seed: int, cn: float, us: float | None = None, rounds: tuple[float, ...] = ()) -> dict[str, Any]:
+    """A row's record whose scores lie around a planted level: worlds and egos differ, the same way for every row."""
+
+    def driven(level: float, suite: str) -> dict[str, Any]:
+        chance = np.random.default_rng(7)
+        routes = [[f"{suite}-{w}", e, level + chance.normal(0, 3) + seed * 0.5] for w in range(12) for e in range(4)]
+        return {
+            "suite": suite,
+            "evaluation": "x",
+            "routes": routes,
+            "rates": {"collision_vehicle": (100 - level) / 100},
+        }
+
+    parts = [{"round": n, "samples": 100, "takeovers": 10, "km": 2.0} for n in range(1, len(rounds) + 1)]
+    for part, level in zip(parts[:-1], rounds, strict=False):
+        part["routes"] = driven(level, "cn")["routes"]
+    return {
+        "name": name,
+        "seed": seed,
+        "cn": driven(cn, "cn"),
+        "us": None if us is None else driven(us, "us"),
+        **({"rounds": parts} if parts else {}),
+    }
+
+
+def planted() -> list[dict[str, Any]]:
+    """A law of 10 points for each doubling of the logs, rounds that climb, a home that one way keeps and others lose."""
+    made = []
+    for seed in (0, 1, 2):
+        made += [record("base", seed, 20, 80), record("expert", 0, 95, 98)][: 2 if seed == 0 else 1]
+        made += [record(f"fleet-8x{m}", seed, 30 + 5 * np.log(m / 5)) for m in (5, 20, 60, 160)]
+        made += [record("fleet-8x20-on", seed, 60, 40, rounds=(35, 45, 52, 60))]
+        made += [record("fleet-8x60-on", seed, 85, 45, rounds=(1, 1, 1, 85))]
+        made += [
+            record("distilled-8x60-on", seed, 80, 75),
+            record("fleet-2x20-on", seed, 50),
+            record("teacher-8x20", seed, 38),
+        ]
+    return made
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    return ladder_page.document(ROWS, planted(), SETTINGS)
+
+
+def said(found: dict[str, Any], begins: str) -> str:
+    return next(text for text in found["findings"] if text.startswith(begins))
+
+
+def test_the_document_has_the_shape_that_programs_rely_on(found: dict[str, Any]) -> None:
+    asked = {"suite", "kind", "cars", "fleet_minutes", "score", "low", "high", "worlds", "seeds"}
+    assert all(asked <= set(row) for row in found["rows"]) and found["synthetic"] is True
+    base = next(row for row in found["rows"] if row["name"] == "base" and row["region"] == "cn")
+    assert (base["worlds"], base["egos"], base["seeds"]) == (12, 4, 3) and base["low"] < base["score"] < base["high"]
+    assert json.loads(ladder_page.files(found)["ladder.json"]) == json.loads(json.dumps(found))
+
+
+def test_words_follow_from_planted_figures(found: dict[str, Any]) -> None:
+    assert "fleet-8x60-on over base +65.0" in said(found, "The whole ladder") and "p = 0.0005" in said(
+        found, "The whole ladder"
+    )
+    assert "fleet-8x20-on over fleet-2x20-on +10.0" in said(found, "More cars")
+    assert "34.5, 44.5, 51.5, 59.5: each above the last, 4 of 4" in said(found, "Rounds")
+    assert "0.90 of the expert's score; 0.85 is reached" in said(found, "Final")
+    home = said(found, "Home")
+    assert "within 10 points: distilled-8x60-on" in home and "fleet-8x20-on -40.0" in home
+    assert "+22.0" in said(found, "Takeovers at errors")
+    assert said(found, "Public video") == "Public video over the base: not run."
+    assert "it learned from 400 samples of 40 takeovers in 8 km against 0 samples" in said(found, "More cars")
+
+
+def test_base_below_public_below_fleet_is_said_only_when_both_steps_are_there() -> None:
+    both = [record("base", 0, 20), record("public", 0, 30), record("fleet-8x20", 0, 40)]
+    found = ladder_page.document(ROWS, both, SETTINGS)
+    assert (
+        said(found, "Base below") == "Base below public video below the fleet: in this order, both steps with p < 0.05."
+    )
+    found = ladder_page.document(ROWS, [*both[:1], record("public", 0, 15), both[2]], SETTINGS)
+    assert "not in this order, 1 of 2 steps" in said(found, "Base below")
+    assert said(ladder_page.document(ROWS, both[:2], SETTINGS), "Base below").endswith("not run.")
+    assert "say little about other seeds: base, fleet-8x20, public." in ladder_page.page(found, [])
+
+
+def test_a_page_of_worse_figures_says_so() -> None:
+    made = [record("base", 0, 50, 80), record("expert", 0, 95), record("fleet-8x20", 0, 52)]
+    made += [record("fleet-8x20-on", 0, 45, 20, rounds=(55, 40, 50, 45)), record("fleet-2x20-on", 0, 49)]
+    found = ladder_page.document(ROWS, made, SETTINGS)
+    assert "no better (0 of 1 seeds above)" in said(found, "The whole ladder")
+    assert "no better" in said(found, "More cars") and "not each above the last" in said(found, "Rounds")
+    assert "0.85 is not reached" in said(found, "Final") and "collision vehicle" in said(found, "Final")
+    assert "none stays within 10 points" in said(found, "Home")
+    assert said(found, "Law") == "Law of score against minutes: not enough rows."
+
+
+def test_nothing_run_is_a_page_too() -> None:
+    found = ladder_page.document(ROWS, [], SETTINGS)
+    page = ladder_page.files(found)["ladder.md"].decode()
+    assert set(found["not_run"]) == {row["name"] for row in ROWS} and "not measurable yet" in page
+    assert not any("better at" in text for text in found["findings"])
+
+
+def test_the_law_is_fitted_below_and_checked_above(found: dict[str, Any]) -> None:
+    (law,) = (one for one in found["laws"] if not one["on_policy"])
+    assert law["inside"] and law["predicted"] == pytest.approx(30 + 5 * np.log(160 / 5), abs=0.7)
+    assert ladder_page.hours_to({"kind": "log", "a": 0.0, "b": 10.0}, 10 * np.log(600)) == pytest.approx(10.0)
+    assert ladder_page.hours_to({"kind": "log", "a": 50.0, "b": -1.0}, 60) is None
+    power = ladder_page.fit([5, 20, 60], [100 - 80 * m**-0.3 for m in (5, 20, 60)])
+    assert power["kind"] == "power" and ladder_page.predict(power, 160) == pytest.approx(100 - 80 * 160**-0.3, abs=0.01)
+
+
+def test_holm_never_lowers_a_p(found: dict[str, Any]) -> None:
+    assert all(one["p"] <= one["p_holm"] <= 1 for one in found["comparisons"])
+
+
+def test_the_plan_asks_everything_once_and_first_what_answers_most() -> None:
+    names = [row.name for row in FULL.rows]
+    assert len(set(names)) == len(names) and names[:2] == ["expert", "base"]
+    assert {f"fleet-{c}x{m}{on}" for c in (2, 8, 32) for m in (5, 20, 60, 160) for on in ("", "-on")} <= set(names)
+    assert {row.kind for row in FULL.rows} >= {"public", "simulation", "scratch", "fleet+teacher", "blind", "stop"}
+    assert {row.way for row in FULL.rows} == {"full", "frozen", "low_rank", "distilled", "averaged"}
+
+
+@pytest.mark.parametrize("cars", [2, 8, 32])
+def test_a_fleet_drives_all_its_minutes_in_short_drives(cars: int) -> None:
+    for level in FULL.levels:
+        turns = [turn for turn, reached in ladder.sessions(cars, FULL.levels) if reached <= level]
+        assert sum(turn.minutes for turn in turns) == pytest.approx(level)
+        assert max(turn.minutes / turn.cars for turn in turns) <= ladder.LONGEST_DRIVE_MIN
+
+
+def test_selections_cover_equal_minutes_and_triggers_come_first() -> None:
+    second = 1_000_000_000
+    tiles = [(f"t{n}", "ordinary", 10 * n, 10 * n + 10) for n in range(60)]
+    asked = [(f"a{n}", "hard_brake", 50 * n + 5, 50 * n + 12) for n in range(10)]
+    clips = [
+        {"id": i, "trigger": t, "segment": "s", "start_ns": a * second, "end_ns": b * second}
+        for i, t, a, b in tiles + asked
+    ]
+    at_random, by_triggers = (ladder.selected(clips, how, 2.0, 0) for how in ("random", "triggers"))
+    assert {one for one in by_triggers if one.startswith("a")} == {f"a{n}" for n in range(10)} != set(by_triggers)
+    assert ladder.selected(clips, "random", 2.0, 0) == at_random != ladder.selected(clips, "random", 2.0, 1)
+    assert 11 <= len(at_random) <= 20 and len(ladder.selected(clips, "random", 1e9, 0)) == 70
+
+
+# -- a tiny ladder -----------------------------------------------------------------------------------------------------
+
+SMALLEST = replace(
+    TINY,
+    demo=replace(TINY.demo, base=Turn(cars=1, minutes=0.2, steps=4, worlds=1), base_again_steps=4, egos=1),
+    rows=tuple(row for row in rows_of((0.2, 0.4, 0.6, 0.8), (1, 2, 3), 2) if row.name in ("base", "fleet-1x0.4-on")),
+    levels=(0.2, 0.4, 0.6, 0.8),
+    steps=12,
+)
+
+
+@pytest.fixture(scope="module")
+def climbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Killed while its last row learns, then run again."""
+    out = tmp_path_factory.mktemp("ladder")
+    learning = 0
+
+    def kill(what: str, done: int, total: int) -> None:
+        nonlocal learning
+        learning += what == "training steps" and total == SMALLEST.steps // 2
+        if learning == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ladder.run(out / "run", out / "results", plan=SMALLEST, progress=kill)
+    assert {path.name for path in (out / "run" / "rows").iterdir()} == {"base-0.json"}
+    return out, ladder.run(out / "run", out / "results", plan=SMALLEST)
+
+
+def test_a_killed_ladder_goes_on_and_then_makes_nothing_new(climbed: tuple[Path, dict[str, Any]]) -> None:
+    out, document = climbed
+    made = {row["name"] for row in document["rows"] if row["score"] is not None}
+    assert made == {"base", "fleet-1x0.4-on"} and document["not_run"] == []
+    before = {path: path.read_bytes() for path in (out / "run" / "rows").iterdir()}
+    center = Center.open(out / "run" / "cn-1-center")
+    size = center.ledger.head().size
+    assert ladder.run(out / "run", out / "results", plan=SMALLEST) == document
+    assert {path: path.read_bytes() for path in before} == before and center.ledger.head().size == size
+    assert "**Synthetic.**" in (out / "results" / "ladder.md").read_text()
+    with pytest.raises(UsageError, match="another plan"):
+        ladder.run(out / "run", out / "results", plan=replace(SMALLEST, steps=16))
+    with pytest.raises(UsageError, match="--rows moon"):
+        ladder.run(out / "run", out / "results", plan=SMALLEST, rows=["moon"])
+
+
+def test_rounds_learn_from_what_the_fleet_earned(climbed: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = climbed
+    rounds = json.loads((out / "run" / "rows" / "fleet-1x0.4-on-0.json").read_text())["rounds"]
+    center = Center.open(out / "run" / "cn-1-center")
+    frozen = manifest.datasets(center)
+    assert [one["takeovers"] for one in frozen] == [1, 2] and all(part["samples"] > 0 for part in rounds)
+    recipes = [center.artifact(part["weights"]).meta["recipe"]["steps"] for part in rounds]
+    assert recipes == [6, 6]
+
+
+def test_fewer_minutes_are_the_beginning_of_more(climbed: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = climbed
+    again = Ladder(out / "run", out / "results", SMALLEST, lambda *_: None, lambda _: None)
+    center, row = again._center("cn", 1), SMALLEST.rows[-1]
+    few, all_of_it = (again._fleet_drives(center, replace(row, minutes=minutes)) for minutes in (0.2, 0.4))
+    assert few == all_of_it[: len(few)] and len(few) == 1 and len(all_of_it) == 2
+
+
+def test_a_row_of_another_process_is_left_to_it(climbed: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = climbed
+    told: list[str] = []
+    one, other = (Ladder(out / "run", out / "results", SMALLEST, lambda *_: None, told.append) for _ in range(2))
+    with one._alone("base-0") as mine:
+        assert mine and other.make(SMALLEST.rows[0], 0) is None
+    assert told == ["base, seed 0: another process makes it"] and other.make(SMALLEST.rows[0], 0) is not None
+
+
+@pytest.mark.slow
+def test_every_kind_of_row_is_climbed(tmp_path: Path) -> None:
+    plan: LadderPlan = TINY
+    document = ladder.run(tmp_path / "run", tmp_path / "results", plan=plan)
+    assert set(document["not_run"]) <= {"public"}
+    assert (tmp_path / "results" / "ladder-home.svg").exists()
