@@ -81,6 +81,7 @@ class Shore:
             "to_region": "cn",
             "purpose": "base model",
             "requester": "alice",
+            "basis": "assessment 2026-1",
             **fields,
         }
         row = border.request_permit(self.center, (artifact or self.weights).id, **asked)  # type: ignore[arg-type]

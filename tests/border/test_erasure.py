@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -362,3 +362,14 @@ def test_a_reach_is_written_down_before_anything_is_destroyed(made: Shoal, monke
         erase(made.center, "car-0006")
     row = erasures(made.center)[0]
     assert row["state"] == "open" and set(erasing.erasure(made.center, row["id"]).reach.blobs) == set(made.blobs[6])
+
+
+def test_eu_erasures_are_due_within_a_month() -> None:
+    """GDPR art. 12(3): the due day never lies later than a calendar month after the request, whichever day that is."""
+    law = load_pack("eu").law
+    calendar, days = Calendar.of(law), law["limits"]["erasure_working_days"]
+    for number in range(2 * 366):
+        asked = date(2027, 1, 1) + timedelta(days=number)
+        month = date(asked.year + asked.month // 12, asked.month % 12 + 1, min(asked.day, 28))
+        assert asked < calendar.after(asked, days) <= month, asked
+    assert law["limits"]["erasure_alarm_working_days"] < days

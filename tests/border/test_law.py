@@ -18,7 +18,7 @@ TESTS = Path(__file__).parent.parent
 DOC = TESTS.parent / "docs" / "border.md"
 
 
-@pytest.mark.parametrize("region", sorted(set(regions()) & {"cn", "us"}))
+@pytest.mark.parametrize("region", sorted(set(regions()) & {"cn", "us", "eu"}))
 def test_every_rule_of_gate_and_policy_is_explained(region: str) -> None:
     pack = load_pack(region)
     named = set(re.findall(r'@id\("([^"]+)"\)\s*@code', pack.policy_text)) | set(law.RULES)
@@ -65,7 +65,7 @@ def test_codes_that_people_type_are_explained(code: str) -> None:
     assert code in ERROR_CODES and border.explain(code)["clause"]
 
 
-@pytest.mark.parametrize("region", sorted(set(regions()) & {"cn", "us"}))
+@pytest.mark.parametrize("region", sorted(set(regions()) & {"cn", "us", "eu"}))
 def test_an_enforced_duty_names_a_test_that_exists(region: str, tmp_path: Path) -> None:
     from onshore.store import Center
 
@@ -90,7 +90,7 @@ def test_a_duty_that_claims_too_much_is_listed_as_the_operators(shore: Shore) ->
 def test_the_page_for_compliance_officers_holds_the_duties_and_the_disclaimer() -> None:
     page = DOC.read_text(encoding="utf8")
     assert "no legal advice" in page
-    for region in ("cn", "us"):
+    for region in ("cn", "us", "eu"):
         for duty in load_pack(region).duties:
             (row,) = [line for line in page.splitlines() if line.startswith(f"| {duty['id']} |")]
             shown = law.SHOWN_BY.get(duty["id"], "")

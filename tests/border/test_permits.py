@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from border.conftest import Shore
+from border.conftest import Shore, build
 from onshore import border
 from onshore.border import approval, people, permitting
 from onshore.border.approval import Approved, Permit
@@ -141,6 +142,29 @@ def test_a_permit_with_an_impossible_field_is_not_requested(shore: Shore, field:
     with pytest.raises(InputError) as caught:
         border.request_permit(shore.center, "model-1", **asked)  # type: ignore[arg-type]
     assert caught.value.code == "permit_invalid" and border.permits(shore.center) == []
+
+
+@pytest.mark.parametrize("region", ["cn", "eu"])
+def test_a_region_that_asks_for_a_legal_basis_gets_one_in_every_permit(region: str, tmp_path: Path) -> None:
+    shore = build(tmp_path, region)
+    with pytest.raises(InputError) as caught:
+        shore.permit(to_region="us", basis="")
+    assert (caught.value.code, caught.value.subject) == ("permit_invalid", "basis")
+    law, shore.center.pack.law["permit"]["basis"] = shore.center.pack.law["permit"]["basis"], ""
+    without = shore.permit(to_region="us", basis="")  # made while the region did not ask
+    shore.center.pack.law["permit"]["basis"] = law
+    with pytest.raises(RefusedError) as refused:
+        border.export(shore.center, "model-1", permit=without, out_dir=shore.outside)
+    assert (refused.value.code, refused.value.refusal.rule) == ("permit_invalid", "permit-basis")
+    permit = shore.permit(to_region="us", basis="assessment 2026-17")
+    assert next(row for row in border.permits(shore.center) if row["id"] == permit)["basis"] == "assessment 2026-17"
+    assert border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside).exists()
+    shore.center.close()
+
+
+def test_a_permit_without_a_basis_says_what_it_said_before_there_was_one(shore: Shore) -> None:
+    record = permitting.envelope_of(shore.center, shore.permit(basis=""))
+    assert b'"basis"' not in approval.open_envelope(record).payload
 
 
 def test_a_dismissed_approver_no_longer_counts(shore: Shore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from onshore.model import Nano, Recipe
 from onshore.model.jailed import window_spec
 from onshore.model.models import train
 from onshore.model.training import fit, made_ahead
-from onshore.model.weights import to_bytes
+from onshore.model.weights import parse, to_bytes
 from onshore.store import Center
 
 QUICK = Recipe(
@@ -70,6 +71,16 @@ def test_the_jailed_weights_are_those_of_the_same_training_without_a_jail(place:
     windows = load_windows(center, dataset, window_spec(QUICK), "train")
     drawn = batches(windows, batch=QUICK.batch, steps=QUICK.steps, seed=QUICK.seed, perturb=Perturb())
     assert to_bytes(fit(QUICK, made_ahead(drawn)).network) == center.read(row.id)
+
+
+def test_two_processes_in_the_jail_train_what_one_does(place: tuple[Center, str]) -> None:
+    """A batch in two parts, taken by one process or by one each: the same sample log, and weights equal to rounding."""
+    center, dataset = place
+    one = train(center, dataset, replace(QUICK, accumulate=2))
+    two = train(center, dataset, replace(QUICK, accumulate=2, processes=2))
+    assert one.sample_log == two.sample_log and one.log == two.log
+    states = [parse(center.read(row.id)) for row in (one, two)]
+    assert max(float((states[0][n].double() - states[1][n].double()).abs().max()) for n in states[0]) <= 1e-6
 
 
 def test_its_attestation_is_in_the_ledger_before_the_work_starts(place: tuple[Center, str]) -> None:

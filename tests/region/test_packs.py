@@ -50,6 +50,11 @@ def test_duties_of_cn_are_the_table() -> None:
     assert ids == {f"CN-{number:02d}" for number in range(1, 33)} - {"CN-27"}
 
 
+def test_duties_of_us_and_eu_are_the_table() -> None:
+    assert {duty["id"] for duty in load_pack("us").duties} == {"US-01", "US-02"}
+    assert {duty["id"] for duty in load_pack("eu").duties} == {f"EU-{number:02d}" for number in range(1, 7)}
+
+
 def test_the_permit_kinds_of_law_and_policy_agree() -> None:
     for region in regions():
         pack = load_pack(region)
@@ -106,7 +111,7 @@ def test_a_duty_without_control_or_with_an_unknown_status_is_named(packs: Path) 
 
 @pytest.mark.parametrize("status", ["enforced", "attested", "operator"])
 def test_the_docs_count_duties_as_the_packs_do(status: str) -> None:
-    row = re.search(rf"^\| {status} \|.*\| (\d+) \| (\d+) \|$", DOCS.read_text(encoding="utf8"), re.MULTILINE)
+    row = re.search(rf"^\| {status} \|.*\| (\d+) \| (\d+) \| (\d+) \|$", DOCS.read_text(encoding="utf8"), re.MULTILINE)
     assert row is not None
-    counts = [sum(duty["status"] == status for duty in load_pack(region).duties) for region in ("cn", "us")]
-    assert [int(row[1]), int(row[2])] == counts
+    counts = [sum(duty["status"] == status for duty in load_pack(region).duties) for region in ("cn", "us", "eu")]
+    assert [int(count) for count in row.groups()] == counts

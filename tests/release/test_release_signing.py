@@ -118,6 +118,10 @@ def test_a_town_gate_needs_the_closed_loop(center: Center, repo: Path) -> None:
             name="closed_loop_above_base", status="pass", figure=9.0, p_value=0.01, evidence="cd" * 32, synthetic=True
         )
     }
+    refused("gate_failed", lambda: sign(center, payload, gate(center, payload, {**evidence(), **better}), repo))
+    better["anonymisation_audited"] = CheckResult(
+        name="anonymisation_audited", status="pass", figure=0.0, evidence="ef" * 32
+    )
     row = sign(center, payload, gate(center, payload, {**evidence(), **better}), repo)
     assert row.road_use == "simulated roads only"
 

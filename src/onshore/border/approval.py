@@ -32,7 +32,8 @@ class Permit:
 
     accepts: sensitivities that the artifact still carries and the approvers accept by name. tensors: the manifest that
     weights are rewritten to; tensors_source says who declared it ('declared' by the training, 'self-described' by file).
-    network: the network's own description, which travels with the weights so that they can be loaded elsewhere.
+    network: the network's own description, which travels with the weights so that they can be loaded elsewhere. basis: what
+    in law it rests on (an assessment's, contract's or decision's id), where the region asks; unsaid in a permit without one.
     """
 
     artifact: str
@@ -51,12 +52,13 @@ class Permit:
     network: dict[str, Any] | None = None
     policy: str = ""
     synthetic: bool = False
+    basis: str = ""
 
     def __post_init__(self) -> None:
         if not BLOB_PATTERN.fullmatch(self.artifact):
             raise InputError("bad_id", self.artifact, "a permit names one artifact by its blob id.")
         check_id(self.requester, "requester")
-        for name in ("recipient", "purpose"):
+        for name in ("recipient", "purpose", *(["basis"] if self.basis else [])):
             if not _TEXT.fullmatch(getattr(self, name)):
                 raise InputError(
                     "permit_invalid", name, "use 1 to 160 letters, digits, spaces and . , : ; ( ) / @ ' + -"
@@ -75,7 +77,7 @@ class Permit:
         return f"permit-{record_digest(self.predicate())[:32]}"
 
     def predicate(self) -> dict[str, Any]:
-        record = {one.name: getattr(self, one.name) for one in fields(self)}
+        record = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "basis" or self.basis}
         record["accepts"] = list(self.accepts)
         record["tensors"] = None if self.tensors is None else manifest_record(self.tensors)
         return record
@@ -192,9 +194,9 @@ def public_key(raw: bytes) -> Any:
 
 
 def objection(
-    approved: Approved, *, artifact: str, to_region: str, recipient: str | None, now_ns: int
+    approved: Approved, *, artifact: str, to_region: str, recipient: str | None, now_ns: int, basis: str = ""
 ) -> Refusal | None:
-    """Why this permit does not cover that export at that time, or None."""
+    """Why this permit does not cover that export at that time, or None. basis: what the region asks a permit to name."""
     permit = approved.permit
     need = max(LEAST_APPROVERS, permit.threshold)
     if permit.artifact != artifact:
@@ -207,6 +209,8 @@ def objection(
         return _no(permit, "permit-expired", "its time has passed", "Request a new one and have it approved again.")
     if now_ns < permit.issued_ns:
         return _no(permit, "permit-early", "it was issued in the future", "Set the clock right and request a new one.")
+    if basis and not permit.basis:
+        return _no(permit, "permit-basis", f"it names no legal basis ({basis})", "Request one with `--basis`.")
     if len(approved.approvers) < need:
         have = len(approved.approvers)
         clause = f"{have} of {need} distinct people other than the requester have approved"

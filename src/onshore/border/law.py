@@ -85,6 +85,10 @@ RULES: dict[str, _Text] = {
         remedy="Request a new permit and have it approved again.",
     ),
     "permit-early": _Text(clause="A permit issued in the future counts for nothing.", remedy="Set the clock right."),
+    "permit-basis": _Text(
+        clause="A permit names the assessment, contract or decision that the transfer rests on (CN-02, CN-20; EU-03).",
+        remedy="Request a permit with `--basis`, and have it approved again.",
+    ),
     "permit-approvers": _Text(
         clause="Two distinct people with distinct keys approve, and neither is the one who asked.",
         remedy="Have another enrolled person approve.",
@@ -146,6 +150,10 @@ SHOWN_BY: dict[str, str] = {
     "CN-22": "tests/border/test_seeing.py::test_50_foreign_engineer_behind_an_in_region_jump_host",
     "CN-24": "tests/drive/test_fences_and_positions.py::test_engineers_see_coarse_positions_and_the_custodian_precise_ones",
     "CN-25": "tests/drive/test_fences_and_positions.py::test_a_licensed_processor_is_plugged_in_and_none_is_ours",
+    "CN-30": "tests/release/test_release_signing.py::test_words_the_region_forbids_stop_a_release",
+    "EU-01": "tests/border/test_erasure.py::test_60_an_erasure_is_not_closed_while_a_store_holds_it",
+    "EU-02": "tests/border/test_lineage.py::test_no_path_from_raw_outside_without_its_declassifier",
+    "EU-03": "tests/border/test_permits.py::test_a_region_that_asks_for_a_legal_basis_gets_one_in_every_permit",
     "US-01": "tests/border/test_gate.py::test_us_does_not_take_software_from_a_named_country",
     "US-02": "tests/border/test_gate.py::test_a_yearly_budget_counts_over_all_exports",
 }

@@ -58,6 +58,7 @@ class PermitRow:
     tensors: int
     tensors_source: str
     accepts: tuple[str, ...]
+    basis: str
 
 
 def request_permit(
@@ -70,10 +71,12 @@ def request_permit(
     expires_days: float = 30,
     requester: str | None = None,
     threshold: int | None = None,
+    basis: str = "",
 ) -> PermitRow:
     """Ask for a permit for one artifact. Approvers read and sign exactly this; asking allows nothing.
 
-    threshold: approvers needed, the region's unless given, never below it. Errors: InputError `permit_invalid` when a
+    threshold: approvers needed, the region's unless given, never below it. basis: what in law it rests on, where the region
+    asks for that (`[permit] basis`). Errors: InputError `permit_invalid` when a
     field is missing or too long or names a car or a place.
     """
     from onshore.border.gate import one_artifact  # the gate imports this module
@@ -85,8 +88,12 @@ def request_permit(
         raise InputError("permit_invalid", f"expires_days {expires_days}", f"give up to {longest} days.")
     if threshold is not None and threshold < least:
         raise InputError("permit_invalid", f"threshold {threshold}", f"this region needs {least} approvers at least.")
-    if scan(f"{recipient}\n{purpose}".encode()):
-        raise InputError("permit_invalid", "recipient or purpose", "they may not name a car, a plate or a position.")
+    if law.get("basis") and not basis:
+        raise InputError("permit_invalid", "basis", f"this region asks for one: {law['basis']}.")
+    if scan(f"{recipient}\n{purpose}\n{basis}".encode()):
+        raise InputError(
+            "permit_invalid", "recipient, purpose or basis", "they may not name a car, a plate or a position."
+        )
     issued_ns = now_ns(center)
     tensors, source = _tensors(center, asked)
     permit = Permit(
@@ -106,6 +113,7 @@ def request_permit(
         network=_network(asked),
         policy=center.pack.digest,
         synthetic=asked.label.synthetic,
+        basis=basis,
     )
     _save(center, permit, approval.envelope(permit))
     center.ledger.append("border.permit.request", _line(center, permit, by=permit.requester))
@@ -262,6 +270,7 @@ def _row(center: Center, approved: Approved) -> PermitRow:
         tensors=len(permit.tensors or {}),
         tensors_source=permit.tensors_source,
         accepts=permit.accepts,
+        basis=permit.basis,
     )
 
 

@@ -298,6 +298,7 @@ def request(
     to: Annotated[str, typer.Option(help="the recipient's region")],
     purpose: Annotated[str, typer.Option()],
     days: Annotated[int, typer.Option(min=1, max=366, help="how long it is valid")] = 30,
+    basis: Annotated[str, typer.Option(help="what in law it rests on, where the region asks: an assessment's id")] = "",
 ) -> None:
     """Ask for a permit: bound to digest, recipient, purpose and expiry."""
     from onshore import border
@@ -310,6 +311,7 @@ def request(
         purpose=purpose,
         expires_days=days,
         requester=session.actor(),
+        basis=basis,
     )
     session.output().answer({"permit": vars(row)}, f"permit {row.id} asked for; it needs approvals")
 

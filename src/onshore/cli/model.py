@@ -23,13 +23,15 @@ def train(
     base: Annotated[str | None, typer.Option(help="weights to start from")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="override the recipe's steps")] = None,
     seed: Annotated[int | None, typer.Option(help="override the recipe's seed")] = None,
+    checkpoint_steps: Annotated[int, typer.Option(min=0, help="a checkpoint after so many steps; 0: none")] = 200,
 ) -> None:
-    """Train a model on a frozen dataset; the same inputs give the same weights."""
+    """Train a model on a frozen dataset; the same inputs give the same weights, and a killed run goes on."""
     from onshore.flywheel import training
 
     show = session.output()
+    asked = {"base": base, "steps": steps, "seed": seed, "checkpoint_steps": checkpoint_steps}
     with show.progress() as progress:
-        row = training.train(session.center(), recipe, dataset, base=base, steps=steps, seed=seed, progress=progress)
+        row = training.train(session.center(), recipe, dataset, **asked, progress=progress)  # type: ignore[arg-type]
     show.answer({"model": row}, *(f"{name}: {value}" for name, value in row.items()))
 
 
@@ -40,7 +42,7 @@ def adapt(
     recipe: Annotated[str, typer.Option(help="a recipe's name")] = "nano-cn-adapt",
 ) -> None:
     """Train an imported base further on local clips."""
-    train(recipe=recipe, dataset=dataset, base=base, steps=None, seed=None)
+    train(recipe=recipe, dataset=dataset, base=base, steps=None, seed=None, checkpoint_steps=200)
 
 
 @noun.command("recipes")
@@ -96,6 +98,18 @@ def export(
 
     document = outward.export_model(session.center(), model_id, out, int8=int8, permit=permit)
     session.output().answer({"onnx": document}, *(f"{name}: {value}" for name, value in document.items()))
+
+
+@noun.command("convert")
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    out: Annotated[Path, typer.Option(help="the safetensors file to write, in-region")],
+) -> None:
+    """Turn a pickle or PyTorch checkpoint into safetensors, opened in the jail; border import then takes it in."""
+    from onshore.flywheel import outward
+
+    document = outward.convert_weights(session.center(), file, out)
+    session.output().answer({"converted": document}, *(f"{name}: {value}" for name, value in document.items()))
 
 
 @noun.command("list")

@@ -17,6 +17,7 @@ from onshore.core.rollout import Rollout
 from onshore.dataset import manifest
 from onshore.evaluation import driving_score
 from onshore.flywheel import judging
+from onshore.model.convert import convert
 from onshore.model.models import export_int8, export_onnx
 from onshore.store import Center
 from onshore.world import PolicySpec, RolloutJob
@@ -53,6 +54,19 @@ def export_model(
         (path, *_) = border.write_out(center, [exported.id], out, permit)
         document["file"] = str(path)
     return document
+
+
+def convert_weights(center: Center, file: Path, out: Path) -> dict[str, Any]:
+    """A pickle or PyTorch checkpoint as safetensors at `out`, in-region; `onshore border import` then takes it in."""
+    found = convert(center, file)
+    (path,) = border.write_out(center, {out.name: found.data}, out.parent, kind="inbound_model")
+    return {
+        "file": str(path),
+        "sha256": sha256_hex(found.data),
+        "tensors": found.tensors,
+        "opened": found.opened,
+        "left_out": list(found.left_out),
+    }
 
 
 def run_world(

@@ -62,9 +62,11 @@ def train(
     base: str | None = None,
     steps: int | None = None,
     seed: int | None = None,
+    checkpoint_steps: int = models.CHECKPOINT_STEPS,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train on a dataset named by name or id; the same inputs give the same weights and the second run makes nothing.
+    A run that was killed goes on from its last checkpoint (`checkpoint_steps`).
 
     The network sees through the views that the dataset was frozen for: cameras decide them, not the recipe.
     """
@@ -74,7 +76,7 @@ def train(
     chosen = replace(chosen, trainable=replace(chosen.trainable, **views))  # type: ignore[type-var]
     chosen = replace(chosen, steps=steps) if steps is not None else chosen
     chosen = replace(chosen, seed=seed) if seed is not None else chosen
-    row = models.train(center, frozen.id, chosen, base=base, progress=progress)
+    row = models.train(center, frozen.id, chosen, base=base, checkpoint_steps=checkpoint_steps, progress=progress)
     last = row.log[-1] if row.log else [0, None, None]
     return {
         "id": row.id,

@@ -7,20 +7,24 @@ weights to the last bit as without a jail, however often the run was killed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from torch import nn
 
 from onshore.core.errors import InputError
 from onshore.core.progress import Progress, silent
-from onshore.dataset import Perturb, WindowSpec, batches
+from onshore.dataset import Batch, Perturb, Windows, WindowSpec, batches
 from onshore.dataset.manifest import open_split, windows_of
 from onshore.dataset.split import TRAIN
 from onshore.jail import Limits, Outside
 from onshore.model.checkpoint import Checkpoint
+from onshore.model.ranks import Ranks, together
 from onshore.model.recipe import Recipe
 from onshore.model.samples import SampleLog, subjects_of
 from onshore.model.trainable import manifest as tensors
-from onshore.model.training import fit, made_ahead, probe
+from onshore.model.training import Fit, fit, made_ahead, probe
 from onshore.model.weights import load, to_bytes
 from onshore.store import Center
 
@@ -86,35 +90,67 @@ def learn(asked: dict[str, Any], outside: Outside) -> dict[str, Any]:
     network = load(recipe.trainable.build(), outside.ask(base), base) if base else None
     since = Checkpoint.from_bytes(outside.ask(CHECKPOINT)) if asked["since"] else None
     windows = windows_of(manifest, outside.ask, window_spec(recipe), TRAIN)
-    first = since.step if since else 0
-    drawn = batches(
-        windows,
-        batch=recipe.batch,
-        steps=recipe.steps - first,
-        first_step=first,
-        seed=recipe.seed,
-        perturb=Perturb() if recipe.perturb else None,
-    )
-    if asked["only_probe"]:
-        return {"probe": probe(recipe, drawn, network=network)}
-    seen = SampleLog(made_ahead(drawn), windows, recipe.batch, manifest, asked["subjects"], since)
+    task = _Task(recipe, windows, network, since, asked, outside)
+    return together(recipe.processes, task.share)
 
-    def keep(checkpoint: Checkpoint) -> None:
-        outside.hand(CHECKPOINT, {"step": checkpoint.step, "bytes": seen.noted(checkpoint).to_bytes()})
 
-    result = fit(recipe, seen, network=network, since=since, keep=keep, every=asked["every"], progress=outside.progress)
+@dataclass(frozen=True)
+class _Task:
+    """What every process of a training has in memory when they part."""
+
+    recipe: Recipe
+    windows: Windows
+    network: nn.Module | None
+    since: Checkpoint | None
+    asked: dict[str, Any]
+    outside: Outside
+
+    def share(self, ranks: Ranks) -> dict[str, Any]:
+        """One process's share of the training; the first one's answer counts."""
+        recipe, asked, outside = self.recipe, self.asked, self.outside
+        drawn = self._drawn(ranks)
+        if asked["only_probe"]:
+            return {"probe": probe(recipe, drawn, network=self.network, ranks=ranks)}
+        given = {"network": self.network, "since": self.since, "every": asked["every"], "ranks": ranks}
+        if not ranks.first:
+            fit(recipe, made_ahead(drawn), **given)
+            return {}
+        seen = SampleLog(
+            made_ahead(drawn), self.windows, recipe.batch, asked["manifest"], asked["subjects"], self.since
+        )
+
+        def keep(checkpoint: Checkpoint) -> None:
+            outside.hand(CHECKPOINT, {"step": checkpoint.step, "bytes": seen.noted(checkpoint).to_bytes()})
+
+        result = fit(recipe, seen, **given, keep=keep, progress=outside.progress)
+        return {**_told(result), **self._seen(seen)}
+
+    def _drawn(self, ranks: Ranks) -> Iterator[Batch]:
+        recipe, first = self.recipe, self.since.step if self.since else 0
+        return batches(
+            self.windows,
+            batch=recipe.batch,
+            steps=recipe.steps - first,
+            first_step=first,
+            seed=recipe.seed,
+            perturb=Perturb() if recipe.perturb else None,
+            part=ranks.part(recipe.batch),
+        )
+
+    def _seen(self, seen: SampleLog) -> dict[str, Any]:
+        return {
+            "windows": len(self.windows),
+            "takeovers": len(self.windows.takeovers),
+            "samples": seen.record(),
+            "sample_log": seen.digest,
+        }
+
+
+def _told(result: Fit) -> dict[str, Any]:
     return {
         "weights": to_bytes(result.network),
         "tensors": tensors(result.network),
-        "probe": result.probe,
-        "log": result.log,
-        "windows": len(windows),
-        "takeovers": len(windows.takeovers),
-        "samples": seen.record(),
-        "sample_log": seen.digest,
-        "seconds": result.seconds,
-        "cpu_seconds": result.cpu_seconds,
-        "samples_per_s": result.samples_per_s,
+        **{name: getattr(result, name) for name in ("probe", "log", "seconds", "cpu_seconds", "samples_per_s")},
     }
 
 

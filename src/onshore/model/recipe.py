@@ -14,7 +14,7 @@ from onshore.model.nano import Nano
 from onshore.model.trainable import Adaptation, Trainable, from_record, record_of
 
 #: Fields that recipes of the first versions did not have.
-LATER = frozenset(["accumulate", "compile", "adapt"])
+LATER = frozenset(["accumulate", "compile", "processes", "shard", "adapt"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,9 @@ class Recipe:
     ema: decay of the averaged weights that are kept (0 = the last weights). perturb: whether samples are seen from
     displaced poses. stride_s: seconds between windows. bf16: bfloat16 where the processor is fast at it (`training.precision`). seed: of weights, order, drops and perturbations.
     accumulate: in how many equal parts a batch is learned from, whose gradients and running statistics are averaged; a part
-    is all that must fit into memory. compile: through torch.compile, which needs a compiler. adapt: what is different when a
+    is all that must fit into memory. compile: through torch.compile, which needs a compiler.
+    processes: how many learn together, each its share of the parts (`ranks`). shard: each of them keeps a piece of every
+    tensor (FSDP). adapt: what is different when a
     base is trained further (`Adaptation`).
     """
 
@@ -46,11 +48,13 @@ class Recipe:
     seed: int = 0
     accumulate: int = 1
     compile: bool = False
+    processes: int = 1
+    shard: bool = False
     adapt: Adaptation | None = None
 
     def __post_init__(self) -> None:
         check_id(self.name, "recipe name")
-        for name in ("steps", "batch", "learning_rate", "clip_norm", "stride_s", "accumulate"):
+        for name in ("steps", "batch", "learning_rate", "clip_norm", "stride_s", "accumulate", "processes"):
             if getattr(self, name) <= 0:
                 raise InputError("bad_config", f"recipe {self.name}.{name}", "must be positive.")
         for name in ("speed_drop", "jitter", "ema"):
@@ -60,6 +64,12 @@ class Recipe:
             raise InputError("bad_config", f"recipe {self.name}", "ema < 1, weight_decay >= 0 and steps >= 4.")
         if self.batch % self.accumulate:
             raise InputError("bad_config", f"recipe {self.name}.accumulate", f"it must divide the batch, {self.batch}.")
+        if self.accumulate % self.processes:
+            advice = f"{self.processes} processes need a batch in as many parts, or a multiple of them."
+            raise InputError("bad_config", f"recipe {self.name}.accumulate", advice)
+        if self.shard and self.adapt is not None:
+            advice = "ways to adapt put parts into whole networks; train sharded without one."
+            raise InputError("bad_config", f"recipe {self.name}.adapt", advice)
 
     def as_record(self) -> dict[str, Any]:
         """JSON that says all of it. What came later is told only where it is used, so that earlier recipes keep their digest."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from onshore.bundle.inputs import View
@@ -34,6 +35,14 @@ class TrainingTensors:
     speed_BS: Tensor
     speed_mask_BS: Tensor
     side_frames: tuple[Tensor, ...] = ()
+
+    def to(self, device: torch.device) -> TrainingTensors:
+        """The same on a device."""
+        if device == self.side_B9.device:
+            return self
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "side_frames"}
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in plain.items()}
+        return TrainingTensors(**moved, side_frames=tuple(view.to(device) for view in self.side_frames))
 
 
 class Trainable(Protocol):

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypeVar
 
@@ -24,9 +24,10 @@ from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError
 from onshore.core.progress import Progress, silent
 from onshore.model.checkpoint import Checkpoint
+from onshore.model.ranks import ALONE, Ranks, like, unsynced, whole
 from onshore.model.recipe import Recipe
 from onshore.model.trainable import TrainingTensors
-from onshore.model.weights import to_bytes
+from onshore.model.weights import serialise
 
 LOG_EVERY = 50
 #: After this many steps the weights are digested, so that anybody can repeat the beginning and compare.
@@ -75,7 +76,8 @@ def reproducible(seed: int) -> Iterator[None]:
     """One thread, deterministic kernels and a seeded global generator inside; what was set before comes back after."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    # some backward kernels of GPUs have no deterministic form; there equal bits are not promised
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -94,22 +96,26 @@ def fit(
     keep: Callable[[Checkpoint], object] | None = None,
     every: int = 0,
     progress: Progress = silent,
+    ranks: Ranks = ALONE,
 ) -> Fit:
     """Train `recipe.trainable` (from `network`'s weights where given) on `recipe.steps` batches.
 
     since: go on after this checkpoint's step; `batches` then begin there, and `network` is the same as at the beginning.
-    keep: is given a checkpoint after every `every` steps but the last. Raises InputError `empty_input` when the batches
+    keep: is given a checkpoint after every `every` steps but the last. ranks: this process among those that learn
+    together, all of which call this with their part of each batch; the first one's answer counts. Raises InputError `empty_input` when the batches
     end early and `bad_config` when the loss is no longer finite.
     """
     clock = _Clock()
     with reproducible(recipe.seed):
-        run = _Run(recipe, network)
+        run = _Run(recipe, network, ranks)
         if since is not None:
             run.restore(since)
             clock = _Clock(*since.facts["seconds"])
         for _ in run.through(batches, recipe.steps, progress):
-            if keep is not None and every > 0 and run.step % every == 0 and run.step < recipe.steps:
-                keep(run.checkpoint().beside("seconds", clock.read(), {}))
+            if every > 0 and run.step % every == 0 and run.step < recipe.steps and (ranks.first or recipe.shard):
+                checkpoint = run.checkpoint().beside("seconds", clock.read(), {})
+                if keep is not None:
+                    keep(checkpoint)
         trained = run.finished()
     seconds, cpu_seconds = clock.read()
     return Fit(
@@ -122,10 +128,10 @@ def fit(
     )
 
 
-def probe(recipe: Recipe, batches: Iterable[Batch], *, network: nn.Module | None = None) -> str:
+def probe(recipe: Recipe, batches: Iterable[Batch], *, network: nn.Module | None = None, ranks: Ranks = ALONE) -> str:
     """Only the first steps of `fit`, with the same schedule: the digest that `Fit.probe` must equal."""
     with reproducible(recipe.seed):
-        run = _Run(recipe, network)
+        run = _Run(recipe, network, ranks)
         for _ in run.through(batches, min(PROBE_STEPS, recipe.steps), silent):
             continue
         return run.probe
@@ -134,11 +140,19 @@ def probe(recipe: Recipe, batches: Iterable[Batch], *, network: nn.Module | None
 class _Run:
     """A training under way: everything that the next step depends on. `log` as in `Fit`."""
 
-    def __init__(self, recipe: Recipe, network: nn.Module | None) -> None:
+    def __init__(self, recipe: Recipe, network: nn.Module | None, ranks: Ranks) -> None:
+        if recipe.accumulate % ranks.count:
+            advice = f"{ranks.count} processes need a batch in as many parts, or a multiple of them."
+            raise InputError("bad_config", f"recipe {recipe.name}.accumulate", advice)
         network = network if network is not None else recipe.trainable.build()
-        network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.recipe, self.step = recipe, 0
+        network = network.to(ranks.device)
+        if not recipe.shard:  # FSDP takes plain tensors only
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.train()
+        self.recipe, self.ranks, self.step = recipe, ranks, 0
         self.network = recipe.adapt.prepared(network) if recipe.adapt else network
+        self.joined = ranks.joined(self.network, shard=recipe.shard)
+        self.forward = _compiled(self.joined, recipe) if recipe.compile else self.joined
         taught = [p for p in self.network.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(taught, recipe.learning_rate, weight_decay=recipe.weight_decay)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -146,7 +160,6 @@ class _Run:
         )
         self.average = _Average(taught, recipe.ema)
         self.chance = torch.Generator().manual_seed(recipe.seed + 1)
-        self.forward = _compiled(self.network, recipe) if recipe.compile else self.network
         self.log: list[list[float]] = []
         self.window: list[list[float]] = []
         self.probe = ""
@@ -163,7 +176,7 @@ class _Run:
             self.window.append(self._learn(batch))
             self.step += 1
             if self.step == min(PROBE_STEPS, self.recipe.steps):
-                self.probe = sha256_hex(to_bytes(self.network))
+                self.probe = sha256_hex(serialise(self._state()))
             if len(self.window) == LOG_EVERY or self.step == self.recipe.steps:
                 self._report(progress)
             yield self.step
@@ -171,15 +184,23 @@ class _Run:
     def finished(self) -> nn.Module:
         """What is kept of the run."""
         self.average.finish()
-        return self.recipe.adapt.finished(self.network) if self.recipe.adapt else self.network
+        network = self.network
+        if self.recipe.shard:
+            network = self.recipe.trainable.build()
+            network.load_state_dict(self._state())
+        return self.recipe.adapt.finished(network) if self.recipe.adapt else network
+
+    def _state(self) -> dict[str, Tensor]:
+        return {name: whole(tensor) for name, tensor in self.network.state_dict().items()}
 
     def checkpoint(self) -> Checkpoint:
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        tensors |= {f"average.{number:05d}": tensor for number, tensor in enumerate(self.average.kept)}
+        """Everything that the next step depends on; where tensors are sharded, every process must ask."""
+        tensors = {f"network.{name}": tensor for name, tensor in self._state().items()}
+        tensors |= {f"average.{number:05d}": whole(tensor) for number, tensor in enumerate(self.average.kept)}
         tensors |= {"chance": self.chance.get_state(), "random": torch.random.get_rng_state()}
         told = self.optimiser.state_dict()
         tensors |= {
-            f"optimiser.{number:05d}.{name}": tensor
+            f"optimiser.{number:05d}.{name}": whole(tensor)
             for number, of_one in told["state"].items()
             for name, tensor in of_one.items()
         }
@@ -196,58 +217,57 @@ class _Run:
         """Become the run that made the checkpoint. Errors: InputError `corrupt` when it is another network's."""
         facts = since.facts["run"]
         try:
-            self.network.load_state_dict(_below(since, "network."))
-            moments: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in _below(since, "optimiser.").items():
-                number, _, moment = name.partition(".")
-                moments.setdefault(int(number), {})[moment] = tensor
-            self.optimiser.load_state_dict({"state": moments, "param_groups": facts["groups"]})
+            given, mine = _below(since, "network."), self.network.state_dict()
+            self.network.load_state_dict({name: like(given[name], tensor) for name, tensor in mine.items()})
+            self.optimiser.load_state_dict({"state": self._moments(since), "param_groups": facts["groups"]})
             self.schedule.load_state_dict(facts["schedule"])
             self.average.restore(since.step, list(_below(since, "average.").values()))
-        except (RuntimeError, KeyError, ValueError) as fault:
+        except (RuntimeError, KeyError, ValueError, IndexError) as fault:
             raise InputError("corrupt", "checkpoint", f"it is not one of this recipe: {fault}.") from fault
-        self._laid_out_alike()
         self.chance.set_state(since.tensors["chance"])
         torch.random.set_rng_state(since.tensors["random"])
         self.step, self.log, self.window = since.step, facts["log"], facts["window"]
         self.probe = facts["probe"]
 
-    def _laid_out_alike(self) -> None:
-        """Moments lie in memory as their parameters do, as when they are made: kernels may round by it."""
-        for parameter, of_one in self.optimiser.state.items():
-            for name, tensor in of_one.items():
-                if tensor.shape == parameter.shape and tensor.stride() != parameter.stride():
-                    of_one[name] = torch.empty_like(parameter).copy_(tensor)
+    def _moments(self, since: Checkpoint) -> dict[int, dict[str, Tensor]]:
+        """What the optimiser remembers, laid out in memory as the parameters are, as when it is made: kernels may round by it."""
+        taught = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _below(since, "optimiser.").items():
+            number, _, moment = name.partition(".")
+            parameter = taught[int(number)]
+            kept = like(tensor, parameter.detach()) if tensor.shape == parameter.shape else tensor
+            moments.setdefault(int(number), {})[moment] = kept
+        return moments
 
     def _learn(self, batch: Batch) -> list[float]:
         """One step. Returns the path loss and the speed loss (m/s)."""
-        recipe = self.recipe
-        parts = list(pieces(augment(tensors(batch), recipe, self.chance), recipe.accumulate))
+        recipe, ranks = self.recipe, self.ranks
+        own = tensors(batch).to(ranks.device)
+        own = augment(own, recipe, self.chance, ranks.part(recipe.batch), len(own.side_B9) * ranks.count)
+        parts = list(pieces(own, recipe.accumulate // ranks.count))
         self.optimiser.zero_grad(set_to_none=True)
-        statistics = _Statistics(self.network) if len(parts) > 1 else None
-        told = []
+        agreed = _Agreed(self.network, ranks, recipe.accumulate)
         for number, part in enumerate(parts):
-            if statistics is not None:
-                statistics.begin(recipe.seed + self.step * len(parts) + number)
-            told.append(self._gradients(part, 1 / len(parts)))
-            if statistics is not None:
-                statistics.end()
-        if statistics is not None:
-            statistics.finish()
+            last = number == len(parts) - 1
+            agreed.begin(recipe.seed + self.step * recipe.accumulate + ranks.rank * len(parts) + number)
+            with nullcontext() if last else unsynced(self.joined):
+                agreed.end(self._gradients(part, 1 / len(parts)))
+        losses = agreed.finish()
         nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
         self.optimiser.step()
         self.schedule.step()
         self.average.update()
-        return [float(value) for value in np.mean(told, axis=0)]
+        return losses
 
-    def _gradients(self, part: TrainingTensors, share: float) -> tuple[float, float]:
-        """Add this part's share of the gradient."""
+    def _gradients(self, part: TrainingTensors, share: float) -> list[float]:
+        """Add this part's share of the gradient. Returns its path loss and speed loss (m/s)."""
         recipe = self.recipe
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision(recipe) == "bf16"):
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=precision(recipe) == "bf16"):
             losses = recipe.trainable.loss(self.forward, part)
             losses = recipe.adapt.loss(self.forward, part, losses) if recipe.adapt else losses
         (losses["loss"] * share).backward()  # type: ignore[no-untyped-call]
-        return float(losses["path"].detach()), float(losses["speed"].detach())
+        return torch.stack([losses["path"].detach(), losses["speed"].detach()]).tolist()
 
     def _report(self, progress: Progress) -> None:
         self.log.append([self.step, *(round(float(value), 6) for value in np.mean(self.window, axis=0))])
@@ -258,38 +278,54 @@ class _Run:
         progress("training steps", self.step, self.recipe.steps)
 
 
-class _Statistics:
-    """Running statistics of a step in parts: every part begins where the step began, and their mean is kept.
+class _Agreed:
+    """What the parts of a step agree on beside gradients: running statistics and losses, the mean over all parts.
 
-    A part's random numbers (dropout) come from the step and the part, so it does not matter which process takes it.
+    Every part begins with the statistics of the step's beginning. A part's random numbers (dropout) come from the step and
+    the part, so it does not matter which process takes it. A step of one part is left as it is.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self._buffers = list(network.buffers())
-        self._start = [buffer.clone() for buffer in self._buffers]
-        self._ends: list[list[Tensor]] = []
+    def __init__(self, network: nn.Module, ranks: Ranks, parts: int) -> None:
+        self._ranks, self._parts = ranks, parts
+        self._losses: list[list[float]] = []
+        self._buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()] if parts > 1 else []
+        self._counts = [buffer for buffer in network.buffers() if not buffer.is_floating_point()] if parts > 1 else []
+        self._start, self._counted = _copies(self._buffers), _copies(self._counts)
+        self._sums = [torch.zeros_like(buffer, dtype=torch.float64) for buffer in self._buffers]
 
     def begin(self, seed: int) -> None:
-        torch.manual_seed(seed)
-        self._set(self._start)
+        if self._parts > 1:
+            torch.manual_seed(seed)
+            _put(self._start, self._buffers)
+            _put(self._counted, self._counts)
 
-    def end(self) -> None:
-        self._ends.append([buffer.clone() for buffer in self._buffers])
+    def end(self, losses: list[float]) -> None:
+        self._losses.append(losses)
+        for total, buffer in zip(self._sums, self._buffers, strict=True):
+            total += buffer
 
-    def finish(self) -> None:
-        self._set([_mean(list(ends)) for ends in zip(*self._ends, strict=True)])
+    def finish(self) -> list[float]:
+        """Set the mean statistics; returns the mean losses."""
+        if self._parts == 1:
+            return self._losses[0]
+        losses = torch.tensor(self._losses, dtype=torch.float64).sum(0).to(self._ranks.device)
+        flat = self._ranks.summed(torch.cat([losses, *(total.reshape(-1) for total in self._sums)])) / self._parts
+        at = len(losses)
+        for buffer in self._buffers:
+            _put([flat[at : at + buffer.numel()].reshape(buffer.shape)], [buffer])
+            at += buffer.numel()
+        found: list[float] = flat[: len(losses)].tolist()
+        return found
 
-    def _set(self, values: list[Tensor]) -> None:
-        with torch.no_grad():
-            for buffer, value in zip(self._buffers, values, strict=True):
-                buffer.copy_(value)
+
+def _copies(tensors: list[Tensor]) -> list[Tensor]:
+    return [tensor.clone() for tensor in tensors]
 
 
-def _mean(values: list[Tensor]) -> Tensor:
-    """The mean of what is measured; counts are alike in all parts."""
-    if not values[0].is_floating_point():
-        return values[0]
-    return torch.stack(values).mean(0)
+def _put(values: list[Tensor], buffers: list[Tensor]) -> None:
+    with torch.no_grad():
+        for buffer, value in zip(buffers, values, strict=True):
+            buffer.copy_(value)
 
 
 class _Clock:
@@ -329,6 +365,8 @@ def precision(recipe: Recipe) -> str:
 
     Without AVX512-BF16 or AMX a bfloat16 matrix product is emulated: 0.9 against 64 GFLOP/s on an AVX2 core.
     """
+    if torch.cuda.is_available():
+        return "bf16" if recipe.bf16 and torch.cuda.is_bf16_supported() else "fp32"
     able = torch.cpu.get_capabilities()
     return "bf16" if recipe.bf16 and (able.get("avx512_bf16") or able.get("amx_bf16")) else "fp32"
 
@@ -356,23 +394,29 @@ def tensors(batch: Batch) -> TrainingTensors:
     )
 
 
-def augment(batch: TrainingTensors, recipe: Recipe, chance: torch.Generator) -> TrainingTensors:
-    """Hide the speed of some samples; change brightness and contrast of all by up to `recipe.jitter`."""
+def augment(
+    batch: TrainingTensors, recipe: Recipe, chance: torch.Generator, own: slice = slice(None), whole: int = 0
+) -> TrainingTensors:
+    """Hide the speed of some samples; change brightness and contrast of all by up to `recipe.jitter`.
+
+    own, whole: the batch is this part of one of `whole` samples, for all of which numbers are drawn.
+    """
+    size = whole or len(batch.side_B9)
     side = batch.side_B9.clone()
-    hidden = torch.rand(len(side), generator=chance) < recipe.speed_drop
-    side[hidden, 0:2] = 0.0
+    hidden = (torch.rand(size, generator=chance) < recipe.speed_drop)[own]
+    side[hidden.to(side.device), 0:2] = 0.0
     frames, *beside = (
-        _jittered(view, recipe.jitter, chance) if recipe.jitter > 0 else view
+        _jittered(view, recipe.jitter, chance, own, size) if recipe.jitter > 0 else view
         for view in (batch.frames_BTCHW, *batch.side_frames)
     )
     return replace(batch, side_B9=side, frames_BTCHW=frames, side_frames=tuple(beside))
 
 
-def _jittered(frames_BTCHW: Tensor, jitter: float, chance: torch.Generator) -> Tensor:
-    shape = (len(frames_BTCHW), 1, 3, 1, 1)
-    gain = 1 + jitter * (torch.rand(shape[:2] + (1, 1, 1), generator=chance) * 2 - 1)
-    shift = 64 * jitter * (torch.rand(shape, generator=chance) * 2 - 1)
-    return (frames_BTCHW.float() * gain + shift).clamp_(0, 255)
+def _jittered(frames_BTCHW: Tensor, jitter: float, chance: torch.Generator, own: slice, whole: int) -> Tensor:
+    gain = 1 + jitter * (torch.rand((whole, 1, 1, 1, 1), generator=chance) * 2 - 1)[own]
+    shift = 64 * jitter * (torch.rand((whole, 1, 3, 1, 1), generator=chance) * 2 - 1)[own]
+    device = frames_BTCHW.device
+    return (frames_BTCHW.float() * gain.to(device) + shift.to(device)).clamp_(0, 255)
 
 
 def _floats(array: NDArray[Any]) -> Tensor:
@@ -390,8 +434,7 @@ class _Average:
         if len(kept) != len(self.kept):
             raise ValueError(f"{len(kept)} averaged tensors, {len(self.kept)} expected")
         self.steps = steps
-        for mine, tensor in zip(self.kept, kept, strict=True):
-            mine.copy_(tensor)
+        self.kept = [like(tensor, mine) for tensor, mine in zip(kept, self.kept, strict=True)]
 
     def update(self) -> None:
         if not self.kept:

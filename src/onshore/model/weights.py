@@ -17,7 +17,7 @@ from onshore.model.trainable import check_manifest, manifest
 
 METADATA = {"schema": "onshore-weights-1"}
 _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "U8": torch.uint8}
-_NAMES = {kind: name for name, kind in _TYPES.items()}
+NAMES = {kind: name for name, kind in _TYPES.items()}
 HEADER_LIMIT = 1 << 20
 
 
@@ -35,7 +35,7 @@ def serialise(state: dict[str, Tensor]) -> bytes:
         plain = tensor.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
         block = plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
         header[name] = {
-            "dtype": _NAMES[plain.dtype],
+            "dtype": NAMES[plain.dtype],
             "shape": list(plain.shape),
             "data_offsets": [at, at + len(block)],
         }
