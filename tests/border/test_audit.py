@@ -10,12 +10,13 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from drive.conftest import Fleet, picture
-from onshore import border, drive, release
+from onshore import border, cli, drive, release
 from onshore.border import audit
 from onshore.border.audit import AuditPolicy, draw_audit, mark_audit, objection, standing
 from onshore.core.errors import InputError, NotFoundError, OnshoreError, RefusedError, UsageError
@@ -261,6 +262,26 @@ def test_bad_marks_are_named_by_line(upright: Shore) -> None:
     with pytest.raises(NotFoundError):
         mark_audit(upright.center, "us-sha256-" + "0" * 64, file)
     mark_audit(upright.center, identity, upright.marks(identity))
+
+
+def test_the_command_draws_takes_marks_and_shows(upright: Shore, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*words: str) -> tuple[int, dict[str, Any]]:
+        capsys.readouterr()
+        code = cli.run(["--center", str(upright.center.root), "--json", "border", "audit", *words])
+        return code, json.loads(capsys.readouterr().out)
+
+    code, drawn = told("draw", "--out", str(upright.root / "in"), "--pictures", "20")
+    assert code == 0 and len(drawn["audit"]["files"]) == 20
+    identity = drawn["audit"]["audit"]
+    marks = str(upright.marks(identity))
+    code, found = told("mark", identity, marks)
+    assert found["audit"]["controls_seen"] == found["audit"]["controls"] == 1
+    assert code == any(row["status"] == "short" for row in found["audit"]["standing"])
+    code, again = told("mark", identity, marks)
+    assert code == 1 and again["error"]["code"] == "conflict"
+    code, shown = told("show")
+    assert code == 0 and [row["marked"] for row in shown["audits"] if row["audit"] == identity] == [True]
+    assert {"all", "width-16", "plain"} <= {row["name"] for row in shown["buckets"]}
 
 
 def test_every_region_names_buckets_that_marks_can_fill() -> None:

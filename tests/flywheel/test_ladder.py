@@ -98,6 +98,19 @@ def test_words_follow_from_planted_figures(found: dict[str, Any]) -> None:
     assert "within 10 points: distilled-8x60-on" in home and "fleet-8x20-on -40.0" in home
     assert "+22.0" in said(found, "Takeovers at errors")
     assert said(found, "Public video") == "Public video over the base: not run."
+    assert "it learned from 400 samples of 40 takeovers in 8 km against 0 samples" in said(found, "More cars")
+
+
+def test_base_below_public_below_fleet_is_said_only_when_both_steps_are_there() -> None:
+    both = [record("base", 0, 20), record("public", 0, 30), record("fleet-8x20", 0, 40)]
+    found = ladder_page.document(ROWS, both, SETTINGS)
+    assert (
+        said(found, "Base below") == "Base below public video below the fleet: in this order, both steps with p < 0.05."
+    )
+    found = ladder_page.document(ROWS, [*both[:1], record("public", 0, 15), both[2]], SETTINGS)
+    assert "not in this order, 1 of 2 steps" in said(found, "Base below")
+    assert said(ladder_page.document(ROWS, both[:2], SETTINGS), "Base below").endswith("not run.")
+    assert "say little about other seeds: base, fleet-8x20, public." in ladder_page.page(found, [])
 
 
 def test_a_page_of_worse_figures_says_so() -> None:
@@ -137,6 +150,28 @@ def test_the_plan_asks_everything_once_and_first_what_answers_most() -> None:
     assert {f"fleet-{c}x{m}{on}" for c in (2, 8, 32) for m in (5, 20, 60, 160) for on in ("", "-on")} <= set(names)
     assert {row.kind for row in FULL.rows} >= {"public", "simulation", "scratch", "fleet+teacher", "blind", "stop"}
     assert {row.way for row in FULL.rows} == {"full", "frozen", "low_rank", "distilled", "averaged"}
+
+
+@pytest.mark.parametrize("cars", [2, 8, 32])
+def test_a_fleet_drives_all_its_minutes_in_short_drives(cars: int) -> None:
+    for level in FULL.levels:
+        turns = [turn for turn, reached in ladder.sessions(cars, FULL.levels) if reached <= level]
+        assert sum(turn.minutes for turn in turns) == pytest.approx(level)
+        assert max(turn.minutes / turn.cars for turn in turns) <= ladder.LONGEST_DRIVE_MIN
+
+
+def test_selections_cover_equal_minutes_and_triggers_come_first() -> None:
+    second = 1_000_000_000
+    tiles = [(f"t{n}", "ordinary", 10 * n, 10 * n + 10) for n in range(60)]
+    asked = [(f"a{n}", "hard_brake", 50 * n + 5, 50 * n + 12) for n in range(10)]
+    clips = [
+        {"id": i, "trigger": t, "segment": "s", "start_ns": a * second, "end_ns": b * second}
+        for i, t, a, b in tiles + asked
+    ]
+    at_random, by_triggers = (ladder.selected(clips, how, 2.0, 0) for how in ("random", "triggers"))
+    assert {one for one in by_triggers if one.startswith("a")} == {f"a{n}" for n in range(10)} != set(by_triggers)
+    assert ladder.selected(clips, "random", 2.0, 0) == at_random != ladder.selected(clips, "random", 2.0, 1)
+    assert 11 <= len(at_random) <= 20 and len(ladder.selected(clips, "random", 1e9, 0)) == 70
 
 
 # -- a tiny ladder -----------------------------------------------------------------------------------------------------

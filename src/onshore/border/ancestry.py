@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 #: What data begins as. Anything else without parents has lost sight of where it comes from.
 BEGINNINGS = frozenset(["raw_drive", "segment", "takeovers", "rollouts"])
 _FEW = 100
+Finder = Callable[[str], Artifact]
 
 
-def finder(center: Center, target: Artifact) -> Callable[[str], Artifact]:
+def finder(center: Center, target: Artifact) -> Finder:
     """Finds ancestors of `target` by id, with few queries; what the catalog raises goes through."""
     known: dict[str, Artifact] = {target.id: target}
 
@@ -34,17 +35,17 @@ def finder(center: Center, target: Artifact) -> Callable[[str], Artifact]:
     return parent_of
 
 
-def ancestors(center: Center, target: Artifact) -> list[Artifact]:
+def ancestors(center: Center, target: Artifact, parent_of: Finder | None = None) -> list[Artifact]:
     """`target` and everything it was made of, parents before children. Errors: NotFoundError, InputError `unlabelled`."""
-    return ancestors_first(target, finder(center, target))
+    return ancestors_first(target, parent_of or finder(center, target))
 
 
-def is_nobodys(center: Center, target: Artifact) -> bool:
+def is_nobodys(center: Center, target: Artifact, parent_of: Finder | None = None) -> bool:
     """Whether all of it began as synthetic: the label alone will not do, a mixture of real and synthetic says synthetic too.
 
     A model from outside counts only when its permit's signatures were verified and say synthetic.
     """
-    return all(_began_synthetic(one) for one in ancestors(center, target) if not one.parents)
+    return all(_began_synthetic(one) for one in ancestors(center, target, parent_of) if not one.parents)
 
 
 def _began_synthetic(one: Artifact) -> bool:

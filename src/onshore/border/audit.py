@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onshore.border.ancestry import ancestors
+from onshore.border.ancestry import Finder, ancestors
 from onshore.border.book import AUDIT_DRAWN, AUDIT_MARKED, read_book
 from onshore.border.lineage import attestation_of
 from onshore.border.lines import acting
@@ -163,12 +163,12 @@ def buckets_of(center: Center, anonymiser: str) -> list[Bucket]:
     ]
 
 
-def standing(center: Center, artifact: Artifact) -> Standing:
+def standing(center: Center, artifact: Artifact, parent_of: Finder | None = None) -> Standing:
     """What the audits say of the recorded segments that `artifact` was made of; synthetic ones show nobody."""
     by_anonymiser: dict[str, set[str]] = {}
     removed: dict[str, frozenset[str]] = {}
     try:
-        everything = ancestors(center, artifact)
+        everything = ancestors(center, artifact, parent_of)
     except (NotFoundError, InputError) as problem:
         return Standing(segments=0, unmeasured=(f"an ancestor cannot be read ({problem.code})",))
     for one in everything:
@@ -188,9 +188,9 @@ def standing(center: Center, artifact: Artifact) -> Standing:
     return Standing(segments=count, short=tuple(short), unmeasured=tuple(unmeasured))
 
 
-def objection(center: Center, artifact: Artifact) -> Refusal | None:
+def objection(center: Center, artifact: Artifact, parent_of: Finder | None = None) -> Refusal | None:
     """Why the gate does not let it pass: a bucket below its bound, or not measured where the pack asks for it."""
-    found = standing(center, artifact)
+    found = standing(center, artifact, parent_of)
     if found.short:
         return refusal_of(artifact.id, found.short)
     if found.unmeasured and AuditPolicy.from_law(center.pack.law).required:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,11 @@ class Outbound:
     permit: Approved | None
     recipient: str | None
     now_ns: int
+
+    @cached_property
+    def parent_of(self) -> Callable[[str], Artifact]:
+        """Ancestors by id, each read once however many controls ask."""
+        return finder(self.center, self.artifact)
 
 
 #: A leakage certificate's check: given what leaves and the bytes, a refusal, or the finding to record.
@@ -458,12 +464,12 @@ def _permit(outbound: Outbound) -> Refusal | None:
 def _audit(outbound: Outbound) -> Refusal | None:
     """What was trained on pictures is as anonymous as those were found to be."""
     one = outbound.artifact
-    return audit.objection(outbound.center, one) if one.label.kind in WEIGHTS | NETWORKS else None
+    return audit.objection(outbound.center, one, outbound.parent_of) if one.label.kind in WEIGHTS | NETWORKS else None
 
 
 def _leakage(outbound: Outbound) -> Refusal | None:
     one = outbound.artifact
-    return leakage.objection(outbound.center, one) if one.label.kind in WEIGHTS | NETWORKS else None
+    return leakage.objection(outbound.center, one, outbound.parent_of) if one.label.kind in WEIGHTS | NETWORKS else None
 
 
 def _cleared(outbound: Outbound, certificates: tuple[Certificate, ...]) -> tuple[bytes, str]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onshore.border.ancestry import is_nobodys
+from onshore.border.ancestry import Finder, is_nobodys
 from onshore.border.book import LEAKAGE, read_book
 from onshore.border.canaries import Canary, canaries, canary_key, recording_of
 from onshore.core.digest import canonical_json, sha256_hex
@@ -112,7 +112,7 @@ def exposure_of(planted: Floats, twins: Floats, planted_bits: Floats, twin_bits:
     )
 
 
-def objection(center: Center, artifact: Artifact) -> Refusal | None:
+def objection(center: Center, artifact: Artifact, parent_of: Finder | None = None) -> Refusal | None:
     """Why the gate does not let weights or their ONNX pass: memorised, or not measured where the region asks for it.
 
     Weights in which nobody's data is (`is_nobodys`) need no measurement; a measured 'memorised' stands all the same.
@@ -122,7 +122,7 @@ def objection(center: Center, artifact: Artifact) -> Refusal | None:
     if verdict == "memorised":
         clause = f"planted canaries are told from their twins with AUC up to {found['high']:.2f}" if found else ""
         return _no("not_cleared", artifact.id, f"the model has memorised its training data; {clause}")
-    if verdict == "not measurable" and limits.required and not is_nobodys(center, artifact):
+    if verdict == "not measurable" and limits.required and not is_nobodys(center, artifact, parent_of):
         return _no("not_measurable", artifact.id, found["why"] if found else "nobody measured its leakage")
     return None
 

@@ -37,6 +37,7 @@ ACTS: dict[str, frozenset[str]] = {
     "ledger": frozenset(["auditor", "compliance"]),
     "evidence": frozenset(["engineer", "auditor", "compliance"]),
     "border": frozenset(["compliance"]),
+    "border audit": frozenset(["compliance", "auditor"]),
     "border import": frozenset(["engineer", "custodian"]),
     "border export": frozenset(["engineer", "custodian", "compliance"]),
     "border prove-jail": frozenset(["engineer", "auditor", "compliance"]),

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +25,7 @@ from typing import Any, Literal
 
 from onshore import border, dataset, world
 from onshore.clip import find
+from onshore.clip.cutting import ORDINARY
 from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError, OnshoreError, UsageError
 from onshore.core.progress import Progress, silent
@@ -40,6 +43,7 @@ from onshore.world.looks import LOOKS
 from onshore.world.public import record_public
 from onshore.world.randomised import randomised
 
+LOG = logging.getLogger(__name__)
 Say = Callable[[str], None]
 Kind = Literal[
     "base",
@@ -58,6 +62,9 @@ Kind = Literal[
 VALIDATION_SEED = 330
 SHARES = (0.4, 0.6, 0.8)
 WAYS: dict[str, Adaptation] = {"frozen": Frozen(), "low_rank": LowRank(), "distilled": Distilled()}
+LONGEST_DRIVE_MIN = 2.5
+#: The share of the minutes that a selection may take; covered time is counted in tenths of a second.
+SELECTED, TENTHS = 0.25, 10
 #: Points that home may lose.
 HOME_MARGIN = 10.0
 
@@ -67,7 +74,7 @@ class Row:
     """One rung. cars, minutes: of the fleet; rounds: on-policy rounds that share the steps; way: how the base is adapted.
 
     like: for `fleet+teacher`, the row whose numbers of takeovers it copies; for way "averaged", the row that it averages.
-    home: it also drives the home suite. each_round: every round drives the suite. steps: where they are not the plan's.
+    select: learn from a quarter of the minutes, chosen by `triggers` or at `random`. home: it also drives the home suite. each_round: every round drives the suite. steps: where they are not the plan's.
     """
 
     name: str
@@ -77,6 +84,7 @@ class Row:
     rounds: int = 0
     way: Literal["full", "frozen", "low_rank", "distilled", "averaged"] = "full"
     like: str = ""
+    select: str = ""
     home: bool = False
     each_round: bool = False
     steps: int = 0
@@ -135,6 +143,10 @@ def rows_of(levels: Sequence[float], cars: Sequence[int], rounds: int) -> tuple[
         Row(name=f"scratch-{some}x{last:g}", kind="scratch", cars=some, minutes=last),
         *ways[2:],
         _fleet(some, levels[0], **on),
+        *(
+            Row(name=f"{how}-of-{some}x{third:g}", kind="fleet", cars=some, minutes=third, select=how)
+            for how in ("random", "triggers")
+        ),
         Row(name="stop", kind="stop", home=True),
         Row(name="constant-speed", kind="constant-speed", home=True),
         Row(name="blind", kind="blind"),
@@ -251,7 +263,8 @@ class Ladder:
             began = time.monotonic()
             try:
                 made = self._make(row, seed)
-            except OnshoreError as problem:
+            except Exception as problem:  # one row's trouble is told, and the other rows go on
+                LOG.exception("row %s of seed %s was not made", row.name, seed)
                 self.say(f"{row.name}, seed {seed}: not made: {problem}")
                 return None
             record = {**made, "name": row.name, "seed": seed, "seconds": round(time.monotonic() - began, 1)}
@@ -299,7 +312,8 @@ class Ladder:
         drives = self._simulated(center) if row.kind == "simulation" else self._fleet_drives(center, row)
         if row.rounds:
             return self._in_rounds(center, row, seed, base, drives)
-        frozen = self._freeze(center, f"{row.name}-{seed}", drives, [])
+        clips = self._selected(center, row, drives, seed) if row.select else ()
+        frozen = self._freeze(center, f"{row.name}-{seed}", drives, [], clips=clips)
         fresh = row.kind == "scratch"
         recipe = self._recipe(seed, 0, self.plan.steps, fresh=fresh)
         start = None if fresh else base
@@ -383,6 +397,10 @@ class Ladder:
             at_home = self._base_at_home(us, seed)
         with self._alone("public"):
             labels = self._pseudo_labels(us)
+        if not labels.ids:
+            raise OnshoreError(
+                "not_measurable", row.name, f"all {labels.rejected} moments were too uncertain to label."
+            )
         drives = sorted({clip["drive"] for clip in self._clips_of(us, labels.ids)})
         frozen = self._freeze(us, f"{row.name}-{seed}", drives, [], pseudo_labels=labels.ids)
         recipe = self._recipe(seed, 0, self.plan.steps)
@@ -486,11 +504,7 @@ class Ladder:
 
     def _fleet_drives(self, center: Center, row: Row) -> list[str]:
         """The drives of a fleet's first `minutes`: five minutes are the beginning of twenty, and so on."""
-        turns, before = [], 0.0
-        for level in self.plan.levels:
-            if level <= row.minutes:
-                turns.append(Turn(cars=row.cars, minutes=level - before, steps=0, worlds=0))
-                before = level
+        turns = [turn for turn, reached in sessions(row.cars, self.plan.levels) if reached <= row.minutes]
         return self._record_and_take_in(center, center.pack, turns, f"cn-{row.cars}")
 
     def _record_and_take_in(self, center: Center, pack: RegionPack, turns: Sequence[Turn], name: str) -> list[str]:
@@ -504,6 +518,11 @@ class Ladder:
                 if fresh:
                     self.say(f"fleet {name}: {turn.minutes:g} minutes more, {len(drives)} drives")
         return drives
+
+    def _selected(self, center: Center, row: Row, drives: list[str], seed: int) -> list[str]:
+        """A quarter of the minutes, clip by clip."""
+        clips = [clip for clip in find(center, None, limit=None) if clip["drive"] in set(drives)]
+        return selected(clips, row.select, SELECTED * row.minutes, seed)
 
     def _simulated(self, center: Center) -> list[str]:
         """Drives of towns drawn from public knowledge: other towns, random looks, random traffic; no fleet clip."""
@@ -540,9 +559,11 @@ class Ladder:
         *,
         held_out: float = 0.0,
         pseudo_labels: Sequence[str] = (),
+        clips: Sequence[str] = (),
     ) -> str:
-        """A dataset of all of these drives: nothing is held out, unless said; the towns of the suite are."""
-        where = f"drive IN ({', '.join(repr(one) for one in sorted(drives))})"
+        """A dataset of all of these drives, or only of `clips`: nothing is held out, unless said; the towns of the suite are."""
+        column, named = ("id", clips) if clips else ("drive", drives)
+        where = f"{column} IN ({', '.join(repr(one) for one in sorted(named))})"
         view = self.plan.demo.base_recipe.trainable.view
         with self._alone(f"freeze-{center.root.name}"):
             return dataset.freeze(
@@ -590,6 +611,39 @@ class Ladder:
                 yield False
                 return
             yield True
+
+
+def selected(clips: Sequence[dict[str, Any]], how: str, minutes: float, seed: int) -> list[str]:
+    """Ids of clips that cover so many minutes: in random order, or those that a trigger asked for first.
+
+    Moments that two clips share count once.
+    """
+    order = sorted(clips, key=lambda clip: sha256_hex(f"{seed}/{clip['id']}".encode()))
+    if how == "triggers":
+        order = sorted(order, key=lambda clip: clip["trigger"] == ORDINARY)
+    ids: list[str] = []
+    seen: dict[str, set[int]] = {}
+    for clip in order:
+        if sum(map(len, seen.values())) >= minutes * 60 * TENTHS:
+            break
+        step = 1_000_000_000 // TENTHS
+        seen.setdefault(clip["segment"], set()).update(range(clip["start_ns"] // step, clip["end_ns"] // step))
+        ids.append(clip["id"])
+    return ids
+
+
+def sessions(cars: int, levels: Sequence[float]) -> list[tuple[Turn, float]]:
+    """The drives of a fleet in the order in which they happen, each with the level of minutes that it belongs to.
+
+    No drive is longer than LONGEST_DRIVE_MIN: towns fill up as time goes on, and nobody leaves them.
+    """
+    found, before = [], 0.0
+    for level in levels:
+        count = math.ceil((level - before) / cars / LONGEST_DRIVE_MIN)
+        minutes = (level - before) / count
+        found += [(Turn(cars=cars, minutes=minutes, steps=0, worlds=0), level)] * count
+        before = level
+    return found
 
 
 def plan_record(plan: LadderPlan) -> dict[str, Any]:

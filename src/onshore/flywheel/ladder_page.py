@@ -116,6 +116,11 @@ class _Made:
         found = crossed([second[seed] for seed in seeds], [first[seed] for seed in seeds])
         return [{"question": question, "a": a, "b": b, "suite": self.settings["suites"][region], **_told(found)}]
 
+    def earned(self, name: str) -> str:
+        """What a row's fleet earned on-policy, in words."""
+        line = self._line(self.rows[name], "cn", None)
+        return f"{line['samples']} samples of {line['takeovers']} takeovers in {line['km']:g} km"
+
     def comparisons(self) -> list[dict[str, Any]]:
         pairs: list[tuple[str, str, str]] = [("total gain", "base", self.final()["name"])]
         pairs += [("public video", "base", "public"), ("simulation", "base", "simulation")]
@@ -126,9 +131,16 @@ class _Made:
                 pairs += [("the teacher alone", row["like"].removesuffix("-on"), row["name"])]
             if row["kind"] == "scratch":
                 pairs.append(("base against scratch", row["name"], self._fleet(row["cars"], row["minutes"], False)))
+            if row["select"] and row["select"] != "random":
+                other = next((r["name"] for r in self.rows.values() if r["select"] == "random"), "")
+                pairs.append(("active selection", other, row["name"]))
             if row["way"] != "full":
                 pairs.append((f"adapting by {row['way'].replace('_', ' ')}", row["like"], row["name"]))
-        return [one for pair in pairs for one in self.compared(*pair)]
+        found = [one for pair in pairs for one in self.compared(*pair)]
+        for one in found:
+            if one["question"] in ("more cars", "errors of the model, not the teacher"):
+                one["earned"] = f"{self.earned(one['b'])} against {self.earned(one['a'])}"
+        return found
 
     def _about_fleets(self) -> list[tuple[str, str, str]]:
         levels, pairs = self.settings["levels"], []
@@ -146,7 +158,7 @@ class _Made:
     def _fleet(self, cars: int, minutes: float, on_policy: bool) -> str:
         for row in self.rows.values():
             kind = "fleet+on-policy" if on_policy else "fleet"
-            plain = row["kind"] == kind and row["way"] == "full" and not row["steps"]
+            plain = row["kind"] == kind and row["way"] == "full" and not row["steps"] and not row["select"]
             if plain and (row["cars"], row["minutes"]) == (cars, minutes):
                 return str(row["name"])
         return ""
@@ -359,9 +371,11 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
             "Takeovers at errors over as many answers of the same teacher elsewhere",
             LEVEL,
         ),
+        ("active selection", "Clips that triggers asked for over random ones at equal minutes", LEVEL),
         ("base against scratch", "Starting from the base over starting from nothing", LEVEL),
     ]
     words = [answer(title, by_question.get(question, []), level) for question, title, level in asked]
+    words.insert(1, _order_words(found, by_question))
     return [
         *words,
         _rounds_words(found["rounds"]),
@@ -377,6 +391,7 @@ def answer(title: str, comparisons: Sequence[Record], level: float) -> str:
         return f"{title}: not run."
     parts = [
         f"{one['b']} over {one['a']} {one['difference']:+.1f}{_span(one)}, p = {_p(one['p'])}, {_verdict(one, level)}"
+        + (f"; it learned from {one['earned']}" if "earned" in one else "")
         for one in comparisons
     ]
     return f"{title}: {'; '.join(parts)}."
@@ -387,6 +402,26 @@ def _verdict(one: Record, level: float) -> str:
     if one["difference"] <= 0:
         return f"no better ({seeds})"
     return f"{'better' if one['p'] < level else 'not shown to be better'} at p < {level:g} ({seeds})"
+
+
+def _order_words(found: Mapping[str, Any], by_question: Mapping[str, Sequence[Record]]) -> str:
+    """Base below public video below the fleet: both steps, or what is missing."""
+    steps = [by_question.get("public video", []), by_question.get("fleet above public video", [])]
+    if not all(steps):
+        return "Base below public video below the fleet: not run."
+    rises = [one["difference"] > 0 for step in steps for one in step]
+    sure = [one["difference"] > 0 and one["p"] < LEVEL for step in steps for one in step]
+    shown = f"both steps with p < {LEVEL:g}" if all(sure) else f"{sum(sure)} of {len(sure)} steps with p < {LEVEL:g}"
+    return (
+        f"Base below public video below the fleet: {'in this order' if all(rises) else 'not in this order'}, {shown}."
+    )
+
+
+def _seeds_words(rows: Sequence[Record]) -> str:
+    """Which rows say nothing yet about other training seeds."""
+    few = [r["name"] for r in rows if r["seeds"] in (1, 2) and r["kind"] not in ("expert", "stop", "constant-speed")]
+    names = ", ".join(dict.fromkeys(few))
+    return f"Rows with fewer than three training seeds so far, which say little about other seeds: {names or 'none'}."
 
 
 def _rounds_words(rounds: Sequence[Record]) -> str:
@@ -468,75 +503,46 @@ def _p(p: float | None) -> str:
 
 def page(found: Mapping[str, Any], drawn: Sequence[str]) -> str:
     """The page in Markdown."""
-    settings = found["settings"]
-    lines = [
-        "# The ladder: does local data make it drive better?",
-        "",
+    scores = "name suite kind cars fleet_minutes km takeovers score low high worlds egos seeds".split()
+    changes = "question a b difference low high p p_holm seeds_above seeds worlds".split()
+    parts = {
+        "What was asked": [f"* {text}" for text in found["findings"]] + ["", *(f"![{name}]({name})" for name in drawn)],
+        "Scores": _table(found["rows"], scores),
+        "Comparisons": _table(found["comparisons"], changes),
+        "Gained here, lost at home (over the base)": _table(*_home_table(found["home"])),
+        "Infractions a route": _table(
+            [{"row": one["name"], **one["rates"]} for one in found["causes"]], _rate_columns(found["causes"])
+        ),
+    }
+    parts["Scores"] += ["", f"Not run: {', '.join(found['not_run']) or 'none'}. {_seeds_words(found['rows'])}"]
+    lines = ["# The ladder: does local data make it drive better?", "", *_opening(found["settings"]), ""]
+    for title, body in parts.items():
+        lines += [f"## {title}", *body, ""]
+    return "\n".join(lines)
+
+
+def _opening(settings: Mapping[str, Any]) -> list[str]:
+    how = settings["supervision"]
+    late = f"{how['delay_s']:g} s"
+    return [
         "**Synthetic.** Written by `make ladder` from its own records; nothing here was typed. Towns and traffic seeds of both suites were new, and nothing was",
         "designed or tuned on them. A box world shows that the loop works and what feeds it, not how a real car drives.",
         "",
         f"Every row starts from the base of its training seed and learns for {settings['steps']} steps (the long row says otherwise); on-policy rows share those steps",
-        f"among their rounds. A round is supervised driving of {settings['km_per_car']:g} km a car: the candidate drives, the driver takes the wheel "
-        f"{settings['supervision']['delay_s']:g} s after it begins to err, and only what happens",
-        f"while the driver has the wheel is kept, told {settings['supervision']['delay_s']:g} s late, with "
-        f"{settings['supervision']['path_noise_m']:g} m and {settings['supervision']['speed_noise_mps']:g} m/s of noise. "
-        "The row `teacher` gets as many",
-        "answers of the same driver who never lets the candidate drive. Intervals (95 %) resample worlds and training seeds; p flips the signs of worlds' mean",
-        "differences over seeds (paired by seed, world and ego). Holm's p counts all comparisons of this page.",
-        "",
-        "## What was asked",
-        *[f"* {text}" for text in found["findings"]],
-        "",
-        *[f"![{name}]({name})" for name in drawn],
-        "",
-        "## Scores",
-        *_table(
-            found["rows"],
-            (
-                "name",
-                "suite",
-                "kind",
-                "cars",
-                "fleet_minutes",
-                "km",
-                "takeovers",
-                "score",
-                "low",
-                "high",
-                "worlds",
-                "egos",
-                "seeds",
-            ),
-        ),
-        "",
-        f"Not run: {', '.join(found['not_run']) or 'none'}.",
-        "",
-        "## Comparisons",
-        *_table(
-            found["comparisons"],
-            ("question", "a", "b", "difference", "low", "high", "p", "p_holm", "seeds_above", "seeds", "worlds"),
-        ),
-        "",
-        "## Gained here, lost at home (over the base)",
-        *_table(
-            [
-                {
-                    "row": one["name"],
-                    "way": one["way"],
-                    "here": one["gained"]["difference"],
-                    "home": one["kept"]["difference"],
-                }
-                | {"home low": one["kept"]["low"], "home high": one["kept"]["high"], "seeds": one["kept"]["seeds"]}
-                for one in found["home"]
-            ],
-            ("row", "way", "here", "home", "home low", "home high", "seeds"),
-        ),
-        "",
-        "## Infractions a route",
-        *_table([{"row": one["name"], **one["rates"]} for one in found["causes"]], _rate_columns(found["causes"])),
-        "",
+        f"among their rounds. A round is supervised driving of {settings['km_per_car']:g} km a car: the candidate drives, the driver takes the wheel {late} after it begins to err,",
+        f"and only what happens while the driver has the wheel is kept, told {late} late, with {how['path_noise_m']:g} m and {how['speed_noise_mps']:g} m/s of noise. The row",
+        "`teacher` gets as many answers of the same driver who never lets the candidate drive. Intervals (95 %) resample worlds and training seeds; p flips the signs",
+        "of worlds' mean differences over seeds (paired by seed, world and ego). Holm's p counts all comparisons of this page.",
     ]
-    return "\n".join(lines)
+
+
+def _home_table(home: Sequence[Record]) -> tuple[list[dict[str, Any]], Sequence[str]]:
+    rows = [
+        {"row": one["name"], "way": one["way"], "here": one["gained"]["difference"], "home": one["kept"]["difference"]}
+        | {"home low": one["kept"]["low"], "home high": one["kept"]["high"], "seeds": one["kept"]["seeds"]}
+        for one in home
+    ]
+    return rows, ("row", "way", "here", "home", "home low", "home high", "seeds")
 
 
 def _rate_columns(causes: Sequence[Record]) -> tuple[str, ...]:

@@ -140,7 +140,7 @@ def minutes_plot(found: Mapping[str, Any]) -> str:
     """Score against fleet minutes, by cars and with or without on-policy rounds, with the laws fitted below the last level."""
 
     rows = [row for row in found["rows"] if row["region"] == "cn" and row["score"] is not None and row["way"] == "full"]
-    rows = [row for row in rows if row["kind"] in ("fleet", "fleet+on-policy") and not row["name"].startswith("long")]
+    rows = [row for row in rows if row["kind"] in ("fleet", "fleet+on-policy") and row["name"].startswith("fleet")]
     if not rows:
         return ""
     figure, axes = _figure(6.4, 3.8)
@@ -162,6 +162,9 @@ def minutes_plot(found: Mapping[str, Any]) -> str:
             )
     for law in found["laws"]:
         axes.plot(*zip(*law["curve"], strict=True), ":", color=MUTED)
+        if law["target"] is not None:
+            axes.axhline(law["target"], color=GREEN, linewidth=1, linestyle="--")
+            axes.annotate("parity", (law["curve"][0][0], law["target"] + 1), color=MUTED, fontsize=9)
     for row in found["rows"]:
         if row["kind"] in ("expert", "base") and row["region"] == "cn" and row["score"] is not None:
             axes.axhline(row["score"], color=GREY, linewidth=1)

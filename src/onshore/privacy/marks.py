@@ -13,7 +13,7 @@ import numpy as np
 
 from onshore.core.errors import InputError
 from onshore.privacy.anonymiser import TARGETS
-from onshore.privacy.measure import COVERED, WIDTHS_PX, wilson_low
+from onshore.privacy.measure import COVERED, WIDTHS_PX, csv_rows, wilson_low
 
 __all__ = ["CIRCUMSTANCES", "COVERED", "Mark", "overlaps", "read_marks", "tally", "wilson"]
 #: How a face or plate appears, where width alone does not say it.
@@ -43,16 +43,11 @@ def read_marks(path: Path, *, known: Set[str]) -> dict[str, list[Mark]]:
     marks: dict[str, list[Mark]] = {}
     line = 1
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, skipinitialspace=True)
-            missing = set(HEADER) - set(rows.fieldnames or ())
-            if missing:
-                raise InputError("missing_column", f"{path.name} {sorted(missing)}", f"expected {', '.join(HEADER)}.")
-            for row in rows:
-                line += 1
-                if row["file"] not in known:
-                    raise ValueError("the file is no picture of this audit")
-                marks.setdefault(row["file"], []).append(_mark(row))
+        for number, row in csv_rows(path, HEADER):
+            line = number
+            if row["file"] not in known:
+                raise ValueError("the file is no picture of this audit")
+            marks.setdefault(row["file"], []).append(_mark(row))
     except (OSError, ValueError, TypeError, csv.Error) as problem:
         raise InputError("unknown_format", f"{path.name} line {line}", f"{problem}.") from problem
     return marks

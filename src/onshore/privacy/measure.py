@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,20 +110,26 @@ def _bucket(target: str, index: int, hits: list[bool], looked_for: bool) -> Meas
 def _read_labels(path: Path) -> dict[str, dict[str, list[NDArray[np.float64]]]]:
     labels: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, skipinitialspace=True)
-            missing = set(HEADER) - set(rows.fieldnames or ())
-            if missing:
-                raise InputError("missing_column", f"{path.name} {sorted(missing)}", f"expected {', '.join(HEADER)}.")
-            for row in rows:
-                if row["class"] not in TARGETS:
-                    raise ValueError(f"class {row['class']!r} is not one of {', '.join(TARGETS)}")
-                labels.setdefault(row["file"], {}).setdefault(row["class"], []).append(_box(row))
+        for _, row in csv_rows(path, HEADER):
+            if row["class"] not in TARGETS:
+                raise ValueError(f"class {row['class']!r} is not one of {', '.join(TARGETS)}")
+            labels.setdefault(row["file"], {}).setdefault(row["class"], []).append(_box(row))
     except (OSError, ValueError, TypeError, csv.Error) as problem:
         raise InputError("unknown_format", path.name, f"a label cannot be read: {problem}.") from problem
     if not labels:
         raise InputError("empty_input", path.name, "the file labels no picture.")
     return labels
+
+
+def csv_rows(path: Path, header: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a CSV that has these columns, with their line numbers. Raises InputError `missing_column`, csv.Error, OSError."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file, skipinitialspace=True)
+        missing = set(header) - set(rows.fieldnames or ())
+        if missing:
+            raise InputError("missing_column", f"{path.name} {sorted(missing)}", f"expected {', '.join(header)}.")
+        for row in rows:
+            yield rows.line_num, row
 
 
 def _box(row: dict[str, str]) -> NDArray[np.float64]:
