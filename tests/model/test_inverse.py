@@ -31,7 +31,7 @@ from onshore.model.inverse import (
 from onshore.model.weighing import choose_weight
 from onshore.store import Center
 
-QUICK = inverse_recipe("quick", trainable=InverseDynamics(channels=(8, 8, 12, 12, 16), hidden=32), steps=80, batch=24)
+QUICK = inverse_recipe("quick", trainable=InverseDynamics(channels=(8, 8, 12, 12, 16), hidden=32), steps=30, batch=16)
 
 
 def stranger(number: int) -> Recording:
