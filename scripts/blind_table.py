@@ -21,23 +21,25 @@ from onshore.flywheel import intake, judging
 from onshore.model import Nano, Recipe, models
 from onshore.model.collection import collect
 from onshore.store import Center
+from onshore.world.scenarios.sharing import weights as shares
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "blind"
 TOWNS = (1, 2, 4, 5)
+#: What a killed run has to drive again.
+FAMILIES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Steps of the base, steps of each round on scenarios, and worlds of every family that a round drives."""
+    """Steps of the base; of each round the worlds of every family that are driven, and the steps that follow."""
 
     base_steps: int
-    rounds: tuple[int, ...]
-    each: int
+    rounds: tuple[tuple[int, int], ...]
 
 
 PLANS = {
-    "cn": Plan(base_steps=600, rounds=(1000,), each=9),
-    "us": Plan(base_steps=400, rounds=(700,), each=12),
+    "cn": Plan(base_steps=600, rounds=((9, 1000),)),
+    "us": Plan(base_steps=400, rounds=((12, 700),)),
 }
 
 
@@ -45,26 +47,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("onshore-eyes"))
     parser.add_argument("--regions", nargs="*", default=list(PLANS))
+    parser.add_argument("--families", nargs="*", help="only these; the page then says which are missing")
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
     documents = []
     for region in asked.regions:
         with Output(as_json=False).progress() as progress:
-            documents.append(measured(region, asked.out.resolve(), asked.workers, progress))
-    if set(asked.regions) == set(PLANS):
-        PAGE.with_suffix(".json").write_text(json.dumps(documents, indent=1) + "\n", encoding="utf8")
-        PAGE.with_suffix(".md").write_text(page(documents), encoding="utf8")
-    else:
-        print(page(documents))
+            documents.append(measured(region, asked, progress))
+    PAGE.with_suffix(".json").write_text(json.dumps(documents, indent=1) + "\n", encoding="utf8")
+    PAGE.with_suffix(".md").write_text(page(documents), encoding="utf8")
     return int(any(document["apart"] < document["need_eyes"] for document in documents))
 
 
-def measured(region: str, out: Path, workers: int, progress: Progress) -> dict[str, Any]:
+def measured(region: str, asked: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """The table of one region, and what the model learned from."""
+    out, workers = asked.out.resolve(), asked.workers
     keys = out / "keys" / region
     center = Center.init(out / f"{region}-center", region, keys_dir=keys, seed=0, in_region_dirs=[out], actor="eyes")
     weights, facts = trained(center, PLANS[region], out / "fleet" / region, workers, progress)
-    return {**facts, **judging.blind(center, weights, f"{region}-eyes", workers=workers, progress=progress)}
+    every = list(shares(center.pack))
+    parts, names = [], [name for name in every if not asked.families or name in asked.families]
+    for first in range(0, len(names), FAMILIES_AT_ONCE):
+        some = names[first : first + FAMILIES_AT_ONCE]
+        part = judging.blind(center, weights, f"{region}-eyes", families=some, workers=workers, progress=progress)
+        print("\n".join(line(row) for row in part["families"]), flush=True)
+        parts.append(part)
+    sums = {name: sum(part[name] for part in parts) for name in ("apart", "need_eyes")}
+    rows = [row for part in parts for row in part["families"]]
+    results = [one for part in parts for one in part["results"]]
+    missing = [name for name in every if name not in names]
+    return {**facts, **parts[0], **sums, "families": rows, "missing": missing, "results": results}
 
 
 def trained(center: Center, plan: Plan, fleet: Path, workers: int, progress: Progress) -> tuple[str, dict[str, Any]]:
@@ -87,13 +99,13 @@ def trained(center: Center, plan: Plan, fleet: Path, workers: int, progress: Pro
     frozen = freeze(center, "base", [], progress)
     row = models.train(center, frozen, Recipe(name="nano-base", steps=plan.base_steps), progress=progress)
     taken: list[str] = []
-    for number, steps in enumerate(plan.rounds):
-        taken.append(collect(center, row.id, each=plan.each, seed=number, workers=workers, progress=progress).id)
+    for number, (each, steps) in enumerate(plan.rounds):
+        taken.append(collect(center, row.id, each=each, seed=number, workers=workers, progress=progress).id)
         frozen = freeze(center, f"round-{number}", taken, progress)
         recipe = Recipe(name="nano-eyes", steps=steps, seed=number)
         row = models.train(center, frozen, recipe, base=row.id, progress=progress)
-    steps = [plan.base_steps, *plan.rounds]
-    return row.id, {"windows": row.windows, "samples": row.takeovers, "steps": steps, "each": plan.each}
+    facts = {"base_steps": plan.base_steps, "rounds": plan.rounds}
+    return row.id, {"windows": row.windows, "samples": row.takeovers, **facts}
 
 
 def freeze(center: Center, name: str, takeovers: list[str], progress: Progress) -> str:
@@ -105,7 +117,9 @@ def freeze(center: Center, name: str, takeovers: list[str], progress: Progress) 
 
 def page(documents: list[dict[str, Any]]) -> str:
     """The page of the results."""
-    return "\n".join([HEAD, *(line for document in documents for line in section(document))]).rstrip() + "\n"
+    done = {document["region"] for document in documents}
+    rest = [f"Not driven: region {region}." for region in PLANS if region not in done]
+    return "\n".join([HEAD, *(line for document in documents for line in section(document)), *rest]).rstrip() + "\n"
 
 
 HEAD = """# Does the camera matter? Scenario families driven with open and with shut eyes
@@ -119,16 +133,17 @@ one from zero. Needs eyes: success hangs on what the camera alone shows (`needs_
 
 
 def section(document: dict[str, Any]) -> list[str]:
+    rounds = " and ".join(f"{each} worlds of every family and {steps} steps" for each, steps in document["rounds"])
     lines = [
         f"## {document['region']}: apart in {document['apart']} of {document['need_eyes']} families that need eyes",
         "",
-        f"`nano`, 128 x 64, {document['windows']} windows of a fleet and {document['samples']} samples of scenario worlds "
-        f"({document['each']} worlds per family and round); steps {', '.join(map(str, document['steps']))} of 64.",
+        f"`nano`, 128 x 64, {document['base_steps']} steps of 64 on the fleet ({document['windows']} windows), then {rounds} ({document['samples']} samples).",
         "",
         "| family | what only the camera shows | with camera | blind | difference | p | verdict | commonest failure |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    return [*lines, *(line(row) for row in document["families"]), ""]
+    missing = [f"Not driven: {', '.join(document['missing'])}.", ""] if document["missing"] else []
+    return [*lines, *(line(row) for row in document["families"]), "", *missing]
 
 
 def line(row: dict[str, Any]) -> str:

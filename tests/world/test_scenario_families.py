@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import pytest
 
 from onshore.core.errors import InputError, NotFoundError
 from onshore.core.rollout import Event, Rollout
-from onshore.evaluation.scenarios import by_family, eyes_matter, wilson
+from onshore.evaluation.scenarios import by_family, eyes_matter, eyes_rows, wilson
 from onshore.region import load_pack, regions
-from onshore.world import PolicySpec, birdseye_pictures, run_jobs, suite
+from onshore.world import PolicySpec, birdseye_pictures, collect_takeovers, run_jobs, suite
 from onshore.world.roads import Roads
 from onshore.world.scenarios import families, family
-from onshore.world.scenarios.sharing import scripted, shares, weights
+from onshore.world.scenarios.sharing import TEACHER, scripted, shares, training_jobs, weights
 
 FINED_IN_2025 = (
     "bus_lane_by_hour",
@@ -176,6 +177,62 @@ def test_a_scenario_is_redrawn_from_its_rollout(runs: dict, cache: Path) -> None
     (run,) = runs["crosswalk_yield", "careful"]
     (picture,) = birdseye_pictures(run, load_pack("cn"), at_s=(6.0,), cache_dir=cache)
     assert picture.startswith(b"\x89PNG")
+
+
+def test_every_family_says_what_its_eyes_are_for() -> None:
+    assert all(len(found.eyes) > 8 for found in families().values())
+    assert [name for name, found in families().items() if not found.needs_eyes] == [
+        "variable_direction_lane",
+        "u_turn_lane",
+    ]
+
+
+def test_eyes_are_apart_only_where_the_same_worlds_say_so(runs: dict) -> None:
+    (good,), (bad,) = runs["jaywalker", "careful"], runs["jaywalker", "careless"]
+    open_eyes = [replace(good, world_seed=seed) for seed in range(20)]
+    shut = [replace(bad, world_seed=seed) for seed in range(20)]
+    (row,) = eyes_rows(open_eyes, shut)
+    assert (row.verdict, row.seeing.passed, row.blind.passed) == ("apart", 20, 0)
+    assert row.paired is not None and row.paired.difference == 1.0 and row.paired.p < 0.001
+    (same,) = eyes_rows(open_eyes, open_eyes)
+    assert same.verdict == "not apart" and same.paired is not None and same.paired.p == 1.0
+    (few,) = eyes_rows(open_eyes[:3], shut[:3])
+    assert few.verdict == "not apart", "three worlds are not enough"
+    with pytest.raises(InputError, match="jaywalker"):
+        eyes_rows(open_eyes, runs["stop_and_go", "careful"])
+
+
+def test_lessons_are_worlds_of_no_suite_and_every_second_one_is_shown() -> None:
+    pack = load_pack("cn")
+    policy = PolicySpec(kind="stop")
+    lessons = [job for seed in range(4) for job in training_jobs(pack, policy, each=6, seed=seed)]
+    tested = [job for name in ("cn-scenarios", "cn-eyes") for job in suite(pack, name)]
+    worlds = {(job.scenario, job.traffic_seed) for job in lessons}
+    assert len(worlds) == len(lessons) == 4 * 6 * len(weights(pack))
+    assert not worlds & {(job.scenario, job.traffic_seed) for job in tested}
+    assert [job.policy.kind for job in lessons[:4]] == ["stop", "scripted", "stop", "scripted"]
+    assert all(job.collect and job.teacher for job in lessons)
+    assert {name: count for name, count in Counter(job.scenario for job in tested[-480:]).items()} == dict.fromkeys(
+        weights(pack), 20
+    )
+
+
+def test_the_teacher_answers_from_where_somebody_else_has_driven(cache: Path) -> None:
+    """A driver who goes straight on at one speed is told to brake for the car ahead and to steer back in the bend."""
+    roads, steady = roads_of("us"), PolicySpec(kind="constant-speed", speed_mps=8.0)
+    lesson = {"collect": True, "teacher": TEACHER}
+    jobs = [replace(family(name).job(roads, 3, steady), **lesson) for name in ("hard_braking_lead", "curves")]
+    jobs.append(replace(family("curves").job(roads, 3, scripted("careful")), **lesson))
+    (braking, bend, own), arrays = collect_takeovers(jobs, workers=1, cache_dir=cache)
+    of = {number: arrays["world_N"] == number for number in range(3)}
+    assert braking[0].ended == "collision_vehicle" and arrays["speed_NT"][of[0]].min() < 1.0
+    assert np.abs(arrays["path_NK2"][of[0], -1, 1]).max() < 0.5
+    assert bend[0].ended != "route_complete"
+    asked = np.abs(arrays["path_NK2"][of[1], -1, 1])
+    assert asked.max() > 3.0 and np.isfinite(arrays["path_NK2"]).all()
+    # who is on the line is told what it does anyway
+    told, did = arrays["speed_NT"][of[2]], own[0].plan_speed_NT[::4]
+    assert np.abs(told - did[: len(told)]).max() < 0.3
 
 
 def test_intervals_of_shares_are_wilsons() -> None:

@@ -31,6 +31,7 @@ def run(
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Score a model: closed loop on a suite of held-out worlds or on recorded video, open loop on held-out drives."""
+    from onshore.evaluation.replayed import SHOWN
     from onshore.flywheel import judging
 
     show = session.output()
@@ -52,8 +53,7 @@ def run(
         "success by scenario family, percent (synthetic)" if document["scenarios"] else "", document["scenarios"]
     )
     title = "replay of recorded video (valid range only, no driving score)" if document["replay"] else ""
-    columns = ("policy", "segment", "verdict", "metres", "of_m", "lateral_max_m", "comfortable_pct", "contacts")
-    show.table(title, document["replay"], columns if title else ())
+    show.table(title, document["replay"], SHOWN if title else ())
     show.answer(document)
 
 
@@ -61,6 +61,7 @@ def run(
 def blind(
     model: Annotated[str, typer.Option(help="a model of the center, or a rival")],
     suite: Annotated[str, typer.Option(help="a suite of scenario families such as cn-eyes")],
+    family: Annotated[list[str] | None, typer.Option(help="only this family; may be given again")] = None,
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Does the camera matter? Each scenario family driven by a model and by itself before a black camera, paired."""
@@ -68,7 +69,9 @@ def blind(
 
     show = session.output()
     with show.progress() as progress:
-        document = judging.blind(session.center(), model, suite, workers=workers, progress=progress)
+        document = judging.blind(
+            session.center(), model, suite, families=family or (), workers=workers, progress=progress
+        )
     rows = [{name: cell for name, cell in row.items() if name != "eyes"} for row in document["families"]]
     show.table("worlds passed with the camera and with a black one (synthetic)", rows)
     show.answer(document, f"apart in {document['apart']} of {document['need_eyes']} families that need eyes")

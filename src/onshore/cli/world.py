@@ -38,9 +38,11 @@ def run(
 
     show = session.output()
     if replay is not None:
+        from onshore.evaluation.replayed import SHOWN
+
         with show.progress() as progress:
             document = judging.replay_drive(session.center(), replay, policy, progress=progress)
-        show.table("replay of recorded video", document["routes"])
+        show.table("replay of recorded video (valid range only)", document["routes"], SHOWN)
         return show.answer(document)
     if region is None:
         raise UsageError("--region", "name the town's region, or a recorded drive with --replay.")

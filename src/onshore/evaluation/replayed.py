@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 REPLAYER = 1  # raise when the same drive and policy would give other rollouts
 SUITE = "replay"
+#: The columns of a row that people are shown first.
+SHOWN = ("policy", "segment", "verdict", "metres", "of_m", "lateral_max_m", "comfortable_pct", "contacts")
 
 
 def replays(

@@ -5,17 +5,19 @@ Rule: every figure names the artifact it stands in; what could not be measured i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onshore import evaluation, release
+from onshore import evaluation, release, world
 from onshore.border import audit
 from onshore.bundle.format import Payload
 from onshore.core.errors import InputError, NotFoundError, Refusal, UsageError
 from onshore.core.progress import Progress, silent
 from onshore.dataset import manifest
 from onshore.evaluation import SuiteResult
+from onshore.evaluation.closedloop import drive_jobs
 from onshore.evaluation.replayed import replays
 from onshore.evaluation.scenarios import EyesRow, FamilySuccess, eyes_matter, eyes_rows, suite_families, suite_rollouts
 from onshore.model import models
@@ -24,6 +26,7 @@ from onshore.release.gates import load_gate
 from onshore.store import Center
 from onshore.world import PolicySpec
 from onshore.world.jobs import POLICY_KINDS
+from onshore.world.scenarios import families as world_families
 from onshore.world.scenarios.sharing import scripted
 
 #: Rows of every closed-loop table, lowest first: policies that need no model.
@@ -185,30 +188,43 @@ def scenario_rows(seeing: list[FamilySuccess], blind: list[FamilySuccess] | None
     return rows
 
 
-def blind(center: Center, model: str, suite: str, *, workers: int = 2, progress: Progress = silent) -> dict[str, Any]:
-    """A suite's scenario families driven by a model and by itself before a black camera, paired by world.
+def blind(
+    center: Center,
+    model: str,
+    suite: str,
+    *,
+    families: Sequence[str] = (),
+    workers: int = 2,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """A suite's scenario families (or some) driven by a model and by itself before a black camera, paired by world.
 
-    Errors: UsageError for a driver that needs no camera, InputError `not_measurable` for a suite without families.
+    Errors: UsageError for a driver that needs no camera, InputError `not_measurable` for a suite without such families.
     """
     own = policy(center, model)
     if own.kind in (*REFERENCES, "scripted"):
         raise UsageError(f"--model {model}", "it looks at no camera; name a model or a rival.")
     pair = [own, replace(own, blind=True, name=f"{own.title}, blind")]
-    found = evaluation.closed_loop(center, pair, suite, workers=workers, progress=progress)
-    seeing, shut = (suite_rollouts(center, result) for result in found)
-    rows = eyes_rows(seeing, shut)
-    if not rows:
-        raise InputError("not_measurable", f"suite {suite}", "it has no scenario families; see `world scenarios`.")
+    known = {job.scenario for job in world.suite(center.pack, suite, own)} & set(world_families())
+    asked = set(families) or known
+    if not known or asked - known:
+        missing = ", ".join(sorted(asked - known)) or "any"
+        raise InputError("not_measurable", f"suite {suite}", f"it has no family {missing}; see `world scenarios`.")
+    results = []
+    for spec in pair:
+        jobs = [job for job in world.suite(center.pack, suite, spec) if job.scenario in asked]
+        results.append(drive_jobs(center, jobs, spec, suite, workers=workers, progress=progress))
+    rows = eyes_rows(*(suite_rollouts(center, result) for result in results))
     needed = [row for row in rows if row.verdict != "not needed"]
     return {
         "model": own.title,
         "suite": suite,
         "region": center.region,
-        "synthetic": all(result.synthetic for result in found),
+        "synthetic": all(result.synthetic for result in results),
         "apart": sum(row.verdict == "apart" for row in needed),
         "need_eyes": len(needed),
         "families": [blind_row(row) for row in rows],
-        "results": [result.id for result in found],
+        "results": [result.id for result in results],
     }
 
 
