@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from recipes.nano import nano_real_narrow
 
 from onshore import clip, drive
 from onshore.bundle.inputs import View
+from onshore.core.digest import short_id
 from onshore.dataset import freeze, manifest
 from onshore.dataset.footage import Planted, footage
 from onshore.dataset.manifest import segment_proxy
@@ -63,8 +63,7 @@ def taken_in(center: Center, data: Path) -> tuple[dict[str, str], dict[str, Any]
     turning = {}
     for route in TURNING:
         (folder,) = [path for path in data.glob(f"openlka/*/*/*/{route}--*") if path.is_dir()]
-        drive.add(center, folder, public=True)
-        (turning[route],) = {row["drive"] for row in drive.segments(center)} - set(turning.values())
+        turning[route] = short_id("drive", [center.subject("vehicle", folder.parent.name), folder.name])
     drive.add(center, data / "openlka", public=True, workers=1)
     clip.cut(center)
     rows = drive.segments(center)
@@ -257,7 +256,7 @@ def main() -> None:
     asked = parser.parse_args()
     data = Path(os.environ.get("ONSHORE_TEST_DATA", ""))
     if not (os.environ.get("ONSHORE_TEST_DATA") and (data / "openlka").is_dir()):
-        sys.stderr.write("skipped: no ONSHORE_TEST_DATA with openlka\n")
+        print_row("real_footage", skipped="no ONSHORE_TEST_DATA with openlka")
         return
     with tempfile.TemporaryDirectory() as own:
         told = measured(asked.folder or Path(own), data, asked.steps, asked.inverse_steps)
