@@ -152,6 +152,7 @@ def test_a_moment_whose_interval_is_too_wide_is_rejected(place: tuple[Center, st
     assert pseudo_label(center, network, speed_half_mps=1e-6).ids == []
 
 
+@pytest.mark.slow
 def test_the_weight_is_the_one_that_held_out_own_drives_like_best(place: tuple[Center, str, str]) -> None:
     center, _, network = place
     row = pseudo_label(center, network, speed_half_mps=1e3, yaw_half_radps=1e3)
