@@ -6,7 +6,7 @@ EXTRAS  = center,train,world,pkcs11,test,lint
 WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo ladder test lint bench proof clean
+.PHONY: setup demo ladder test lint bench proof real-footage clean
 
 setup: $(VENV)/.ready  ## everything that `make demo` and `make test` need
 
@@ -39,6 +39,9 @@ bench: setup  ## one JSON line for each question in benchmarks/, kept in benchma
 	@set -e; for question in $$(ls benchmarks/*.py | grep -v /row.py); do \
 		$(BIN)/python $$question | tail -n 1 | tee benchmarks/results/$$(basename $$question .py).json; \
 	done
+
+real-footage: setup  ## open loop, replay and inverse dynamics on recorded drives; needs ONSHORE_TEST_DATA
+	$(BIN)/python benchmarks/real_footage.py --write
 
 clean:
 	rm -rf $(VENV) onshore-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,7 +9,16 @@ import pytest
 
 from onshore.core.errors import InputError
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
-from onshore.evaluation.openloop import NOTE, Driven, Plans, constant_velocity, mean_plan, measurable, score_plans
+from onshore.evaluation.openloop import (
+    NOTE,
+    Driven,
+    Plans,
+    constant_turn,
+    constant_velocity,
+    mean_plan,
+    measurable,
+    score_plans,
+)
 
 ARCS = np.array(PATH_ARCS_M)
 
@@ -42,6 +51,19 @@ def test_constant_velocity_is_exact_on_a_straight_road_and_wrong_when_braking() 
     assert row.fde_m.mean == pytest.approx(10.0, abs=1e-6)
     steps = np.arange(0.1, 2.05, 0.1)
     assert row.ade_m.mean == pytest.approx(float((2.5 * steps**2).mean()), abs=1e-6)
+
+
+def test_constant_turn_is_exact_on_a_circle_and_straight_on_without_a_yaw_rate() -> None:
+    straight, radius = straight_at(8.0, 8.0), 40.0
+    angle = ARCS / radius
+    circle = np.stack([radius * np.sin(angle), radius * (1 - np.cos(angle))], -1)
+    driven = replace(straight, plans=replace(straight.plans, path_NK2=np.stack([circle, circle * (1, -1)])))
+    turning = replace(driven, yaw_rate_now_N=np.array([8.0, -8.0]) / radius)
+    assert np.allclose(constant_turn(turning).path_NK2, driven.plans.path_NK2)
+    assert score_plans("ct", constant_turn(turning), turning).fde_m.mean == pytest.approx(0, abs=1e-6)
+    unknown = replace(driven, yaw_rate_now_N=np.array([np.nan, np.nan]))
+    for one in (driven, unknown):
+        assert np.allclose(constant_turn(one).path_NK2, constant_velocity(one).path_NK2)
 
 
 def test_a_path_to_the_side_is_off_by_its_distance() -> None:

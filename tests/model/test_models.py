@@ -117,7 +117,7 @@ def test_open_loop_stands_beside_its_baselines(place: tuple[Center, str]) -> Non
     center, dataset = place
     row = train(center, dataset, QUICK)
     table = open_loop(center, row.id, dataset)
-    assert [found["planner"] for found in table.rows] == ["model", "constant velocity", "mean plan"]
+    assert [found["planner"] for found in table.rows] == ["model", "constant velocity", "constant turn", "mean plan"]
     assert table.note == NOTE and all(found["note"] == NOTE for found in table.rows)
     assert table.moments > 0 and table.drives == 2
     speed = table.rows[1]

@@ -1,6 +1,6 @@
 """Open loop: how far a plan made from the log lies from what was then driven. It is not a driving score.
 
-Rule: the figure never stands alone: constant velocity and the mean plan of the training split stand beside it, and so
+Rule: the figure never stands alone: constant velocity, constant turn and the mean plan of the training split stand beside it, and so
 does the sentence that says what it is not. Moments whose future is not known are counted and left out.
 
 Letters: N moments, K arc lengths, S speed times. Sources of the formulas: ADE and FDE as mean and final L2 distance of
@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onshore.clip.motion import motion
 from onshore.core.digest import canonical_json
 from onshore.core.errors import InputError
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S, Plan
 from onshore.core.progress import Progress, silent
 from onshore.dataset import Windows, WindowSpec, in_order, load_windows
-from onshore.dataset.manifest import row_of, show
+from onshore.dataset.manifest import open_split, row_of, show
+from onshore.dataset.proxy import Proxy
 from onshore.evaluation.statistics import Interval, interval
 from onshore.residency import derive
 from onshore.store import Center
@@ -29,7 +31,7 @@ from onshore.store import Center
 if TYPE_CHECKING:
     from onshore.world import PolicySpec
 
-EVALUATOR = 1  # raise when the same windows would be scored otherwise
+EVALUATOR = 2  # raise when the same windows would be scored otherwise
 STRIDE_S = 0.5
 
 NOTE = "not a driving score"
@@ -50,13 +52,16 @@ class Plans:
 
 @dataclass(frozen=True, kw_only=True)
 class Driven:
-    """What was driven: labels with masks (1 = known), speed at the moment (NaN: not known), and each moment's drive."""
+    """What was driven: labels with masks (1 = known), speed and yaw rate at the moment (NaN: not known; empty: none
+    is), each moment's drive.
+    """
 
     plans: Plans
     path_mask_NK: Floats
     speed_mask_NS: Floats
     speed_now_N: Floats
     drives: tuple[str, ...]
+    yaw_rate_now_N: Floats = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +137,19 @@ def constant_velocity(driven: Driven) -> Plans:
     )
 
 
+def constant_turn(driven: Driven) -> Plans:
+    """On along the circle of the present speed and yaw rate; straight on where either is not known or the car stands."""
+    plans, arcs = constant_velocity(driven), np.array(PATH_ARCS_M)
+    speed = np.nan_to_num(driven.speed_now_N, nan=0.0)
+    known = driven.yaw_rate_now_N if len(driven.yaw_rate_now_N) else np.zeros(len(speed))
+    rate = np.nan_to_num(known, nan=0.0)
+    bend = np.where(speed > STANDING_M, rate / np.maximum(speed, STANDING_M), 0.0)
+    angle_NK = bend[:, None] * arcs
+    # sin(a) / a and (1 - cos(a)) / a, which is sin(a/2)^2 / (a/2), without a division by nothing
+    ahead, left = np.sinc(angle_NK / np.pi), np.sin(angle_NK / 2) * np.sinc(angle_NK / 2 / np.pi)
+    return Plans(path_NK2=np.stack([ahead, left], -1) * arcs[:, None], speed_NS=plans.speed_NS)
+
+
 def mean_plan(training: Driven, moments: int) -> Plans:
     """The mean of every known label of the training split, the same for all `moments`."""
     path = _masked_mean(training.plans.path_NK2, training.path_mask_NK[..., None])
@@ -193,7 +211,7 @@ def as_table(rows: Sequence[OpenLoopRow]) -> list[dict[str, Any]]:
 def open_loop(
     center: Center, model_id: str, dataset_id: str, split: str = "held_out", *, progress: Progress = silent
 ) -> OpenLoopTable:
-    """The model on a dataset's split, beside constant velocity and the mean plan of the training split.
+    """The model on a dataset's split, beside constant velocity, constant turn and the mean plan of the training split.
 
     The exported ONNX drives, as it will in the car. Errors: InputError `empty_input` or `not_measurable` when the split
     holds no moment with a known future.
@@ -208,6 +226,7 @@ def open_loop(
         planners = {
             "model": _run_onnx(policy, seen),
             "constant velocity": constant_velocity(driven),
+            "constant turn": constant_turn(driven),
             "mean plan": mean_plan(training, len(driven.drives)),
         }
         rows = [score_plans(name, plans, driven) for name, plans in planners.items()]
@@ -248,8 +267,24 @@ def _windows(
         speed_mask_NS=labels.speed_mask_MS.astype(np.float64),
         speed_now_N=np.where(side[:, 1] > 0, side[:, 0].astype(np.float64) * 10, np.nan),
         drives=tuple(drive_of[windows.segments[index]] for index in windows.segment_M),
+        yaw_rate_now_N=_yaw_rates(center, dataset_id, split, windows),
     )
     return windows, driven
+
+
+def _yaw_rates(center: Center, dataset_id: str, split: str, windows: Windows) -> Floats:
+    """The last yaw rate known at each moment (rad/s), NaN where the log has none."""
+    manifest, read = open_split(center, dataset_id, split)
+    proxies = {entry["segment"]: entry["id"] for entry in manifest["proxies"]}
+    found = np.full(len(windows), np.nan)
+    for number, segment in enumerate(windows.segments):
+        mine = np.flatnonzero(windows.segment_M == number)
+        if len(mine):
+            proxy = Proxy.from_bytes(read(proxies[segment]), proxies[segment])
+            moved = motion(proxy.signals, proxy.vehicle)
+            held = np.searchsorted(moved.t_ns, windows.t_ns[mine], side="right") - 1
+            found[mine] = moved.yaw_rate_radps[held]
+    return found
 
 
 def _run_onnx(policy: PolicySpec, windows: Windows) -> Plans:

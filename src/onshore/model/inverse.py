@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from onshore.bundle.inputs import View
 from onshore.core.errors import InputError
+from onshore.core.label import Artifact
 from onshore.core.progress import Progress, silent
 from onshore.core.recording import Signals
 from onshore.dataset import manifest as frozen
@@ -60,6 +61,8 @@ CAMERAS_PER_DRIVE = 6
 LEAST_DRIVES = 5
 #: Units of the two outputs and the least scale an interval is built on.
 UNITS, LEAST_SCALE = (10.0, 0.3), (0.02, 0.001)
+#: A moment whose interval is wider on either side becomes no label.
+SPEED_LIMIT_MPS, YAW_LIMIT_RADPS = 2.5, 0.12
 Floats = NDArray[np.float64]
 
 
@@ -68,7 +71,8 @@ class InverseDynamics:
     """Configuration of the network, and after training its intervals (a `Trainable` for `training.fit`).
 
     planted: the cameras it is trained and calibrated for. level: of its intervals. speed_factor, yaw_factor: half widths
-    over the network's own scales; 0 before calibration.
+    over the network's own scales; 0 before calibration. turns_planted: calibrate with planted turns too, for own drives that
+    hardly turn; the yaw interval is then as good as planted turns resemble real ones.
     """
 
     name: str = "inverse-dynamics"
@@ -79,6 +83,7 @@ class InverseDynamics:
     level: float = 0.9
     speed_factor: float = 0.0
     yaw_factor: float = 0.0
+    turns_planted: bool = False
     side_views: tuple[View, ...] = ()
     frame_offsets_s: tuple[float, ...] = tuple(offset + OFFSETS_S[-1] for offset in reversed(OFFSETS_S))
 
@@ -109,6 +114,7 @@ class InverseDynamics:
             "level": self.level,
             "speed_factor": self.speed_factor,
             "yaw_factor": self.yaw_factor,
+            "turns_planted": self.turns_planted,
         }
 
     @classmethod
@@ -169,10 +175,14 @@ class InverseRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Motion of one segment at the moments of its frames (M): values and the half widths of their intervals."""
+    """Motion of one segment at the moments of its frames (M): values and the half widths of their intervals.
+
+    proxy: the artifact that was looked at.
+    """
 
     segment: str
     drive: str
+    proxy: str
     t_ns: NDArray[np.int64]
     speed_mps: Floats
     yaw_rate_radps: Floats
@@ -242,7 +252,7 @@ def estimate(
         made = segment_proxy(center, segment, config.view)
         proxy = Proxy.from_bytes(center.read(made.id, purpose="train"), made.id)
         if len(proxy.t_ns) >= len(OFFSETS_S):
-            found += _estimated(config, network, proxy)
+            found += _estimated(config, network, proxy, made.id)
     progress("reading motion", len(segment_ids), len(segment_ids))
     return found
 
@@ -252,8 +262,8 @@ def pseudo_label(
     model_id: str,
     *,
     drives: Sequence[str] | None = None,
-    speed_half_mps: float = 2.5,
-    yaw_half_radps: float = 0.12,
+    speed_half_mps: float = SPEED_LIMIT_MPS,
+    yaw_half_radps: float = YAW_LIMIT_RADPS,
     progress: Progress = silent,
 ) -> PseudoRow:
     """Label the public drives of this center that have video and no speed; `dataset.freeze` takes the row's `ids`.
@@ -383,10 +393,10 @@ def calibrate(
     for number in range(CAMERAS_PER_DRIVE):
         random = np.random.default_rng([seed, 1 << 20, number])
         windows = shifted(held_out, plain, config.planted.shift, random)
-        # turns are for learning: drives that are measured turn by themselves
-        still = replace(config.planted, turned=0.0)
-        cameras = Cameras.drawn(still, random, len(held_out.drives)).take(windows.drive_M)
-        truth = motion_batch_labels(windows, cameras)
+        # turns are for learning; drives turn by themselves
+        planted = config.planted if config.turns_planted else replace(config.planted, turned=0.0)
+        cameras = Cameras.drawn(planted, random, len(held_out.drives)).take(windows.drive_M)
+        truth = motion_labels(windows, cameras)
         value, scale = predict(network, held_out, windows, cameras)
         off.append(np.abs(value - truth))
         scores.append(off[-1] / scale)
@@ -402,13 +412,13 @@ def calibrate(
     return (factors[0], factors[1]), figures
 
 
-def motion_batch_labels(windows: MotionWindows, cameras: Cameras) -> Floats:
+def motion_labels(windows: MotionWindows, cameras: Cameras) -> Floats:
     """(M, 2) speed and yaw rate as these cameras see them."""
     mirror = np.where(cameras.mirrored_B, -1.0, 1.0)
     return np.stack([windows.speed_mps, (windows.yaw_rate_radps + cameras.turn_B) * mirror], -1)
 
 
-def _estimated(config: InverseDynamics, network: nn.Module, proxy: Proxy) -> list[Estimate]:
+def _estimated(config: InverseDynamics, network: nn.Module, proxy: Proxy, artifact: str) -> list[Estimate]:
     seen = footage([proxy], config.view)
     seen = replace(seen, stretch_N=np.zeros(len(seen.t_ns), np.int64))  # signals play no part: gaps in time alone count
     windows = motion_windows(seen, labelled=False)
@@ -419,6 +429,7 @@ def _estimated(config: InverseDynamics, network: nn.Module, proxy: Proxy) -> lis
         Estimate(
             segment=proxy.segment,
             drive=proxy.drive,
+            proxy=artifact,
             t_ns=seen.t_ns[windows.index_MT[:, windows.index_MT.shape[1] // 2]],
             speed_mps=value[:, 0],
             yaw_rate_radps=value[:, 1],
@@ -426,6 +437,18 @@ def _estimated(config: InverseDynamics, network: nn.Module, proxy: Proxy) -> lis
             yaw_half_radps=scale[:, 1] * config.yaw_factor,
         )
     ]
+
+
+def against_signals(config: InverseDynamics, network: nn.Module, seen: Footage) -> dict[str, Floats] | None:
+    """Estimates beside what the segments' own signals say, where they have them, for measuring: arrays (M, 2: speed m/s,
+    yaw rate rad/s) `value`, `truth`, `off` (absolute) and `half` (of the interval); None without a window of known motion."""
+    windows = motion_windows(seen)
+    if not len(windows):
+        return None
+    value, scale = predict(network, seen, windows, Cameras.own(config.view, len(windows)))
+    truth = np.stack([windows.speed_mps, windows.yaw_rate_radps], -1)
+    half = scale * (config.speed_factor, config.yaw_factor)
+    return {"value": value, "truth": truth, "off": np.abs(value - truth), "half": half}
 
 
 def _unsignalled(center: Center, drives: Sequence[str] | None) -> list[dict[str, Any]]:
@@ -455,12 +478,10 @@ def _labels(one: Estimate, sure: NDArray[np.bool_]) -> PseudoLabels:
     )
 
 
-def _keep_labels(center: Center, model_id: str, one: Estimate, labels: PseudoLabels, limits: dict[str, float]) -> Any:
+def _keep_labels(center: Center, model_id: str, one: Estimate, labels: PseudoLabels, facts: dict[str, Any]) -> Artifact:
     """One segment's labels under its drive's key, with the network and the proxy it looked at as parents."""
-    config, _ = load_inverse(center, model_id)
-    made = segment_proxy(center, one.segment, config.view)
-    parents = [made, center.artifact(model_id)]
-    meta = {"segment": one.segment, "model": model_id, "moments": len(labels.signals.t_ns), **limits}
+    parents = [center.artifact(one.proxy), center.artifact(model_id)]
+    meta = {"segment": one.segment, "model": model_id, "moments": len(labels.signals.t_ns), **facts}
     return center.put(
         labels.to_bytes(),
         derive([parent.label for parent in parents], kind="pseudo_labels", retention="clip"),
