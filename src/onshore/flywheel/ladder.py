@@ -300,6 +300,7 @@ class Ladder:
         if row.kind in ("expert", "stop", "constant-speed"):
             return self._judged(self._center("cn", 0), row, world.PolicySpec(kind=row.kind, name=row.kind))
         center = self._center("cn", row.cars)
+        drives = self._drives(center, row)
         base = self._base(center, seed)
         if row.kind == "blind":
             return self._judged(center, row, replace(models.policy_spec(center, base), blind=True))
@@ -309,7 +310,6 @@ class Ladder:
             return self._averaged(center, row, seed, base)
         if row.kind == "public":
             return self._public(center, row, seed, base)
-        drives = self._simulated(center) if row.kind == "simulation" else self._fleet_drives(center, row)
         if row.rounds:
             return self._in_rounds(center, row, seed, base, drives)
         clips = self._selected(center, row, drives, seed) if row.select else ()
@@ -444,12 +444,8 @@ class Ladder:
         taught = self._freeze(us, "us-own", own, [], held_out=0.25)
         recipe = inverse.inverse_recipe(steps=plan.inverse_steps)
         reader = inverse.train_inverse(us, taught, recipe, progress=self.progress)
-        read, _ = us.stage(
-            "ladder.read",
-            {"model": reader.id, **inputs},
-            lambda: vars(inverse.pseudo_label(us, reader.id, progress=self.progress)),
-        )
-        return inverse.PseudoRow(**read)
+        # no stage of ours around it: what a stage reads is a parent of all that it makes, and labels of one video know no other
+        return inverse.pseudo_label(us, reader.id, progress=self.progress)
 
     def _judged(self, center: Center, row: Row, policy: world.PolicySpec, weights: str = "") -> dict[str, Any]:
         """Drive the region's suite, and home's where the row says so."""
@@ -501,6 +497,12 @@ class Ladder:
             recipe = replace(plan.adapt_recipe, steps=plan.base_again_steps, seed=1000 * seed + number)
             weights = models.train(us, frozen, recipe, base=weights, progress=self.progress).id
         return weights
+
+    def _drives(self, center: Center, row: Row) -> list[str]:
+        """What a row learns from, before any base is there."""
+        if row.kind == "simulation":
+            return self._simulated(center)
+        return self._fleet_drives(center, row) if row.cars else []
 
     def _fleet_drives(self, center: Center, row: Row) -> list[str]:
         """The drives of a fleet's first `minutes`: five minutes are the beginning of twenty, and so on."""
