@@ -129,6 +129,9 @@ center. Synthetic worlds, one ego each, seeds that no training used. *with camer
 black camera) count passed worlds, with Wilson's 95 % interval in percent; *difference* is in points, paired by world,
 with a 95 % bootstrap interval by world and the two-sided sign-flip p. **apart**: both success intervals, and the paired
 one from zero. Needs eyes: success hangs on what the camera alone shows (`needs_eyes` of each family, with the reason).
+
+A black picture is unlike anything the network learned from, and mostly it then stands until time is up. So the table says that the
+policy looks, not how far a driver that was taught without a camera would come.
 """
 
 

@@ -31,7 +31,7 @@ from onshore.model.inverse import (
 from onshore.model.weighing import choose_weight
 from onshore.store import Center
 
-QUICK = inverse_recipe("quick", trainable=InverseDynamics(channels=(8, 8, 12, 12, 16), hidden=32), steps=80, batch=24)
+QUICK = inverse_recipe("quick", trainable=InverseDynamics(channels=(8, 8, 12, 12, 16), hidden=32), steps=30, batch=16)
 
 
 def stranger(number: int) -> Recording:
@@ -152,6 +152,7 @@ def test_a_moment_whose_interval_is_too_wide_is_rejected(place: tuple[Center, st
     assert pseudo_label(center, network, speed_half_mps=1e-6).ids == []
 
 
+@pytest.mark.slow
 def test_the_weight_is_the_one_that_held_out_own_drives_like_best(place: tuple[Center, str, str]) -> None:
     center, _, network = place
     row = pseudo_label(center, network, speed_half_mps=1e3, yaw_half_radps=1e3)

@@ -15,6 +15,7 @@ from jail.layers import without
 from onshore.clip import cut
 from onshore.core.errors import InputError, RefusedError
 from onshore.dataset import Perturb, batches, freeze, load_windows
+from onshore.flywheel import training
 from onshore.jail import child
 from onshore.model import Nano, Recipe
 from onshore.model.jailed import window_spec
@@ -81,6 +82,17 @@ def test_two_processes_in_the_jail_train_what_one_does(place: tuple[Center, str]
     assert one.sample_log == two.sample_log and one.log == two.log
     states = [parse(center.read(row.id)) for row in (one, two)]
     assert max(float((states[0][n].double() - states[1][n].double()).abs().max()) for n in states[0]) <= 1e-6
+
+
+def test_live_figures_go_into_a_file_in_region_and_nowhere_else(place: tuple[Center, str], tmp_path: Path) -> None:
+    center, dataset = place
+    with pytest.raises(RefusedError, match="not_in_region"):
+        training.train(center, "nano-tiny", dataset, metrics=tmp_path / "elsewhere" / "live.jsonl")
+    path = center.root / "live" / "live.jsonl"
+    row = training.train(center, "nano-tiny", dataset, metrics=path)
+    told = [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
+    assert [one["step"] for one in told] == [row["steps"]] and told[-1]["path_loss"] == row["path_loss"]
+    assert 0 <= told[-1]["loader_share"] <= 1
 
 
 def test_its_attestation_is_in_the_ledger_before_the_work_starts(place: tuple[Center, str]) -> None:

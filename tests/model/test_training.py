@@ -36,6 +36,15 @@ def test_it_learns_path_and_speed() -> None:
     assert result.samples_per_s > 0
 
 
+def test_it_tells_how_it_goes_while_it_goes() -> None:
+    told: list[dict[str, float]] = []
+    result = fit(QUICK, bright_side(120), tell=told.append)
+    assert [row["step"] for row in told] == [50, 100, 120]
+    assert [[row[name] for name in ("step", "path_loss", "speed_loss_mps")] for row in told] == result.log
+    assert all(row["samples_per_s"] > 0 and 0 <= row["loader_share"] <= 1 for row in told)
+    assert told[-1]["learning_rate"] < told[0]["learning_rate"] and 0 <= result.loader_share <= 1
+
+
 def test_the_same_seed_gives_the_same_bits_in_another_process() -> None:
     code = (
         "from model.test_training import QUICK, fit, bright_side, to_bytes, replace; import hashlib; "

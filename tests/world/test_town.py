@@ -76,11 +76,11 @@ def test_the_ground_means_what_the_lanes_say(assets: TownAssets) -> None:
 def test_navigation_goes_on_and_answers_lead_back(assets: TownAssets) -> None:
     edges, geometry = longest_route(assets), assets.town.roads.ego_geometry
     line = route_line(assets.town, edges, [assets.town.roads.car_lanes[-1]] * len(edges))
-    navigation = Navigation(assets.town, edges, line.xy_N2[4])
+    navigation = Navigation(assets.town, edges, tuple(line.xy_N2[4].tolist()))
     progress, commands = -1.0, set()
     for index in range(4, line.streets[4][1], 2):
         along = line.xy_N2[index + 1] - line.xy_N2[index]
-        fix = navigation.update(line.xy_N2[index])
+        fix = navigation.update(tuple(line.xy_N2[index].tolist()))
         assert fix.progress_m >= progress - 0.5
         progress = fix.progress_m
         commands.add(fix.command)
@@ -88,7 +88,7 @@ def test_navigation_goes_on_and_answers_lead_back(assets: TownAssets) -> None:
         offset = 0.8 * np.array([-math.sin(yaw), math.cos(yaw)])
         rear = line.xy_N2[index] - geometry.axle_to_front_m * np.array([math.cos(yaw), math.sin(yaw)]) + offset
         state = EgoState(x_m=rear[0], y_m=rear[1], yaw_rad=yaw, speed_mps=5.0)
-        navigation.update(np.array(front_of(state, geometry)))
+        navigation.update(front_of(state, geometry))
         path, usable = navigation.answer(fix, state, geometry, 10.0)
         assert usable
         assert abs(path[0, 1]) < 0.6

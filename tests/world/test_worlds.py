@@ -74,7 +74,7 @@ def test_an_ego_obeys_its_plan_alone(runs: dict) -> None:
 
 def test_traffic_reacts_to_an_ego_that_brakes(cache: Path) -> None:
     """Cars that come up in the ego's lane: in the control run they drive on; behind the stopped ego nobody touches it."""
-    common = {"egos": 8, "max_time_s": 15.0, "route_m": 200.0, "town_seed": 1, "traffic_seed": 14}
+    common = {"egos": 8, "max_time_s": 15.0, "route_m": 200.0, "town_seed": 1, "traffic_seed": 24}
     stopped, control = run_jobs([job("stop", **common), job("expert", **common)], cache_dir=cache)
     slowed = []
     for braked, free in zip(stopped, control, strict=True):

@@ -24,12 +24,15 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="override the recipe's steps")] = None,
     seed: Annotated[int | None, typer.Option(help="override the recipe's seed")] = None,
     checkpoint_steps: Annotated[int, typer.Option(min=0, help="a checkpoint after so many steps; 0: none")] = 200,
+    metrics: Annotated[
+        Path | None, typer.Option(help="a line of JSON every 50 steps into this file, in-region")
+    ] = None,
 ) -> None:
     """Train a model on a frozen dataset; the same inputs give the same weights, and a killed run goes on."""
     from onshore.flywheel import training
 
     show = session.output()
-    asked = {"base": base, "steps": steps, "seed": seed, "checkpoint_steps": checkpoint_steps}
+    asked = {"base": base, "steps": steps, "seed": seed, "checkpoint_steps": checkpoint_steps, "metrics": metrics}
     with show.progress() as progress:
         row = training.train(session.center(), recipe, dataset, **asked, progress=progress)  # type: ignore[arg-type]
     show.answer({"model": row}, *(f"{name}: {value}" for name, value in row.items()))
@@ -42,7 +45,7 @@ def adapt(
     recipe: Annotated[str, typer.Option(help="a recipe's name")] = "nano-cn-adapt",
 ) -> None:
     """Train an imported base further on local clips."""
-    train(recipe=recipe, dataset=dataset, base=base, steps=None, seed=None, checkpoint_steps=200)
+    train(recipe=recipe, dataset=dataset, base=base, steps=None, seed=None, checkpoint_steps=200, metrics=None)
 
 
 @noun.command("recipes")

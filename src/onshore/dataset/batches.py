@@ -58,6 +58,7 @@ def batches(
     takeover_share: float | None = None,
     first_step: int = 0,
     prefetch: int = 2,
+    makers: int = 1,
     part: slice = slice(None),
 ) -> Iterator[Batch]:
     """Batches `first_step` to `first_step + steps` of a seed, drawn with replacement by weight.
@@ -65,8 +66,8 @@ def batches(
     part: the samples of every batch that are wanted here; the others are drawn and labelled, but no picture is made.
 
     takeover_share: the share of draws that takes an on-policy sample where there are any; None draws from windows and
-    takeovers together by their weights. prefetch: batches made ahead in a thread while the caller computes; it changes
-    nothing but the time. Raises InputError `empty_input` when there is nothing to draw.
+    takeovers together by their weights. prefetch: batches made ahead, by `makers` threads, while the caller computes; they
+    change nothing but the time. Raises InputError `empty_input` when there is nothing to draw.
     """
     if batch < 1 or (takeover_share is not None and not 0 <= takeover_share <= 1):
         raise InputError("bad_config", "batches", "a batch holds at least one sample; a share lies in 0..1.")
@@ -81,15 +82,15 @@ def batches(
         lateral, yaw = (perturb or Perturb(share=0.0)).draw(random, batch)
         return take(windows, drawn, lateral_B=lateral, yaw_B=yaw, part=part)
 
-    yield from _ahead(make, range(first_step, first_step + steps), prefetch)
+    yield from _ahead(make, range(first_step, first_step + steps), prefetch, makers)
 
 
-def _ahead(make: Callable[[int], Batch], steps: range, prefetch: int) -> Iterator[Batch]:
+def _ahead(make: Callable[[int], Batch], steps: range, prefetch: int, makers: int) -> Iterator[Batch]:
     """The batches of `steps` in order, up to `prefetch` of them made before they are asked for."""
     if prefetch < 1:
         yield from map(make, steps)
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+    with ThreadPoolExecutor(makers, thread_name_prefix="batches") as pool:
         waiting: deque[Future[Batch]] = deque()
         for step in steps:
             waiting.append(pool.submit(make, step))

@@ -8,12 +8,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from onshore.border import open_folder
 from onshore.border.erasure import marks_of
 from onshore.core.errors import InputError, NotFoundError
 from onshore.core.progress import Progress, silent
@@ -63,10 +65,12 @@ def train(
     steps: int | None = None,
     seed: int | None = None,
     checkpoint_steps: int = models.CHECKPOINT_STEPS,
+    metrics: Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train on a dataset named by name or id; the same inputs give the same weights and the second run makes nothing.
-    A run that was killed goes on from its last checkpoint (`checkpoint_steps`).
+    A run that was killed goes on from its last checkpoint (`checkpoint_steps`). metrics: a file, in-region, that gets one
+    line of JSON every 50 steps while it trains.
 
     The network sees through the views that the dataset was frozen for: cameras decide them, not the recipe.
     """
@@ -76,7 +80,12 @@ def train(
     chosen = replace(chosen, trainable=replace(chosen.trainable, **views))  # type: ignore[type-var]
     chosen = replace(chosen, steps=steps) if steps is not None else chosen
     chosen = replace(chosen, seed=seed) if seed is not None else chosen
-    row = models.train(center, frozen.id, chosen, base=base, checkpoint_steps=checkpoint_steps, progress=progress)
+    tell = (
+        None if metrics is None else _lines_in(open_folder(center, [], metrics.parent, kind="metrics") / metrics.name)
+    )
+    row = models.train(
+        center, frozen.id, chosen, base=base, checkpoint_steps=checkpoint_steps, tell=tell, progress=progress
+    )
     last = row.log[-1] if row.log else [0, None, None]
     return {
         "id": row.id,
@@ -103,6 +112,16 @@ def train_inverse(
     view = manifest.views_of(manifest.show(center, dataset)["settings"]).view
     chosen = inverse.inverse_recipe(trainable=inverse.InverseDynamics(view=view), **given)
     return vars(inverse.train_inverse(center, dataset, chosen, progress=progress))
+
+
+def _lines_in(path: Path) -> Callable[[dict[str, float]], None]:
+    """Adds a line of JSON to a file for each thing told; a line that is there is whole."""
+
+    def tell(figures: dict[str, float]) -> None:
+        with path.open("a", encoding="utf8") as file:
+            file.write(json.dumps(figures) + "\n")
+
+    return tell
 
 
 def models_of(center: Center) -> list[dict[str, Any]]:

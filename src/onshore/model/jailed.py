@@ -7,6 +7,7 @@ weights to the last bit as without a jail, however often the run was killed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,9 @@ from onshore.model.weights import load, to_bytes
 from onshore.store import Center
 
 GIB = 1 << 30
-CHECKPOINT = "checkpoint"
+CHECKPOINT, METRICS = "checkpoint", "metrics"
+#: Threads that make batches for a GPU; a processor learns slowly enough for one.
+MOST_MAKERS = 16
 #: Numerical libraries reserve far more address space than they use; a run may take weeks.
 LIMITS = Limits(memory_bytes=1024 * GIB, cpu_s=(1 << 31) - 1, file_bytes=64 * GIB, files=4096, answer_bytes=64 * GIB)
 MOST_S = 30 * 86400.0
@@ -45,12 +48,14 @@ def fitted(
     since: bytes | None = None,
     keep: Callable[[bytes, int], object] | None = None,
     every: int = 0,
+    tell: Callable[[dict[str, float]], object] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train in a jailed child. Returns `probe`, and unless `only_probe` also `weights` (bytes), `tensors`, `log`,
     `windows`, `takeovers`, `samples`, `sample_log`, `seconds`, `cpu_seconds`, `samples_per_s`.
 
-    since: a checkpoint to go on from. keep: is given one, and its step, after every `every` steps. Errors: RefusedError
+    since: a checkpoint to go on from. keep: is given one, and its step, after every `every` steps. tell: as `fit`.
+    Errors: RefusedError
     when a rule forbids reading or the jail does not hold, InputError as `fit`.
     """
     manifest, read = open_split(center, dataset_id, TRAIN)
@@ -63,6 +68,8 @@ def fitted(
     def take(name: str, value: Any) -> None:
         if name == CHECKPOINT and keep is not None:
             keep(value["bytes"], int(value["step"]))
+        if name == METRICS and tell is not None:
+            tell({str(key): float(figure) for key, figure in value.items()})
 
     asked = {
         "recipe": recipe.as_record(),
@@ -72,6 +79,7 @@ def fitted(
         "only_probe": only_probe,
         "since": since is not None,
         "every": every if keep is not None else 0,
+        "tell": tell is not None,
     }
     jail = center.jail("training", LIMITS)
     packages = [type(recipe.trainable).__module__]
@@ -122,7 +130,11 @@ class _Task:
         def keep(checkpoint: Checkpoint) -> None:
             outside.hand(CHECKPOINT, {"step": checkpoint.step, "bytes": seen.noted(checkpoint).to_bytes()})
 
-        result = fit(recipe, seen, **given, keep=keep, progress=outside.progress)
+        def tell(figures: dict[str, float]) -> None:
+            outside.hand(METRICS, figures)
+
+        told = tell if asked["tell"] else None
+        result = fit(recipe, seen, **given, keep=keep, progress=outside.progress, tell=told)
         return {**_told(result), **self._seen(seen)}
 
     def _drawn(self, ranks: Ranks) -> Iterator[Batch]:
@@ -135,6 +147,7 @@ class _Task:
             seed=recipe.seed,
             perturb=Perturb() if recipe.perturb else None,
             part=ranks.part(recipe.batch),
+            makers=_makers(ranks),
         )
 
     def _seen(self, seen: SampleLog) -> dict[str, Any]:
@@ -146,11 +159,21 @@ class _Task:
         }
 
 
+def _makers(ranks: Ranks) -> int:
+    """A GPU outruns one thread that makes batches."""
+    if ranks.device.type == "cpu":
+        return 1
+    return max(1, min(MOST_MAKERS, len(os.sched_getaffinity(0)) // ranks.count - 1))
+
+
 def _told(result: Fit) -> dict[str, Any]:
     return {
         "weights": to_bytes(result.network),
         "tensors": tensors(result.network),
-        **{name: getattr(result, name) for name in ("probe", "log", "seconds", "cpu_seconds", "samples_per_s")},
+        **{
+            name: getattr(result, name)
+            for name in ("probe", "log", "seconds", "cpu_seconds", "samples_per_s", "loader_share")
+        },
     }
 
 

@@ -6,6 +6,7 @@ is never run twice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -72,12 +73,13 @@ def train(
     *,
     base: str | None = None,
     checkpoint_steps: int = CHECKPOINT_STEPS,
+    tell: Callable[[dict[str, float]], object] | None = None,
     progress: Progress = silent,
 ) -> ModelRow:
     """Train on a frozen dataset's training split, from fresh weights or from `base` (a weights artifact of this center).
 
     checkpoint_steps: after so many steps a checkpoint is kept (0: never), from which the same call goes on when a run was
-    killed; it changes nothing but what a kill costs.
+    killed; it changes nothing but what a kill costs. tell: is told now and then how it goes (`training.fit`).
     Errors: NotFoundError for an unknown dataset or base, RefusedError when the rules forbid reading either,
     InputError `empty_input` when the split has no windows, `import_refused` when the base does not fit the network.
     """
@@ -90,7 +92,12 @@ def train(
         if base:
             _check_shape(center, base, recipe)
         result = jailed.fitted(
-            *(center, dataset_id, recipe, base), since=since, keep=shelf.put, every=checkpoint_steps, progress=progress
+            *(center, dataset_id, recipe, base),
+            since=since,
+            keep=shelf.put,
+            every=checkpoint_steps,
+            tell=tell,
+            progress=progress,
         )
         return _kept(center, dataset_id, recipe, base, parents, result)
 

@@ -90,8 +90,8 @@ class NanoNetwork(nn.Module):
         self.head = PlanHead(config.hidden)
 
     def forward(self, frames_BTCHW: Tensor, side_B9: Tensor) -> tuple[Tensor, Tensor]:
-        image = frames_BTCHW.flatten(1, 2).float() * (1 / 127.5) - 1
-        seen = self.seen(self.cnn(image.contiguous(memory_format=torch.channels_last)).flatten(1))
+        image = frames_BTCHW.flatten(1, 2).to(torch.float32, memory_format=torch.channels_last, copy=True)
+        seen = self.seen(self.cnn(image.mul_(1 / 127.5).sub_(1)).flatten(1))
         found: tuple[Tensor, Tensor] = self.head(seen, side_B9)
         return found
 

@@ -96,7 +96,8 @@ class TemporalNetwork(nn.Module):
         """(B, T, F): what is kept of every moment; mean and maximum over the picture, views side by side."""
         pooled = []
         for frames_BTCHW in views:
-            image = frames_BTCHW.flatten(0, 1).to(memory_format=torch.channels_last).float() * (1 / 127.5) - 1
+            image = frames_BTCHW.flatten(0, 1).to(memory_format=torch.channels_last).to(torch.float32, copy=True)
+            image.mul_(1 / 127.5).sub_(1)  # in place: new memory for either costs as much as a convolution
             cells = self.encoder(image)
             pooled += [cells.mean((2, 3)), cells.amax((2, 3))]
         kept: Tensor = self.seen(torch.cat(pooled, 1).float())

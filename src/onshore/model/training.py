@@ -60,7 +60,8 @@ AnyBatch = TypeVar("AnyBatch", bound=Batch)
 class Fit:
     """A trained network and how it went. log: [step, path loss, speed loss (m/s)] averaged over `LOG_EVERY` steps.
 
-    probe: digest of the weights after `PROBE_STEPS` steps. seconds, cpu_seconds and samples_per_s are measured, so they never enter a digest.
+    probe: digest of the weights after `PROBE_STEPS` steps. seconds, cpu_seconds, samples_per_s and loader_share (of the
+    seconds, waited for batches) are measured, so they never enter a digest.
     """
 
     network: nn.Module
@@ -69,6 +70,7 @@ class Fit:
     seconds: float
     cpu_seconds: float
     samples_per_s: float
+    loader_share: float
 
 
 @contextmanager
@@ -96,18 +98,21 @@ def fit(
     keep: Callable[[Checkpoint], object] | None = None,
     every: int = 0,
     progress: Progress = silent,
+    tell: Callable[[dict[str, float]], object] | None = None,
     ranks: Ranks = ALONE,
 ) -> Fit:
     """Train `recipe.trainable` (from `network`'s weights where given) on `recipe.steps` batches.
 
     since: go on after this checkpoint's step; `batches` then begin there, and `network` is the same as at the beginning.
-    keep: is given a checkpoint after every `every` steps but the last. ranks: this process among those that learn
+    keep: is given a checkpoint after every `every` steps but the last. tell: is told every `LOG_EVERY` steps how it goes:
+    step, path_loss, speed_loss_mps, learning_rate, samples_per_s, loader_share. ranks: this process among those that learn
     together, all of which call this with their part of each batch; the first one's answer counts. Raises InputError `empty_input` when the batches
     end early and `bad_config` when the loss is no longer finite.
     """
     clock = _Clock()
     with reproducible(recipe.seed):
         run = _Run(recipe, network, ranks)
+        run.tell = tell
         if since is not None:
             run.restore(since)
             clock = _Clock(*since.facts["seconds"])
@@ -125,6 +130,7 @@ def fit(
         seconds=seconds,
         cpu_seconds=cpu_seconds,
         samples_per_s=recipe.steps * recipe.batch / max(seconds, 1e-9),
+        loader_share=round(run.waited_s / max(time.perf_counter() - run.began, 1e-9), 4),
     )
 
 
@@ -163,12 +169,17 @@ class _Run:
         self.log: list[list[float]] = []
         self.window: list[list[float]] = []
         self.probe = ""
+        self.tell: Callable[[dict[str, float]], object] | None = None
+        self.began, self.waited_s = time.perf_counter(), 0.0
+        self._last = (self.began, 0.0, 0)
 
     def through(self, batches: Iterable[Batch], until: int, progress: Progress) -> Iterator[int]:
         """Learn from one batch after another up to step `until`; yields after every one."""
         source = iter(batches)
         while self.step < until:
+            asked = time.perf_counter()
             batch = next(source, None)
+            self.waited_s += time.perf_counter() - asked
             if batch is None:
                 raise InputError(
                     "empty_input", f"batch {self.step}", f"the recipe asks for {self.recipe.steps} batches."
@@ -227,6 +238,7 @@ class _Run:
         self.chance.set_state(since.tensors["chance"])
         torch.random.set_rng_state(since.tensors["random"])
         self.step, self.log, self.window = since.step, facts["log"], facts["window"]
+        self._last = (time.perf_counter(), 0.0, since.step)
         self.probe = facts["probe"]
 
     def _moments(self, since: Checkpoint) -> dict[int, dict[str, Tensor]]:
@@ -245,7 +257,7 @@ class _Run:
         recipe, ranks = self.recipe, self.ranks
         own = tensors(batch).to(ranks.device)
         own = augment(own, recipe, self.chance, ranks.part(recipe.batch), len(own.side_B9) * ranks.count)
-        parts = list(pieces(own, recipe.accumulate // ranks.count))
+        parts = list(pieces(own, recipe.accumulate // ranks.count)) if recipe.accumulate > 1 else [own]
         self.optimiser.zero_grad(set_to_none=True)
         agreed = _Agreed(self.network, ranks, recipe.accumulate)
         for number, part in enumerate(parts):
@@ -276,6 +288,20 @@ class _Run:
             raise InputError("bad_config", subject, f"the loss is not finite at step {self.step}.")
         self.window.clear()
         progress("training steps", self.step, self.recipe.steps)
+        if self.tell is not None:
+            self.tell(self._figures())
+
+    def _figures(self) -> dict[str, float]:
+        """How it goes, since the last time this was asked."""
+        (began, waited, step), now = self._last, time.perf_counter()
+        self._last = (now, self.waited_s, self.step)
+        taken = max(now - began, 1e-9)
+        return {
+            **dict(zip(("step", "path_loss", "speed_loss_mps"), self.log[-1], strict=True)),
+            "learning_rate": float(self.schedule.get_last_lr()[0]),
+            "samples_per_s": round((self.step - step) * self.recipe.batch / taken, 2),
+            "loader_share": round((self.waited_s - waited) / taken, 4),
+        }
 
 
 class _Agreed:
@@ -352,12 +378,12 @@ def _compiled(network: nn.Module, recipe: Recipe) -> nn.Module:
 
 
 def pieces(batch: TrainingTensors, count: int) -> Iterator[TrainingTensors]:
-    """A batch in `count` equal parts, in order."""
+    """A batch in `count` equal parts, in order, each in memory of its own: matrix products round by where numbers lie."""
     size = len(batch.side_B9) // count
     for first in range(0, size * count, size):
         own = slice(first, first + size)
-        cut = {field.name: getattr(batch, field.name)[own] for field in fields(batch) if field.name != "side_frames"}
-        yield TrainingTensors(**cut, side_frames=tuple(view[own] for view in batch.side_frames))
+        cut = {one.name: getattr(batch, one.name)[own].clone() for one in fields(batch) if one.name != "side_frames"}
+        yield TrainingTensors(**cut, side_frames=tuple(view[own].clone() for view in batch.side_frames))
 
 
 def precision(recipe: Recipe) -> str:
@@ -420,7 +446,8 @@ def _jittered(frames_BTCHW: Tensor, jitter: float, chance: torch.Generator, own:
 
 
 def _floats(array: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+    """In torch's own aligned memory: matrix products round by where their numbers lie, and numpy lays them anywhere."""
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).clone()
 
 
 class _Average:

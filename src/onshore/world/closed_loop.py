@@ -48,7 +48,7 @@ from onshore.world.navigation import Fix, Navigation, front_of
 from onshore.world.referee import Box, Referee, Sight
 from onshore.world.roads import Roads
 from onshore.world.town import Town
-from onshore.world.traffic import STEP_S, Moment, Traffic
+from onshore.world.traffic import ATTEND_STEPS, STEP_S, Moment, Traffic
 
 HISTORY_STEPS, EXTRA_WARM_S = 30, 40.0
 STEPS_PER_PLAN = 2
@@ -191,7 +191,9 @@ class TownWorld:
         self.expert = scenario.policy.kind == "expert"
         self.ask_engine = (scenario.collect and not scenario.teacher) or scenario.policy.kind == "oracle"
         horizon = scenario.warm_s + EXTRA_WARM_S + scenario.max_time_s + 10
-        self._traffic = Traffic(self.assets.town, seed, horizon, clock_h=scenario.clock_h, vehicles=scenario.vehicles)
+        self._traffic = Traffic(
+            self.assets.town, seed, horizon, clock_h=scenario.clock_h, vehicles=scenario.vehicles, watched=True
+        )
         self._script = _script(scenario)
         history = self._fill(round(scenario.warm_s / STEP_S))
         self._steps = 0
@@ -199,6 +201,11 @@ class TownWorld:
             self._start(history)
         else:
             self._take_over_some(history)
+        self._attend()
+
+    def _attend(self) -> None:
+        """The traffic around the egos decides at every step."""
+        self.traffic.attend(self.moment, np.array([(ego.state.x_m, ego.state.y_m) for ego in self.active]))
 
     def _fill(self, steps: int) -> deque[Moment]:
         """Let the traffic fill the town; the last moments."""
@@ -307,17 +314,17 @@ class TownWorld:
         return rear_axle_track(fronts[:, :2], float(fronts[0, 2]), self.bicycle.geometry.axle_to_front_m)
 
     def _take(self, index: int, vehicle: str, history: deque[Moment], track: Floats) -> Ego:
-        x, y, yaw = track[-1]
+        x, y, yaw = track[-1].tolist()  # plain numbers: everything that follows counts with them, and faster
         speed = float(history[-1].speed_N[history[-1].rows[vehicle]])
         state = EgoState(x_m=x, y_m=y, yaw_rad=yaw, speed_mps=speed)
         return self._ego(index, vehicle, self._edges_left(vehicle, self.traffic.place(vehicle)[0]), state)
 
     def _ego(self, index: int, vehicle: str, edges: tuple[str, ...], state: EgoState) -> Ego:
         geometry, town = self.bicycle.geometry, self.assets.town
-        front = np.array(front_of(state, geometry))
+        front = front_of(state, geometry)
         navigation = Navigation(town, edges, front)
         if not self.expert:
-            self.traffic.take_over(vehicle, ask_engine=self.ask_engine)
+            self.traffic.take_over(vehicle, edges, ask_engine=self.ask_engine)
         return Ego(
             index=index,
             vehicle=vehicle,
@@ -415,28 +422,33 @@ class TownWorld:
                 ego.state = self.bicycle.step(ego.state, self._carried_out(ego), STEP_S)
                 front = front_of(ego.state, self.bicycle.geometry)
                 # the engine dies of a car that is on no lane of its route: there its copy keeps to the lane's edge
-                x, y = ego.navigation.on_route(np.array(front))
+                x, y = ego.navigation.on_route(front)
                 speed = None if self.ask_engine else ego.state.speed_mps
                 self.traffic.put(ego.vehicle, x, y, ego.state.yaw_rad, speed)
         self._move_actors((self._steps + 1) * STEP_S)
         self.traffic.step()
         self._steps += 1
         self.moment = self.traffic.moment()
-        centres, rows = self.moment.boxes_N5, self.moment.rows
-        for ego in driven:
-            row = rows.get(ego.vehicle)
-            if row is None:
-                ego.referee.lost(self._steps * STEP_S)
-                ego.done = True
-                continue
-            if self.expert:
-                ego.state = self._towed(ego.state, self.moment.poses_N3[row, :2], float(self.moment.speed_N[row]))
-            elif self.ask_engine:
-                asked = self.traffic.engine_speed(ego.vehicle)
-                ego.engine_accel_mps2 += (
-                    (asked - float(before.speed_N[before.rows[ego.vehicle]])) / STEP_S / STEPS_PER_PLAN
-                )
-            self._judge(ego, row, centres)
+        if self._steps % ATTEND_STEPS == 0:
+            self._attend()
+        rows = self.moment.rows
+        still = [ego for ego in driven if self._advance(ego, rows.get(ego.vehicle), before)]
+        for ego, (centre, near) in zip(still, self._around(still), strict=True):
+            self._judge(ego, centre, near)
+
+    def _advance(self, ego: Ego, row: int | None, before: Moment) -> bool:
+        """Take over what the engine says of an ego; False when the engine has lost it."""
+        if row is None:
+            ego.referee.lost(self._steps * STEP_S)
+            ego.done = True
+            return False
+        if self.expert:
+            ego.state = self._towed(ego.state, self.moment.poses_N3[row, :2], float(self.moment.speed_N[row]))
+        elif self.ask_engine:
+            asked = self.traffic.engine_speed(ego.vehicle)
+            seen = float(before.speed_N[before.rows[ego.vehicle]])
+            ego.engine_accel_mps2 += (asked - seen) / STEP_S / STEPS_PER_PLAN
+        return True
 
     def _carried_out(self, ego: Ego) -> Action:
         """What the ego's actuators do in the coming step: what was asked a dead time ago, through their lag."""
@@ -463,16 +475,22 @@ class TownWorld:
 
     def boxes_around(self, ego: Ego) -> tuple[Floats, Floats]:
         """Boxes (M, 5: centre, yaw, length, width) and speeds (M,) of everybody else within ACTOR_RANGE_M of an ego."""
-        moment = self.moment
-        near = self._near(ego, moment.rows.get(ego.vehicle, -1))
-        return moment.boxes_N5[near], moment.speed_N[near]
+        ((_, near),) = self._around([ego])
+        return self.moment.boxes_N5[near], self.moment.speed_N[near]
 
-    def _near(self, ego: Ego, own: int) -> NDArray[np.int64]:
-        """Rows of everybody else within ACTOR_RANGE_M of an ego's centre."""
-        x, y = self._centre(ego)
-        gap = self.moment.boxes_N5[:, :2] - (x, y)
-        near = np.flatnonzero((gap * gap).sum(1) < ACTOR_RANGE_M**2)
-        return np.asarray(near[near != own], np.int64)
+    def _around(self, egos: Sequence[Ego]) -> list[tuple[tuple[float, float], NDArray[np.int64]]]:
+        """The centre of each ego, and the rows of everybody else within ACTOR_RANGE_M of it."""
+        if not egos:
+            return []
+        boxes, rows = self.moment.boxes_N5, self.moment.rows
+        centres = [self._centre(ego) for ego in egos]
+        places = np.array(centres)
+        dx, dy = boxes[:, 0] - places[:, 0, None], boxes[:, 1] - places[:, 1, None]
+        near = dx * dx + dy * dy < ACTOR_RANGE_M**2
+        for index, ego in enumerate(egos):
+            if ego.vehicle in rows:
+                near[index, rows[ego.vehicle]] = False
+        return [(centre, np.flatnonzero(mine)) for centre, mine in zip(centres, near, strict=True)]
 
     def _centre(self, ego: Ego) -> tuple[float, float]:
         state, ahead = ego.state, self.bicycle.geometry.axle_to_centre_m
@@ -483,15 +501,13 @@ class TownWorld:
         """Local time of day."""
         return (self.job.clock_h + self._steps * STEP_S / 3600) % 24
 
-    def _judge(self, ego: Ego, row: int, centres: Floats) -> None:
+    def _judge(self, ego: Ego, centre: tuple[float, float], near: NDArray[np.int64]) -> None:
         geometry, state = self.bicycle.geometry, ego.state
-        front = np.array(front_of(state, geometry))
+        front = front_of(state, geometry)
         ego.fix = ego.navigation.update(front)
-        centre = self._centre(ego)
         kind, direction = self.assets.ground.meaning(*centre)
-        on_road = kind > 0 or self.assets.ground.meaning(float(front[0]), float(front[1]))[0] > 0
+        on_road = kind > 0 or self.assets.ground.meaning(*front)[0] > 0
         oncoming = direction is not None and self._against(state.yaw_rad, direction)
-        near = self._near(ego, row)
         light, light_m = self.light(ego)
         sight = Sight(
             t_s=self._steps * STEP_S,
@@ -509,7 +525,7 @@ class TownWorld:
             oncoming=oncoming,
             red_passed=self._red_passed(ego),
             light_holds=light in ("red", "yellow") and light_m < 40.0,
-            neighbours_M5=centres[near],
+            neighbours_M5=self.moment.boxes_N5[near],
             neighbour_ids=self.moment.numbers[near],
             neighbour_kinds=self.moment.kinds[near],
         )
@@ -592,7 +608,7 @@ class TownWorld:
 
     def way_ahead(self, ego: Ego) -> Floats:
         """The centre of the wanted lane from the front bumper on: points WAY_STEP_M apart."""
-        return ego.navigation.ahead(ego.fix, np.array(front_of(ego.state, self.bicycle.geometry)), WAY_M, WAY_STEP_M)
+        return ego.navigation.ahead(ego.fix, front_of(ego.state, self.bicycle.geometry), WAY_M, WAY_STEP_M)
 
     def rollouts(self) -> list[Rollout]:
         """One Rollout per ego; `actors` are box centres within 60 m of the ego."""

@@ -6,6 +6,7 @@ Rule: reads the map and the car's place, never its future. Distances are those o
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,25 +47,28 @@ class _Track:
     def __init__(self, line: Line, at: tuple[float, float]) -> None:
         self.xy: list[tuple[float, float]] = [(x, y) for x, y in line.xy_N2.tolist()]
         self._along: list[float] = line.along_N.tolist()
-        first = range(line.streets[0][1] + 1)
-        self.index = min(first, key=lambda index: self._apart2(index, at))
-
-    def _apart2(self, index: int, at: tuple[float, float]) -> float:
-        x, y = self.xy[index]
-        return (x - at[0]) ** 2 + (y - at[1]) ** 2
+        step = np.diff(line.xy_N2[[0, *range(len(line.xy_N2)), -1]], axis=0)
+        step = step[1:] + step[:-1]
+        self._tangents: list[tuple[float, float]] = [
+            (x, y) for x, y in (step / np.maximum(np.hypot(*step.T), 1e-9)[:, None]).tolist()
+        ]
+        first = line.xy_N2[: line.streets[0][1] + 1] - at
+        self.index = int(np.argmin((first * first).sum(1)))
 
     def apart(self, at: tuple[float, float]) -> float:
-        return math.sqrt(self._apart2(self.index, at))
+        x, y = self.xy[self.index]
+        return math.hypot(x - at[0], y - at[1])
 
     def follow(self, at: tuple[float, float], *, backwards: bool = True) -> float:
         """Go on to the nearest point, LOOK_POINTS at a time; how far it is."""
-        best, nearest = self.index, self._apart2(self.index, at)
-        moved = True
+        points, (at_x, at_y), best = self.xy, at, self.index
+        x, y = points[best]
+        nearest, moved = (x - at_x) * (x - at_x) + (y - at_y) * (y - at_y), True
         while moved:
             moved = False
             low = max(best - LOOK_POINTS, 0) if backwards else best + 1
-            for index in range(low, min(best + LOOK_POINTS + 1, len(self.xy))):
-                apart2 = self._apart2(index, at)
+            for index, (x, y) in enumerate(points[low : best + LOOK_POINTS + 1], low):
+                apart2 = (x - at_x) * (x - at_x) + (y - at_y) * (y - at_y)
                 if apart2 < nearest:
                     best, nearest, moved = index, apart2, True
         self.index = best
@@ -72,25 +76,23 @@ class _Track:
 
     @property
     def tangent(self) -> tuple[float, float]:
-        (ax, ay), (bx, by) = self.xy[max(0, self.index - 1)], self.xy[min(len(self.xy) - 1, self.index + 1)]
-        length = max(math.hypot(bx - ax, by - ay), 1e-9)
-        return (bx - ax) / length, (by - ay) / length
+        return self._tangents[self.index]
 
     def along(self, at: tuple[float, float]) -> float:
         """Arc length beside a place near the nearest point."""
-        (x, y), (tx, ty) = self.xy[self.index], self.tangent
+        (x, y), (tx, ty) = self.xy[self.index], self._tangents[self.index]
         return self._along[self.index] + min(max((at[0] - x) * tx + (at[1] - y) * ty, -1.0), 1.0)
 
     def offset(self, at: tuple[float, float]) -> float:
         """Metres to the left of the line."""
-        (x, y), (tx, ty) = self.xy[self.index], self.tangent
+        (x, y), (tx, ty) = self.xy[self.index], self._tangents[self.index]
         return tx * (at[1] - y) - ty * (at[0] - x)
 
 
 class Navigation:
     """Follows one car along its route."""
 
-    def __init__(self, town: Town, edges: tuple[str, ...], front_xy: Floats) -> None:
+    def __init__(self, town: Town, edges: tuple[str, ...], front_xy: tuple[float, float]) -> None:
         self.town, self.edges = town, edges
         #: By rank: 0 is the innermost car lane of each street, as far as a street has that many.
         streets = [town.edges[edge] for edge in edges]
@@ -99,7 +101,7 @@ class Navigation:
             rank: route_line(town, edges, [street.rank(rank) for street in streets]) for rank in ranks
         }
         self.reference = self.lines[0]
-        at = tuple(front_xy.tolist())
+        at = front_xy
         self._tracks = {lane: _Track(line, at) for lane, line in self.lines.items()}
         self._reference_track = _Track(self.reference, at)
         self.index = self._reference_track.index
@@ -107,70 +109,72 @@ class Navigation:
         most = max(len(street.lanes) for street in streets)
         every = [[min(lane, len(street.lanes) - 1) for street in streets] for lane in range(most)]
         self._all = [_Track(route_line(town, edges, lanes), at) for lanes in every]
-        self.passed: list[int] = []
-        self.crossed: list[int] = []
+        self._ends = [end for _, end in self.reference.streets]
+        self._ends_m: list[float] = self.reference.along_N[self._ends].tolist()
+        self._commands = [town.command(edge, onward) for edge, onward in zip(edges, [*edges[1:], None], strict=True)]
+        self.passed: tuple[int, ...] = ()
+        self.crossed: tuple[int, ...] = ()
         self.off_m = 0.0
 
-    def update(self, front_xy: Floats) -> Fix:
+    def update(self, front_xy: tuple[float, float]) -> Fix:
         """Advance to where the front bumper now is; `crossed`, `passed`: streets whose stop line lies behind, or 2 m behind, since."""
-        at = (float(front_xy[0]), float(front_xy[1]))
         before = self.index
-        self.off_m = self._reference_track.follow(at, backwards=False)
+        self.off_m = self._reference_track.follow(front_xy, backwards=False)
         self.index = self._reference_track.index
-        streets = self.reference.streets
-        self.crossed = [i for i, (_, end) in enumerate(streets[:-1]) if before <= end < self.index]
-        self.passed = [i for i, (_, end) in enumerate(streets[:-1]) if before <= end + 2 < self.index]
+        self.crossed = self.passed = ()
+        if self.index != before:
+            ends = self._ends[:-1]
+            self.crossed = tuple(i for i, end in enumerate(ends) if before <= end < self.index)
+            self.passed = tuple(i for i, end in enumerate(ends) if before <= end + 2 < self.index)
         for track in self._tracks.values():
-            track.follow(at)
-        return self._fix(at)
+            track.follow(front_xy)
+        return self._fix(front_xy)
 
-    def on_route(self, front_xy: Floats) -> tuple[float, float]:
+    def on_route(self, front_xy: tuple[float, float]) -> tuple[float, float]:
         """The same place, or where it is further than ON_LANE_M from every lane of the route, the nearest that is not."""
-        x, y = at = (float(front_xy[0]), float(front_xy[1]))
-        away, track = min(((track.follow(at), track) for track in self._all), key=lambda found: found[0])
+        aways = [track.follow(front_xy) for track in self._all]
+        away = min(aways)
         if away <= ON_LANE_M:
-            return at
-        centre_x, centre_y = track.xy[track.index]
+            return front_xy
+        track = self._all[aways.index(away)]
+        (x, y), (centre_x, centre_y) = front_xy, track.xy[track.index]
         share = ON_LANE_M / away
         return centre_x + (x - centre_x) * share, centre_y + (y - centre_y) * share
 
     def _fix(self, at: tuple[float, float]) -> Fix:
-        streets = self.reference.streets
-        street = next((i for i, (_, end) in enumerate(streets) if self.index <= end), len(streets) - 1)
+        street = min(bisect_left(self._ends, self.index), len(self._ends) - 1)
         along = self.front_along_m = self._reference_track.along(at)
-        inside = street > 0 and self.index < streets[street][0]
+        inside = street > 0 and self.index < self.reference.streets[street][0]
         if inside:
             street -= 1
-        distance = 0.0 if inside else max(0.0, float(self.reference.along_N[streets[street][1]]) - along)
-        following = self.edges[street + 1] if street + 1 < len(self.edges) else None
         return Fix(
             street=street,
             in_junction=inside,
-            distance_m=distance,
-            command=self.town.command(self.edges[street], following),
+            distance_m=0.0 if inside else max(0.0, self._ends_m[street] - along),
+            command=self._commands[street],
             progress_m=along - self._start_m,
             lateral_m=min((track.offset(at) for track in self._tracks.values()), key=abs),
         )
 
-    def wanted_lane(self, fix: Fix, front_xy: Floats) -> int:
+    def wanted_lane(self, fix: Fix, front_xy: tuple[float, float]) -> int:
         """The rank of the nearest car lane; before a turn, one from which the turn can be made."""
         following = self.edges[fix.street + 1] if fix.street + 1 < len(self.edges) else None
         street = self.town.edges[self.edges[fix.street]]
         good = self.town.lanes_for(street.id, following)
         choosing = not fix.in_junction and CHOOSE_LANE_TO_M < fix.distance_m < CHOOSE_LANE_FROM_M
 
-        at = (float(front_xy[0]), float(front_xy[1]))
-
         def cost(lane: int) -> float:
-            return self._tracks[lane].apart(at) + (WRONG_LANE_M if choosing and street.rank(lane) not in good else 0.0)
+            return self._tracks[lane].apart(front_xy) + (
+                WRONG_LANE_M if choosing and street.rank(lane) not in good else 0.0
+            )
 
         return min(self.lines, key=cost)
 
-    def ahead(self, fix: Fix, front_xy: Floats, way_m: float, step_m: float) -> Floats:
+    def ahead(self, fix: Fix, front_xy: tuple[float, float], way_m: float, step_m: float) -> Floats:
         """The wanted lane's centre line from beside the front bumper on, (N, 2)."""
         lane = self.wanted_lane(fix, front_xy)
         line = self.lines[lane]
-        begin = self._tracks[lane].along((float(front_xy[0]), float(front_xy[1])))
+        begin = self._tracks[lane].along(front_xy)
         at = begin + np.arange(0.0, way_m, step_m)
         return np.stack([np.interp(at, line.along_N, line.xy_N2[:, k]) for k in (0, 1)], -1)
 
@@ -180,9 +184,9 @@ class Navigation:
         The front bumper returns to the lane's centre along a cubic over `blend_m` metres, starting with the car's own
         heading, and the rear axle follows it as a trailer does: what a driver who takes over would steer, not a jump.
         """
-        front = np.array(front_of(state, geometry))
-        lane = self.wanted_lane(fix, front)
-        line, track, at = self.lines[lane], self._tracks[lane], (float(front[0]), float(front[1]))
+        at = front_of(state, geometry)
+        lane = self.wanted_lane(fix, at)
+        line, track = self.lines[lane], self._tracks[lane]
         offset, tangent = track.offset(at), track.tangent
         turned = math.remainder(state.yaw_rad - math.atan2(tangent[1], tangent[0]), 2 * math.pi)
         ahead = np.arange(0.0, PATH_ARCS_M[-1] + 6.0, 0.5)

@@ -134,27 +134,16 @@ class Referee:
 
     def _collisions(self, sight: Sight) -> None:
         ego = sight.ego
-        mine = Box(
-            x_m=ego.x_m,
-            y_m=ego.y_m,
-            yaw_rad=ego.yaw_rad,
-            half_length_m=ego.half_length_m - TOUCH_LENGTH_M,
-            half_width_m=ego.half_width_m - TOUCH_WIDTH_M,
-        )
+        mine = _shrunk(ego.x_m, ego.y_m, ego.yaw_rad, 2 * ego.half_length_m, 2 * ego.half_width_m)
         gap = sight.neighbours_M5[:, :2] - (ego.x_m, ego.y_m)
-        near = (gap * gap).sum(1) < TOUCHING_M**2
+        near = np.flatnonzero((gap * gap).sum(1) < TOUCHING_M**2)
+        reach = math.hypot(ego.half_length_m, ego.half_width_m)
         fatal: dict[str, Any] | None = None
-        for row in np.nonzero(near)[0]:
+        for row, (x, y, yaw, length, width) in zip(near.tolist(), sight.neighbours_M5[near].tolist(), strict=True):
+            if math.hypot(x - ego.x_m, y - ego.y_m) > reach + math.hypot(length, width) / 2:
+                continue
             identity = int(sight.neighbour_ids[row])
-            x, y, yaw, length, width = (float(value) for value in sight.neighbours_M5[row])
-            other = Box(
-                x_m=x,
-                y_m=y,
-                yaw_rad=yaw,
-                half_length_m=length / 2 - TOUCH_LENGTH_M,
-                half_width_m=width / 2 - TOUCH_WIDTH_M,
-            )
-            if identity in self._hit or not overlap(mine, other):
+            if identity in self._hit or not overlap(mine, _shrunk(x, y, yaw, length, width)):
                 continue
             self._hit.add(identity)
             ahead = (x - ego.x_m) * math.cos(ego.yaw_rad) + (y - ego.y_m) * math.sin(ego.yaw_rad)
@@ -173,6 +162,11 @@ class Referee:
                 fatal = detail
         if fatal is not None:
             self._add(sight, COLLISIONS.get(fatal["with"], "collision_vehicle"), **fatal)
+
+
+def _shrunk(x_m: float, y_m: float, yaw_rad: float, length_m: float, width_m: float) -> Box:
+    half_length, half_width = length_m / 2 - TOUCH_LENGTH_M, width_m / 2 - TOUCH_WIDTH_M
+    return Box(x_m=x_m, y_m=y_m, yaw_rad=yaw_rad, half_length_m=half_length, half_width_m=half_width)
 
 
 def overlap(a: Box, b: Box) -> bool:

@@ -290,6 +290,9 @@ class Roads:
     lane_text: tuple[LaneText, ...] = ()
     glyphs: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
     @property
     def car_lanes(self) -> tuple[int, ...]:
         return tuple(index for index, lane in enumerate(self.lanes) if lane.kind == "car")

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,13 @@ from onshore.world.town import Town
 STEP_S = 0.1
 #: How often a driver of the traffic looks and decides; between, it carries out what it decided. Also what traffic costs.
 DECIDE_S = 0.1
+#: The same for drivers further than ATTEND_M from every place that somebody watches; who is near is asked every ATTEND_STEPS.
+FAR_DECIDE_S, ATTEND_M, ATTEND_STEPS = 0.5, 70.0, 5
 BRAKE_SIGNAL = 8
+#: What bodies ask of every driver, as the engine names it. No vehicle slides sideways: standing not at all, else by a share of
+#: its speed (unsaid, the engine turns cars on the spot). Who waits inside a junction stops this far (m) before a crossing
+#: car's way: the engine knows ways by their centre lines, and corners reach over them.
+BODILY = {"lcMaxSpeedLatStanding": 0.0, "lcMaxSpeedLatFactor": 0.25, "jmExtraGap": 1.5}
 #: No vehicle passes a street in less than this, so a walk of horizon / this streets never ends early.
 FASTEST_STREET_S = 9.0
 #: Worlds shorter than this have the same traffic, however long they run.
@@ -83,17 +90,39 @@ class Moment:
         return boxes
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Users:
+    """What does not change of the engine's vehicles while none comes and none goes."""
+
+    ids: tuple[str, ...]
+    numbers: NDArray[np.int32]
+    kinds: NDArray[np.int8]
+    sizes_N3: Floats
+
+
 class Traffic:
-    """One running world of traffic. Use as a context manager: the engine is stopped on the way out."""
+    """One running world of traffic. Use as a context manager: the engine is stopped on the way out.
+
+    watched: drivers decide at every step only where `attend` says that somebody watches; else everywhere.
+    """
 
     def __init__(
-        self, town: Town, seed: int, horizon_s: float, *, clock_h: float = 8.0, vehicles: int | None = None
+        self,
+        town: Town,
+        seed: int,
+        horizon_s: float,
+        *,
+        clock_h: float = 8.0,
+        vehicles: int | None = None,
+        watched: bool = False,
     ) -> None:
         import libsumo
 
         self.town, self._engine = town, libsumo
         self._read = (libsumo.VAR_POSITION, libsumo.VAR_ANGLE, libsumo.VAR_SPEED, libsumo.VAR_SIGNALS)
-        self._known: dict[str, tuple[int, int]] = {}
+        self._reading = False
+        self._watched, self._near = watched, frozenset[str]()
+        self._named: tuple[str, ...] = ("",)
         self._shown: dict[str, str] = {}
         self._lit = np.zeros(len(town.heads), np.int8)
         self._actors: tuple[Actor, ...] = ()
@@ -109,7 +138,7 @@ class Traffic:
             "-r": demand,
             "--step-length": STEP_S,
             "--lateral-resolution": 0.8,
-            "--default.action-step-length": DECIDE_S,
+            "--default.action-step-length": FAR_DECIDE_S if watched else DECIDE_S,
             "--seed": seed,
             "--time-to-teleport": -1,
             "--collision.action": "none",
@@ -140,44 +169,66 @@ class Traffic:
 
     def step(self) -> None:
         self._engine.simulationStep()
-        for name in self._engine.simulation.getDepartedIDList():
+        if self._reading:
+            self._subscribe(self._engine.simulation.getDepartedIDList())
+
+    def _subscribe(self, names: Sequence[str]) -> None:
+        for name in names:
             self._engine.vehicle.subscribe(name, self._read)
+
+    def attend(self, moment: Moment, places_E2: Floats) -> None:
+        """From now on who is near a place decides at every step, and who is not does so less often."""
+        if not self._watched:
+            return
+        engine_knows = moment.poses_N3[: len(moment.ids) - len(self._actors), :2]
+        gaps = engine_knows[:, None] - places_E2[None]
+        rows = np.flatnonzero(((gaps * gaps).sum(-1) < ATTEND_M**2).any(1))
+        near = frozenset(moment.ids[row] for row in rows)
+        for name in sorted(near - self._near):
+            self._engine.vehicle.setActionStepLength(name, DECIDE_S)
+        for name in sorted((self._near - near) & moment.rows.keys()):
+            self._engine.vehicle.setActionStepLength(name, FAR_DECIDE_S)
+        self._near = near
 
     def moment(self) -> Moment:
         """Read every vehicle and light."""
+        if not self._reading:
+            self._reading = True
+            self._subscribe(self._engine.vehicle.getIDList())
         position, angle, speed, signals = self._read
         found = self._engine.vehicle.getAllSubscriptionResults()
-        table = np.array(
-            [
-                (*values[position], values[angle], values[speed], values[signals], *self._identity(name))
-                for name, values in found.items()
-                if not name.startswith(STAND_IN)
-            ]
-        ).reshape(-1, 7)
-        ids = [name for name in found if not name.startswith(STAND_IN)]
-        table[:, 2] = wrap_angle(np.radians(90.0 - table[:, 2]))
-        kinds = table[:, 6].astype(np.int8)
+        users = self._users(tuple(found))
+        read = [(*values[position], values[angle], values[speed], values[signals]) for values in found.values()]
+        table = np.fromiter(chain.from_iterable(read), np.float64, 5 * len(read)).reshape(-1, 5)
+        if len(read) > len(users.ids):
+            table = table[[not name.startswith(STAND_IN) for name in found]]
+        poses = np.ascontiguousarray(table[:, :3])
+        poses[:, 2] = wrap_angle(np.radians(90.0 - poses[:, 2]))
         programs = {name: self._engine.trafficlight.getRedYellowGreenState(name) for name in self._programs}
         moment = Moment(
             t_s=float(self._engine.simulation.getTime()),
-            ids=tuple(ids),
-            numbers=table[:, 5].astype(np.int32),
-            kinds=kinds,
-            poses_N3=np.ascontiguousarray(table[:, :3]),
+            ids=users.ids,
+            numbers=users.numbers,
+            kinds=users.kinds,
+            poses_N3=poses,
             speed_N=np.ascontiguousarray(table[:, 3]),
             braking_N=(table[:, 4].astype(np.int64) & BRAKE_SIGNAL) > 0,
-            sizes_N3=self.town.roads.sizes[kinds],
+            sizes_N3=users.sizes_N3,
             lights=self._lights(programs),
             programs=programs,
         )
         return self._with_actors(moment) if self._actors else moment
 
-    def _identity(self, name: str) -> tuple[int, int]:
-        """(number, ACTOR_KINDS index) of a vehicle named kind.number."""
-        if name not in self._known:
-            kind, _, number = name.partition(".")
-            self._known[name] = (int(number), ACTOR_KINDS.index(kind))
-        return self._known[name]
+    def _users(self, names: tuple[str, ...]) -> _Users:
+        """What is known of the vehicles of these names, kind.number each, stand-ins left out."""
+        if names != self._named:
+            ids = tuple(name for name in names if not name.startswith(STAND_IN))
+            parts = [name.partition(".") for name in ids]
+            kinds = np.array([ACTOR_KINDS.index(kind) for kind, _, _ in parts], np.int8)
+            numbers = np.array([int(number) for _, _, number in parts], np.int32)
+            self._named = names
+            self._roster = _Users(ids=ids, numbers=numbers, kinds=kinds, sizes_N3=self.town.roads.sizes[kinds])
+        return self._roster
 
     def _lights(self, programs: dict[str, str]) -> NDArray[np.int8]:
         if programs == self._shown:
@@ -282,8 +333,14 @@ class Traffic:
             return index, None
         return index, float(self._engine.lane.getLength(lane) - self._engine.vehicle.getLanePosition(vehicle))
 
-    def take_over(self, vehicle: str, *, ask_engine: bool) -> None:
-        """From now on the vehicle goes only where `put` puts it; with `ask_engine` the engine keeps having an opinion."""
+    def take_over(self, vehicle: str, edges: Sequence[str], *, ask_engine: bool) -> None:
+        """From now on the vehicle goes only where `put` puts it; with `ask_engine` the engine keeps having an opinion.
+
+        edges: its route from where it is; a longer one would be searched at every `put`.
+        """
+        if self.route(vehicle) != tuple(edges):
+            self._engine.vehicle.setRoute(vehicle, list(edges))
+            self._routes[vehicle] = tuple(edges)
         self._engine.vehicle.setSpeedMode(vehicle, OBEY_ALL if ask_engine else OBEY_NOTHING)
         self._engine.vehicle.setLaneChangeMode(vehicle, 0)
         if ask_engine:
@@ -387,7 +444,7 @@ def demand_xml(town: Town, seed: int, horizon_s: float, vehicles: int | None = N
 def _type_xml(roads: Roads, kind: str) -> str:
     style = roads.vehicles[kind]
     size = {"id": kind, "length": style.length_m, "width": style.width_m}
-    return f"<vType {_xml({**size, **style.engine})}/>"
+    return f"<vType {_xml({**size, **BODILY, **style.engine})}/>"
 
 
 def _xml(attributes: dict[str, Any]) -> str:
