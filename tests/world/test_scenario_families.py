@@ -111,6 +111,8 @@ def test_a_column_that_is_not_known_is_not_a_success(runs: dict) -> None:
     verdict = family("solid_line").verdict(replace(run, steps={**run.steps, "line_left": blank}))
     assert verdict.passed is None
     assert "line_left" in verdict.why
+    late = replace(run, steps={**run.steps, "line_left": blank}, events=(Event(t_s=60.0, kind="timeout"),))
+    assert family("solid_line").verdict(late).passed is False, "what failed has failed, whatever else is not known"
     (row,) = by_family([replace(run, steps={**run.steps, "line_left": blank})])
     assert (row.passed, row.not_measurable, np.isnan(row.rate)) == (0, 1, True)
 

@@ -36,15 +36,17 @@ class NotKnown(Exception):
 
 
 def verdict(conditions: Sequence[Condition], rollout: Rollout) -> Verdict:
-    """All conditions in order; the first that is not met says why."""
-    try:
-        for condition in conditions:
+    """All conditions in order; the first that is not met says why, and fails the run whatever else is not known."""
+    unknown = ""
+    for condition in conditions:
+        try:
             why = condition(rollout)
-            if why:
-                return Verdict(passed=False, why=why)
-    except NotKnown as missing:
-        return Verdict(passed=None, why=f"not measurable: {missing} is not known")
-    return Verdict(passed=True, why="")
+        except NotKnown as missing:
+            unknown = unknown or f"not measurable: {missing} is not known"
+            continue
+        if why:
+            return Verdict(passed=False, why=why)
+    return Verdict(passed=None if unknown else True, why=unknown)
 
 
 def column(rollout: Rollout, name: str) -> Floats:
