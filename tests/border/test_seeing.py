@@ -17,8 +17,6 @@ from onshore.border.lines import acting
 from onshore.core.errors import InputError, RefusedError
 from onshore.store import Center
 
-NOW = datetime.datetime.now(datetime.UTC)
-
 
 def enrolled(shore: Shore, name: str, region: str = "us", certified: str | None = None) -> viewing.Viewer:
     users.enroll_person(shore.center, name, ["engineer"], region=region)
@@ -100,9 +98,9 @@ def test_a_certificate_of_another_ca_proves_nothing(shore: Shore, other_center: 
 def test_an_expired_or_early_certificate_proves_nothing(shore: Shore, days: int) -> None:
     users.enroll_person(shore.center, "alice", ["engineer"])
     pem = viewing.issue_certificate(shore.center, "alice")
-    then = NOW + datetime.timedelta(days=days)
-    assert viewing.identify(shore.center, "alice", pem, now=NOW).at_home
-    assert not viewing.identify(shore.center, "alice", pem, now=then).at_home
+    now = datetime.datetime.now(datetime.UTC)
+    assert viewing.identify(shore.center, "alice", pem, now=now).at_home
+    assert not viewing.identify(shore.center, "alice", pem, now=now + datetime.timedelta(days=days)).at_home
 
 
 def test_a_dismissed_person_is_abroad_and_may_nothing(shore: Shore) -> None:

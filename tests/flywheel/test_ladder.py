@@ -207,6 +207,7 @@ def climbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     return out, ladder.run(out / "run", out / "results", plan=SMALLEST)
 
 
+@pytest.mark.slow
 def test_a_killed_ladder_goes_on_and_then_makes_nothing_new(climbed: tuple[Path, dict[str, Any]]) -> None:
     out, document = climbed
     made = {row["name"] for row in document["rows"] if row["score"] is not None}
@@ -223,6 +224,7 @@ def test_a_killed_ladder_goes_on_and_then_makes_nothing_new(climbed: tuple[Path,
         ladder.run(out / "run", out / "results", plan=SMALLEST, rows=["moon"])
 
 
+@pytest.mark.slow
 def test_rounds_learn_from_what_the_fleet_earned(climbed: tuple[Path, dict[str, Any]]) -> None:
     out, _ = climbed
     rounds = json.loads((out / "run" / "rows" / "fleet-1x0.4-on-0.json").read_text())["rounds"]
@@ -233,6 +235,7 @@ def test_rounds_learn_from_what_the_fleet_earned(climbed: tuple[Path, dict[str, 
     assert recipes == [6, 6]
 
 
+@pytest.mark.slow
 def test_fewer_minutes_are_the_beginning_of_more(climbed: tuple[Path, dict[str, Any]]) -> None:
     out, _ = climbed
     again = Ladder(out / "run", out / "results", SMALLEST, lambda *_: None, lambda _: None)
@@ -241,6 +244,7 @@ def test_fewer_minutes_are_the_beginning_of_more(climbed: tuple[Path, dict[str, 
     assert few == all_of_it[: len(few)] and len(few) == 1 and len(all_of_it) == 2
 
 
+@pytest.mark.slow
 def test_a_row_of_another_process_is_left_to_it(climbed: tuple[Path, dict[str, Any]]) -> None:
     out, _ = climbed
     told: list[str] = []

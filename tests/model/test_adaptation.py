@@ -80,6 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Center, str, str]:
     return center, dataset, train(center, dataset, QUICK).id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: type(way).__name__)
 def test_what_comes_out_is_exported_like_any_other(place: tuple[Center, str, str], way: Any) -> None:
     center, dataset, base = place
@@ -89,6 +90,7 @@ def test_what_comes_out_is_exported_like_any_other(place: tuple[Center, str, str
     assert not train(center, dataset, replace(QUICK, adapt=way), base=base).fresh
 
 
+@pytest.mark.slow
 def test_averages_lie_between_base_and_adaptation(place: tuple[Center, str, str]) -> None:
     center, dataset, base = place
     adapted = train(center, dataset, replace(QUICK, seed=5), base=base).id

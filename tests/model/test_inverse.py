@@ -112,6 +112,7 @@ def test_intervals_hold_for_drives_that_were_not_there_and_every_drive_counts_al
     )
 
 
+@pytest.mark.slow
 def test_pseudo_labels_come_from_pictures_alone_and_keep_their_origin(place: tuple[Center, str, str]) -> None:
     center, own, network = place
     row = pseudo_label(center, network, speed_half_mps=1e3, yaw_half_radps=1e3)
@@ -140,6 +141,7 @@ def test_pseudo_labels_come_from_pictures_alone_and_keep_their_origin(place: tup
     assert manifest.verify(center, frozen.id)["ok"]
 
 
+@pytest.mark.slow
 def test_a_moment_whose_interval_is_too_wide_is_rejected(place: tuple[Center, str, str]) -> None:
     center, _, network = place
     ids = [row["id"] for row in drive.segments(center) if row["public"]]
@@ -163,6 +165,7 @@ def test_the_weight_is_the_one_that_held_out_own_drives_like_best(place: tuple[C
     assert all(np.isfinite([one["loss"], one["path"], one["speed_mps"]]).all() for one in found.tried)
 
 
+@pytest.mark.slow
 def test_what_was_recorded_is_never_replaced(place: tuple[Center, str, str]) -> None:
     center, _, network = place
     fleet_drive = next(row["drive"] for row in drive.segments(center) if not row["public"])
@@ -170,6 +173,7 @@ def test_what_was_recorded_is_never_replaced(place: tuple[Center, str, str]) -> 
         pseudo_label(center, network, drives=[fleet_drive])
 
 
+@pytest.mark.slow
 def test_another_model_is_no_inverse_dynamics_and_a_few_drives_give_no_interval(
     place: tuple[Center, str, str], tmp_path: Path
 ) -> None:

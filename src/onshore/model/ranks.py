@@ -152,7 +152,7 @@ def _met(ranks: Ranks, folder: str, work: Callable[[Ranks], Answer]) -> Answer:
             backend(), init_method=f"file://{folder}/meet", rank=ranks.rank, world_size=ranks.count, timeout=PATIENCE
         )
     except RuntimeError as fault:
-        advice = f"they meet over loopback, which is not to be had here ({fault}); train in one process."
+        advice = f"they did not meet over loopback ({fault}); see whether one of them ended, or train in one process."
         raise InputError("bad_config", f"{ranks.count} processes", advice) from fault
     try:
         return work(ranks)
