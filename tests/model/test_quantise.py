@@ -46,6 +46,7 @@ def test_an_8_bit_export_is_judged_as_it_ships(place: tuple[Center, str], recipe
     assert not by_the_float_gate.passed
 
 
+@pytest.mark.slow
 def test_a_planted_8_bit_regression_is_stopped(place: tuple[Center, str], tmp_path: Path) -> None:
     center, dataset = place
     weights = models.train(center, dataset, NANO).id

@@ -66,6 +66,7 @@ def test_two_processes_give_what_one_gives_every_time_and_go_on_after_a_kill() -
     assert 0 < apart(of_four["weights"], both_of_four["weights"]) <= 2e-3 or of_four == both_of_four
 
 
+@pytest.mark.slow
 def test_base_in_pieces_on_two_processes_gives_what_it_gives_whole() -> None:
     """FSDP: every process keeps half of every tensor."""
     base = replace(PARTS, trainable=TINY_BASE)
