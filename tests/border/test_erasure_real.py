@@ -21,6 +21,7 @@ from onshore.model.models import train
 QUICK = Recipe(name="quick", trainable=Nano(channels=(8, 8, 16, 16, 16), hidden=32), steps=4, batch=1)
 
 
+@pytest.mark.slow
 def test_one_car_is_erased_from_a_center_that_trained_on_it(tmp_path: Path) -> None:
     center = center_with(tmp_path, fleet(4))
     clip.cut(center)

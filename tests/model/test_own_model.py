@@ -35,6 +35,7 @@ def onshore(environment: dict[str, str], *words: object, code: int = 0) -> dict[
     return found
 
 
+@pytest.mark.slow
 def test_own_model_goes_all_the_way(installed: dict[str, str], tmp_path: Path) -> None:
     drives = [
         recording(

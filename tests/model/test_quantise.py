@@ -30,7 +30,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Center, str]:
     return learned(tmp_path_factory.mktemp("int8"))
 
 
-@pytest.mark.parametrize("recipe", [NANO, replace(NANO, name="stream-int8", trainable=STREAM)], ids=lambda r: r.name)
+@pytest.mark.parametrize(
+    "recipe",
+    [NANO, pytest.param(replace(NANO, name="stream-int8", trainable=STREAM), marks=pytest.mark.slow)],
+    ids=lambda r: r.name,
+)
 def test_an_8_bit_export_is_judged_as_it_ships(place: tuple[Center, str], recipe: Recipe) -> None:
     center, dataset = place
     weights = models.train(center, dataset, recipe).id

@@ -60,6 +60,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("world-cache")
 
 
+@pytest.mark.slow
 def test_a_policy_of_two_views_drives_a_town_through_two_cameras(two_eyes: PolicySpec, cache: Path) -> None:
     assert [camera.name for camera in cameras_of(two_eyes)] == ["wide", "left"]
     here = job(policy=two_eyes, max_time_s=3.0)
