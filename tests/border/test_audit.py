@@ -19,6 +19,7 @@ from drive.conftest import Fleet, picture
 from onshore import border, cli, drive, release
 from onshore.border import audit
 from onshore.border.audit import AuditPolicy, draw_audit, mark_audit, objection, standing
+from onshore.border.erasure import erase
 from onshore.core.errors import InputError, NotFoundError, OnshoreError, RefusedError, UsageError
 from onshore.core.label import Artifact
 from onshore.flywheel import judging
@@ -244,6 +245,39 @@ def test_the_sample_is_not_the_drawers_choice_and_tells_nothing(upright: Shore) 
     assert len(controls) == len(names) // 20
     text = (center.root / "ledger" / "entries.jsonl").read_text(encoding="utf8")
     assert not any(entry["name"] in text or entry["segment"] in text for entry in record["pictures"])
+
+
+def test_a_sample_that_waits_for_its_marks_is_written_again_and_not_drawn_anew(upright: Shore) -> None:
+    """As after a kill between the ledger's line and the pictures, or when somebody hopes for a better sample."""
+
+    def drawn() -> int:
+        return sum(entry.kind == "border.audit.drawn" for entry in upright.center.ledger.entries())
+
+    identity, lines = upright.draw(40), drawn()
+    names = [entry["name"] for entry in json.loads(upright.center.read(identity))["pictures"]]
+    first = {name: (upright.root / "in" / name).read_bytes() for name in names}
+    for name in names[::2]:
+        (upright.root / "in" / name).unlink()
+    assert upright.draw(60) == identity and drawn() == lines
+    assert {name: (upright.root / "in" / name).read_bytes() for name in names} == first
+    mark_audit(upright.center, identity, upright.marks(identity))
+    assert upright.draw(20) != identity
+
+
+def test_an_erasure_takes_its_pictures_out_of_a_waiting_sample(tmp_path: Path) -> None:
+    shore = Shore(tmp_path, ["plain", "plain"])
+    shore.center.pack.law["audit"]["least"] = {"all": 0.5}
+    identity = shore.draw(40)
+    marks = shore.marks(identity)
+    gone = drive.segments(shore.center)[0]
+    erase(shore.center, gone["vehicle"])
+    assert shore.draw(40) == identity
+    found = mark_audit(shore.center, identity, marks)
+    record = json.loads(shore.center.read(identity))
+    left = sum(entry["segment"] != gone["id"] for entry in record["pictures"])
+    assert found["controls"] == sum(e["segment"] != gone["id"] and bool(e["control"]) for e in record["pictures"])
+    assert 0 < sum(labelled for _, name, labelled, _ in found["buckets"] if name == "all") <= left < 40
+    shore.center.close()
 
 
 def test_bad_marks_are_named_by_line(upright: Shore) -> None:

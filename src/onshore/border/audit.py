@@ -93,8 +93,9 @@ def draw_audit(
 ) -> dict[str, Any]:
     """Draw pictures from every recorded segment that one anonymiser made, into an in-region folder for people to mark.
 
-    anonymiser: its digest, if the segments have several. Errors: NotFoundError without recorded segments, RefusedError
-    `not_in_region`, UsageError.
+    While a sample of this anonymiser waits for its marks there is no other: its pictures are written again, as after a
+    process that was killed before it wrote them. anonymiser: its digest, if the segments have several. Errors:
+    NotFoundError without recorded segments, RefusedError `not_in_region`, UsageError.
     """
     from onshore.border.gate import write_out
 
@@ -103,7 +104,21 @@ def draw_audit(
     if not center.in_region(Path(out_dir)):
         write_out(center, {"audit.json": b"{}"}, out_dir, kind="picture")  # refused, with its line
     rows, digest = _population(center, anonymiser)
-    number = len(read_book(center).audits)
+    book = read_book(center)
+    waiting = [body for audit, body in book.audits.items() if audit not in book.marked and body["anonymiser"] == digest]
+    if waiting:
+        body, drawn = waiting[0], list(_again(center, _still_here(center, _record(center, waiting[0]["audit"]))))
+    else:
+        body, drawn = _new_sample(center, rows, pictures, digest, len(book.audits))
+    written = write_out(center, {entry["name"]: _png(frame) for entry, frame in drawn}, out_dir, kind="picture")
+    told = {name: body[name] for name in ("audit", "anonymiser", "segments", "population")}
+    return {**told, "files": [str(path) for path in written]}
+
+
+def _new_sample(
+    center: Center, rows: list[dict[str, Any]], pictures: int, digest: str, number: int
+) -> tuple[dict[str, Any], list[tuple[dict[str, Any], Frame]]]:
+    """Draw, and write down what was drawn before anybody can look at it."""
     held = sorted(row["artifact"] for row in rows)
     lot = hmac.new(center.keys.salt, f"audit|{number}|{record_digest(held)}".encode(), hashlib.sha256).digest()
     drawn = list(_drawn(center, rows, pictures, np.random.default_rng(list(lot)), f"audit-{lot[:6].hex()}"))
@@ -112,9 +127,7 @@ def draw_audit(
     kept = center.put(canonical_json(record), label, name=f"audit-{lot[:6].hex()}", parents=held)
     body = {"audit": kept.id, "anonymiser": digest, "segments": len(held), "population": record_digest(held)}
     center.ledger.append(AUDIT_DRAWN, {**body, "pictures": len(drawn), "by": acting(center)})
-    files = {entry["name"]: _png(frame) for entry, frame in drawn}
-    written = write_out(center, files, out_dir, kind="picture")
-    return {**body, "files": [str(path) for path in written]}
+    return body, drawn
 
 
 def mark_audit(center: Center, audit: str, marks: str | Path) -> dict[str, Any]:
@@ -128,10 +141,11 @@ def mark_audit(center: Center, audit: str, marks: str | Path) -> dict[str, Any]:
         raise NotFoundError(f"audit {audit}", "`onshore border audit show` lists them.")
     if audit in book.marked:
         raise InputError("conflict", audit, "it was marked before; every drawn sample counts once. Draw another.")
-    record = json.loads(center.read(audit))
-    by_name = {entry["name"]: entry for entry in record["pictures"]}
-    given = read_marks(Path(marks), known=set(by_name))
-    controls = [entry for entry in record["pictures"] if entry["control"]]
+    record = _record(center, audit)
+    by_name = {entry["name"]: entry for entry in _still_here(center, record)}
+    told_of = read_marks(Path(marks), known={entry["name"] for entry in record["pictures"]})
+    given = {name: marks_of_one for name, marks_of_one in told_of.items() if name in by_name}
+    controls = [entry for entry in by_name.values() if entry["control"]]
     heeded = sum(any(m.seen and overlaps(m.box, e["control"]) for m in given.get(e["name"], ())) for e in controls)
     if heeded < CONTROLS_SEEN * len(controls):
         told = (
@@ -226,7 +240,7 @@ def _unmeasured(center: Center, anonymiser: str, segments: set[str]) -> Iterator
         return
     if set(mine) - set(book.marked):
         yield f"{len(set(mine) - set(book.marked))} samples were drawn and never marked"
-    looked_at = {one for audit in set(mine) & set(book.marked) for one in json.loads(center.read(audit))["segments"]}
+    looked_at = {one for audit in set(mine) & set(book.marked) for one in _record(center, audit)["segments"]}
     if segments - looked_at:
         yield f"{len(segments - looked_at)} segments came in after the last sample was drawn"
 
@@ -300,12 +314,43 @@ def _frames(center: Center, segment: str, wanted: set[int]) -> Iterator[tuple[in
                 yield at, video.camera, int(t_ns), frame.copy()
 
 
-def _with_face(frame: Frame, draw: np.random.Generator) -> list[float]:
-    """Draw a face into the picture, uncovered, where chance wants it; returns its box."""
+def _record(center: Center, audit: str) -> dict[str, Any]:
+    """What was drawn: anonymiser, number, segments (artifacts), pictures."""
+    record: dict[str, Any] = json.loads(center.read(audit))
+    return record
+
+
+def _still_here(center: Center, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """A sample's pictures, without those of segments that were erased since."""
+    from onshore.drive import segments
+
+    known = {row["id"] for row in segments(center)}
+    return [entry for entry in record["pictures"] if entry["segment"] in known]
+
+
+def _again(center: Center, pictures: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Frame]]:
+    """The pictures of a sample as they were drawn."""
+    for segment in sorted({entry["segment"] for entry in pictures}):
+        mine = {entry["frame"]: entry for entry in pictures if entry["segment"] == segment}
+        for at, _, _, frame in _frames(center, segment, set(mine)):
+            if mine[at]["control"]:
+                left, top, right, bottom = (int(value) for value in mine[at]["control"])
+                frame[top:bottom, left:right] = _face_for(frame)
+            yield mine[at], frame
+
+
+def _face_for(frame: Frame) -> Frame:
+    """The drawn face, small enough for a picture."""
     picture, boxes = drawn_face(96, 96)
     x0, y0, x1, y1 = (int(v) for v in boxes[0, :4])
     step = 1 + max((y1 - y0) // frame.shape[0], (x1 - x0) // frame.shape[1])
-    face = picture[0, y0:y1:step, x0:x1:step][: frame.shape[0], : frame.shape[1]]
+    face: Frame = picture[0, y0:y1:step, x0:x1:step][: frame.shape[0], : frame.shape[1]]
+    return face
+
+
+def _with_face(frame: Frame, draw: np.random.Generator) -> list[float]:
+    """Draw a face into the picture, uncovered, where chance wants it; returns its box."""
+    face = _face_for(frame)
     for _ in range(PLACES):  # where nothing was filled: it must not hide what is to be judged
         top = int(draw.integers(0, frame.shape[0] - face.shape[0] + 1))
         left = int(draw.integers(0, frame.shape[1] - face.shape[1] + 1))

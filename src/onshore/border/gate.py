@@ -348,7 +348,7 @@ def _lineage(outbound: Outbound) -> Refusal | None:
     target = outbound.artifact
     seen = read_book(outbound.center).attested
     try:
-        found = faults(target, finder(outbound.center, target), lambda artifact, digest: (artifact, digest) in seen)
+        found = faults(target, outbound.parent_of, lambda artifact, digest: (artifact, digest) in seen)
     except OnshoreError as problem:
         return _lineage_refusal(target.id, f"an ancestor cannot be read ({problem.code})", raw=False)
     if not found:
@@ -486,7 +486,7 @@ def _cleared(outbound: Outbound, certificates: tuple[Certificate, ...]) -> tuple
     found += weight_findings(data) if one.label.kind in WEIGHTS else []
     if found:
         refuse(center, _scanned(one.id, found), ids)
-    known = leakage.told(center, one) if one.label.kind in WEIGHTS | NETWORKS else NOT_MEASURABLE
+    known = leakage.told(center, one, outbound.parent_of) if one.label.kind in WEIGHTS | NETWORKS else NOT_MEASURABLE
     for certificate in certificates:
         finding = certificate(outbound, data)
         if isinstance(finding, Refusal):

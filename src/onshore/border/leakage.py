@@ -151,11 +151,11 @@ def _certificate_for(center: Center, artifact: Artifact) -> dict[str, Any] | Non
     return next((one for one in held if one["onnx"] == artifact.id or one["verdict"] == "memorised"), None)
 
 
-def told(center: Center, artifact: Artifact) -> str:
+def told(center: Center, artifact: Artifact, parent_of: Finder | None = None) -> str:
     """What an export line says of leakage."""
     found = _certificate_for(center, artifact)
     if found is None or found["verdict"] == "not measurable":
-        return NOBODYS if is_nobodys(center, artifact) else "not measurable"
+        return NOBODYS if is_nobodys(center, artifact, parent_of) else "not measurable"
     return f"{found['verdict']}: AUC {found['auc']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 

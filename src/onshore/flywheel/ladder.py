@@ -15,7 +15,6 @@ import fcntl
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from onshore.model.collection import Fleet, collect, supervise
 from onshore.model.trainable import Adaptation
 from onshore.region import RegionPack, load_pack
 from onshore.store import Center
+from onshore.store.files import write_durably
 from onshore.world.jobs import RolloutJob, Supervision
 from onshore.world.looks import LOOKS
 from onshore.world.public import record_public
@@ -74,7 +74,8 @@ class Row:
     """One rung. cars, minutes: of the fleet; rounds: on-policy rounds that share the steps; way: how the base is adapted.
 
     like: for `fleet+teacher`, the row whose numbers of takeovers it copies; for way "averaged", the row that it averages.
-    select: learn from a quarter of the minutes, chosen by `triggers` or at `random`. home: it also drives the home suite. each_round: every round drives the suite. steps: where they are not the plan's.
+    select: learn from a quarter of the minutes, chosen by `triggers` or at `random`. home: it also drives the home suite. each_round: every round drives the suite. long: it takes the plan's `long` times the
+    steps.
     """
 
     name: str
@@ -87,7 +88,7 @@ class Row:
     select: str = ""
     home: bool = False
     each_round: bool = False
-    steps: int = 0
+    long: bool = False
 
 
 def _fleet(cars: int, minutes: float, rounds: int = 0, **more: Any) -> Row:
@@ -151,7 +152,7 @@ def rows_of(levels: Sequence[float], cars: Sequence[int], rounds: int) -> tuple[
         Row(name="constant-speed", kind="constant-speed", home=True),
         Row(name="blind", kind="blind"),
         *(_fleet(c, m, **r) for c in (few, many) for m in levels for r in ({}, on)),
-        _fleet(many, last, 2 * rounds, home=True, steps=4),
+        _fleet(many, last, 2 * rounds, home=True, long=True),
     ]
     last_row = replace(ordered.pop(), name=f"long-{many}x{last:g}-on")
     return tuple({row.name: row for row in [*ordered, last_row]}.values())
@@ -248,7 +249,7 @@ class Ladder:
         with self._alone("claim"):
             if claim.exists() and claim.read_text() != facts:
                 raise UsageError(f"--out {self.out}", "it holds a ladder of another plan; choose another folder.")
-            claim.write_text(facts)
+            write_durably(claim, facts.encode(), scratch=self.out)
 
     def make(self, row: Row, seed: int) -> dict[str, Any] | None:
         """One row of one seed: its record, made now if need be; None when another process makes it or nothing can."""
@@ -268,7 +269,9 @@ class Ladder:
                 self.say(f"{row.name}, seed {seed}: not made: {problem}")
                 return None
             record = {**made, "name": row.name, "seed": seed, "seconds": round(time.monotonic() - began, 1)}
-            write_whole(self.out / "rows" / f"{row.name}-{seed}.json", json.dumps(record))
+            path = self.out / "rows" / f"{row.name}-{seed}.json"
+            path.parent.mkdir(exist_ok=True)
+            write_durably(path, json.dumps(record).encode(), scratch=self.out)
             self.say(f"{row.name}, seed {seed}: {score_of(record):.1f} in {record['seconds']:.0f} s")
         self.publish()
         return record
@@ -322,7 +325,7 @@ class Ladder:
 
     def _in_rounds(self, center: Center, row: Row, seed: int, base: str, drives: list[str]) -> dict[str, Any]:
         """Supervised driving and learning in turns; all rounds together take the steps of one row."""
-        steps = self.plan.steps * (self.plan.long if row.steps else 1) // row.rounds
+        steps = self.plan.steps * (self.plan.long if row.long else 1) // row.rounds
         weights, takeovers, rounds = base, list[str](), list[dict[str, Any]]()
         for number in range(1, row.rounds + 1):
             made = self._takeovers(center, row, seed, number, weights)
@@ -670,14 +673,6 @@ def _plain(report: dict[str, Any]) -> dict[str, Any]:
 def score_of(record: dict[str, Any]) -> float:
     routes = record["cn"]["routes"]
     return float(sum(route[2] for route in routes) / len(routes))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """All of a file or nothing of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def summary(document: dict[str, Any]) -> list[str]:

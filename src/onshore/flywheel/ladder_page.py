@@ -158,7 +158,7 @@ class _Made:
     def _fleet(self, cars: int, minutes: float, on_policy: bool) -> str:
         for row in self.rows.values():
             kind = "fleet+on-policy" if on_policy else "fleet"
-            plain = row["kind"] == kind and row["way"] == "full" and not row["steps"] and not row["select"]
+            plain = row["kind"] == kind and row["way"] == "full" and not row["long"] and not row["select"]
             if plain and (row["cars"], row["minutes"]) == (cars, minutes):
                 return str(row["name"])
         return ""
@@ -171,7 +171,7 @@ class _Made:
         there = [row for row in there if row["name"] in self.by_name]
         if not there:
             return {"name": "", "share_of_expert": None}
-        last = max(there, key=lambda row: (row["steps"], row["minutes"], row["cars"]))
+        last = max(there, key=lambda row: (row["long"], row["minutes"], row["cars"]))
         mine, expert = self.scores(last["name"]), self.scores("expert")
         share = None
         if expert:
