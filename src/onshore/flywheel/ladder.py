@@ -170,10 +170,10 @@ class LadderPlan:
     rows: tuple[Row, ...]
     suites: dict[str, str]
     levels: tuple[float, ...] = (5.0, 20.0, 60.0, 160.0)
-    steps: int = 800
-    long: int = 4
+    steps: int = 2400
+    long: int = 2
     base_rounds: int = 2
-    km_per_car: float = 0.25
+    km_per_car: float = 0.5
     supervision: Supervision = field(default_factory=Supervision)
     sim_minutes: float = 32.0
     sim_towns: tuple[int, ...] = (101, 102, 103, 104, 105, 106, 107, 108)
@@ -184,7 +184,13 @@ class LadderPlan:
 
 
 FULL = LadderPlan(
-    demo=replace(demo.FULL, towns=(1, 2, 4, 5, 6, 8, 9, 10), base_again_steps=500, workers=1),
+    demo=replace(
+        demo.FULL,
+        base=Turn(cars=24, minutes=48.0, steps=1800, worlds=4),
+        base_again_steps=900,
+        towns=(1, 2, 4, 5, 6, 8, 9, 10),
+        workers=1,
+    ),
     rows=rows_of((5.0, 20.0, 60.0, 160.0), (2, 8, 32), 4),
     suites={"us": "us-ladder", "cn": "cn-ladder"},
 )
