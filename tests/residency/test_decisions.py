@@ -72,10 +72,59 @@ def test_an_emptied_policy_denies_everything() -> None:
 def test_a_policy_that_errs_is_no_permission() -> None:
     rules = Rules(
         policy_text="""permit (principal, action, resource);
-        forbid (principal, action, resource) when { context.now_s + 9223372036854775807 > 0 };""",
+        forbid (principal, action, resource) when { context has permit && context.permit.now_s + 9223372036854775807 > 0 };""",
         schema_text=SCHEMA,
     )
-    assert code(ask("read", Label(region="cn", kind="metrics"), rules)) == "no_decision"
+    for _ in range(2):  # an error is never remembered as an answer
+        assert code(ask("read", Label(region="cn", kind="metrics"), rules, permit=permit())) == "no_decision"
+
+
+@pytest.mark.parametrize(
+    ("field", "rule"),
+    [
+        ("actor", 'forbid (principal == Person::"mallory", action, resource);'),
+        ("actor", 'forbid (principal is Person in Person::"mallory", action, resource);'),
+        ("actor", 'forbid (principal, action, resource) when { [Person::"mallory"].contains(principal) };'),
+        ("artifact", 'forbid (principal, action, resource == Artifact::"mallory");'),
+        ("artifact", 'forbid (principal, action, resource) when { resource == Artifact::"mallory" };'),
+    ],
+)
+def test_a_rule_about_one_person_or_artifact_is_not_answered_from_memory(field: str, rule: str) -> None:
+    rules = Rules(policy_text=f"permit (principal, action, resource); {rule}", schema_text=SCHEMA)
+    for name in ("alice", "mallory", "alice", "mallory"):
+        answer = code(ask("read", Label(region="cn", kind="metrics"), rules, **{field: name}))
+        assert answer == ("no_decision" if name == "mallory" else "allowed")
+
+
+def test_what_is_remembered_is_everything_that_a_policy_may_read() -> None:
+    """Each change of one attribute is a question of its own: the answer of another one is never given."""
+    rules, label = Rules.from_pack(load_pack("cn")), Label(region="cn", kind="weights")
+    assert export(label, permit()) is None
+    for _ in range(2):
+        assert code(rules.decide(_exported(label, permit()))) == "allowed"
+        assert code(rules.decide(replace(_exported(label, permit()), now_s=NOW_S + 61))) == "permit_invalid"
+        assert code(rules.decide(replace(_exported(label, permit()), artifact="artifact-2"))) == "permit_invalid"
+        assert code(rules.decide(replace(_exported(label, permit()), purpose="other"))) == "permit_invalid"
+        assert (
+            code(rules.decide(_exported(replace(label, kind="clip"), permit(kinds=frozenset(["clip"])))))
+            == "not_cleared"
+        )
+        assert code(rules.decide(_exported(label, permit(approvals=1)))) == "permit_invalid"
+
+
+def _exported(label: Label, facts: PermitFacts) -> Request:
+    return Request(
+        action="export",
+        label=label,
+        region="cn",
+        actor="alice",
+        role="engineer",
+        artifact="artifact-1",
+        recipient_region="eu",
+        purpose="adaptation",
+        permit=facts,
+        now_s=NOW_S,
+    )
 
 
 @pytest.mark.parametrize("text", ["permit (", "permit (principal, action, resource) when { resource.colour == 1 };"])

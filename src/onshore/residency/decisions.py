@@ -1,13 +1,15 @@
 """Decisions: Cedar with a schema, parsed once, and a raw ban in code that no policy file can lift.
 
-Rule: anything but Allow without errors is a refusal. The code path of the raw ban shares nothing with the policy.
+Rule: anything but Allow without errors is a refusal. The code path of the raw ban shares nothing with the policy. The same
+question has the same answer: the engine is asked once for everything that it would read, and remembered.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,10 @@ ACTIONS = frozenset(["store", "read", "train", "show", "export", "import"])
 RAW_SENSITIVITIES = frozenset(["face", "plate", "voice", "cabin", "vin"])
 #: Later than any expiry: a question without a time finds every permit expired.
 NO_TIME_S = (1 << 63) - 1
+#: Answers that are remembered. Labels repeat from clip to clip; permits are asked about anew every second.
+REMEMBERED = 4096
+#: Stands for any one artifact or person in rules that name none.
+ANYONE = "asked"
 #: Of several refusals that apply, the one people read first.
 URGENCY = ("unlabelled", "raw_ban", "out_of_region", "import_refused", "not_cleared", "permit_invalid", "not_allowed")
 UNKNOWN = Refusal(
@@ -70,9 +76,9 @@ class Request:
 
 
 class Rules:
-    """One region's rules, parsed and checked against the schema once; `decide` answers."""
+    """One region's rules, parsed and checked against the schema once; `decide` answers. remembered: so many answers are kept."""
 
-    def __init__(self, *, policy_text: str, schema_text: str, digest: str = "") -> None:
+    def __init__(self, *, policy_text: str, schema_text: str, digest: str = "", remembered: int = REMEMBERED) -> None:
         import cedarpy
 
         self.digest = digest
@@ -85,11 +91,15 @@ class Rules:
         if not checked.validation_passed:
             faults = "; ".join(str(error) for error in checked.errors)
             raise InputError("bad_config", "policy.cedar", f"it does not fit the schema: {faults}.")
-        self._texts = _annotations(cedarpy.policies_to_json_str(policy_text))
+        policies = json.loads(cedarpy.policies_to_json_str(policy_text))
+        self._texts = _annotations(policies)
+        self._names_ids = _names_ids(policies)
+        self._answer = lru_cache(maxsize=remembered)(self._engine)
 
     @classmethod
-    def from_pack(cls, pack: RegionPack) -> Rules:
-        return cls(policy_text=pack.policy_text, schema_text=pack.schema_text, digest=pack.digest)
+    def from_pack(cls, pack: RegionPack, *, remembered: int = REMEMBERED) -> Rules:
+        texts = {"policy_text": pack.policy_text, "schema_text": pack.schema_text}
+        return cls(**texts, digest=pack.digest, remembered=remembered)
 
     def decide(self, request: Request) -> Refusal | None:
         """None when it is allowed, else the refusal; an unknown action is refused, too."""
@@ -104,20 +114,26 @@ class Rules:
         return self._ask(request, label)
 
     def _ask(self, request: Request, label: Label) -> Refusal | None:
-        import cedarpy
-
+        who, what = (request.actor, request.artifact or ANYONE) if self._names_ids else (ANYONE, ANYONE)
         try:
-            entities = cedarpy.Entities.from_json_str(entities_json(request, label), self._schema)
-            answer = cedarpy.is_authorized(question(request, label), self._policies, entities, self._schema)
+            allowed, reasons = self._answer(
+                who, what, request.action, entities_json(request, label, who, what), context_json(request, label)
+            )
         except ValueError:
             return _about(UNKNOWN, request)
-        if answer.decision == cedarpy.Decision.Allow and not answer.diagnostics.errors:
-            return None
-        if answer.decision != cedarpy.Decision.Deny or answer.diagnostics.errors:
-            return _about(UNKNOWN, request)
-        return self._explain(request, answer.diagnostics.reasons)
+        return None if allowed else self._explain(request, reasons)
 
-    def _explain(self, request: Request, reasons: list[str]) -> Refusal:
+    def _engine(self, who: str, what: str, action: str, entities: str, context: str) -> tuple[bool, tuple[str, ...]]:
+        """(allowed, the forbids that applied) of everything that the engine reads. Errors: ValueError without a clean answer."""
+        import cedarpy
+
+        known = cedarpy.Entities.from_json_str(entities, self._schema)
+        answer = cedarpy.is_authorized(question(who, what, action, context), self._policies, known, self._schema)
+        if answer.diagnostics.errors or answer.decision not in (cedarpy.Decision.Allow, cedarpy.Decision.Deny):
+            raise ValueError("no clean answer")
+        return answer.decision == cedarpy.Decision.Allow, tuple(answer.diagnostics.reasons)
+
+    def _explain(self, request: Request, reasons: Sequence[str]) -> Refusal:
         """The most urgent of the forbids that applied; none at all means that no permit matched."""
         found = [(_urgency(self._texts[name]["code"]), name) for name in reasons if "code" in self._texts.get(name, {})]
         if not found:
@@ -178,7 +194,7 @@ def _about(refusal: Refusal, request: Request) -> Refusal:
     return Refusal(**{**refusal.as_record(), "subject": _subject(request)})
 
 
-def entities_json(request: Request, label: Label) -> str:
+def entities_json(request: Request, label: Label, who: str = ANYONE, what: str = ANYONE) -> str:
     person = {"region": request.actor_region or request.region, "role": request.role}
     attributes = {
         "region": label.region,
@@ -191,25 +207,29 @@ def entities_json(request: Request, label: Label) -> str:
     }
     return json.dumps(
         [
-            {"uid": {"type": "Person", "id": request.actor}, "attrs": person, "parents": []},
-            {"uid": {"type": "Artifact", "id": request.artifact or "asked"}, "attrs": attributes, "parents": []},
+            {"uid": {"type": "Person", "id": who}, "attrs": person, "parents": []},
+            {"uid": {"type": "Artifact", "id": what}, "attrs": attributes, "parents": []},
         ]
     )
 
 
-def question(request: Request, label: Label) -> dict[str, Any]:
+def context_json(request: Request, label: Label) -> str:
+    """What a policy may know beside who and what. The time belongs to the permit: nothing else depends on it."""
     context: dict[str, Any] = {
         "center": request.region,
         "purpose": request.purpose,
         "recipient": request.recipient_region or request.region,
-        "now_s": NO_TIME_S if request.now_s is None else request.now_s,
     }
     if request.permit is not None:
         context["permit"] = _permit(request.permit, request, label)
+    return json.dumps(context)
+
+
+def question(who: str, what: str, action: str, context: str) -> dict[str, Any]:
     return {
-        "principal": {"type": "Person", "id": request.actor},
-        "action": {"type": "Action", "id": request.action},
-        "resource": {"type": "Artifact", "id": request.artifact or "asked"},
+        "principal": {"type": "Person", "id": who},
+        "action": {"type": "Action", "id": action},
+        "resource": {"type": "Artifact", "id": what},
         "context": context,
     }
 
@@ -220,12 +240,21 @@ def _permit(permit: PermitFacts, request: Request, label: Label) -> dict[str, An
         "recipient": permit.recipient_region,
         "purpose": permit.purpose,
         "expires_s": permit.expires_s,
+        "now_s": NO_TIME_S if request.now_s is None else request.now_s,
         "approvals": permit.approvals,
         "threshold": permit.threshold,
         "accepts": sorted(permit.accepts),
     }
 
 
-def _annotations(policies_json: str) -> Mapping[str, dict[str, str]]:
-    policies = json.loads(policies_json)["staticPolicies"]
-    return MappingProxyType({name: dict(policy.get("annotations", {})) for name, policy in policies.items()})
+def _annotations(policies: Mapping[str, Any]) -> Mapping[str, dict[str, str]]:
+    found = policies["staticPolicies"]
+    return MappingProxyType({name: dict(policy.get("annotations", {})) for name, policy in found.items()})
+
+
+def _names_ids(part: object) -> bool:
+    """Whether a policy names one person or artifact: then, and only then, an answer depends on who or what is asked about."""
+    if isinstance(part, dict):
+        named = "id" in part and part.get("type") not in (None, "Action")
+        return named or any(map(_names_ids, part.values()))
+    return isinstance(part, list) and any(map(_names_ids, part))
