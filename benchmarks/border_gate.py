@@ -49,10 +49,10 @@ def measure(root: Path, repeats: int, parameters: int) -> dict[str, float]:
     center = Center.init(root / "center", "us", keys_dir=root / "keys")
     chain: list[str] = []
     for step, kind in enumerate(["segment", "proxy", "dataset", "dataset", "dataset"]):
-        chain.append(center.put(bytes([step]), Label(region="us", kind=kind), parents=chain[-1:]).id)
+        chain.append(center.put(bytes([step]), Label(region="us", kind=kind, synthetic=True), parents=chain[-1:]).id)
     data = weights(parameters)
     manifest = canonical.manifest_of(data)
-    one = center.put(data, Label(region="us", kind="weights", retention="model"), parents=chain[-1:])
+    one = center.put(data, Label(region="us", kind="weights", retention="model", synthetic=True), parents=chain[-1:])
     for name in ("bea", "chen"):
         border.enroll_approver(center, name)
     row = border.request_permit(center, one.id, recipient="Example", to_region="cn", purpose="test", requester="alice")
