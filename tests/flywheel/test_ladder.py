@@ -160,20 +160,6 @@ def test_a_fleet_drives_all_its_minutes_in_short_drives(cars: int) -> None:
         assert max(turn.minutes / turn.cars for turn in turns) <= ladder.LONGEST_DRIVE_MIN
 
 
-def test_selections_cover_equal_minutes_and_triggers_come_first() -> None:
-    second = 1_000_000_000
-    tiles = [(f"t{n}", "ordinary", 10 * n, 10 * n + 10) for n in range(60)]
-    asked = [(f"a{n}", "hard_brake", 50 * n + 5, 50 * n + 12) for n in range(10)]
-    clips = [
-        {"id": i, "trigger": t, "segment": "s", "start_ns": a * second, "end_ns": b * second}
-        for i, t, a, b in tiles + asked
-    ]
-    at_random, by_triggers = (ladder.selected(clips, how, 2.0, 0) for how in ("random", "triggers"))
-    assert {one for one in by_triggers if one.startswith("a")} == {f"a{n}" for n in range(10)} != set(by_triggers)
-    assert ladder.selected(clips, "random", 2.0, 0) == at_random != ladder.selected(clips, "random", 2.0, 1)
-    assert 11 <= len(at_random) <= 20 and len(ladder.selected(clips, "random", 1e9, 0)) == 70
-
-
 # -- a tiny ladder -----------------------------------------------------------------------------------------------------
 
 SMALLEST = replace(

@@ -78,6 +78,40 @@ def drop(
     session.output().answer({"dataset": document}, *(f"{key}: {value}" for key, value in document.items()))
 
 
+@noun.command("choose")
+def choose(
+    name: Annotated[str, typer.Argument(help="name or id of the dataset that is chosen from")],
+    into: Annotated[str, typer.Option(help="name of the dataset that the chosen clips become")],
+    minutes: Annotated[float, typer.Option(min=0.1, help="how much of it")],
+    how: Annotated[str, typer.Option(help="random, triggers, disagreement or novelty")] = "disagreement",
+    model: Annotated[
+        str, typer.Option(help="weights whose plans are looked at; disagreement and novelty need them")
+    ] = "",
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Freeze so many minutes of a dataset: the clips most worth learning from; nothing of it is held out."""
+    from onshore import dataset
+    from onshore.bundle.inputs import View
+    from onshore.dataset import manifest
+    from onshore.evaluation.selection import choose
+
+    show, center = session.output(), session.center()
+    settings = manifest.show(center, name)["settings"]
+    with show.progress() as progress:
+        ids = choose(center, name, how, minutes, model=model, seed=seed, progress=progress)
+        row = dataset.freeze(
+            center,
+            into,
+            where=f"id IN ({', '.join(repr(one) for one in sorted(ids))})",
+            held_out=0.0,
+            view=View.from_record(settings["view"]),
+            side_views=[View.from_record(view) for view in settings.get("side_views", ())],
+            progress=progress,
+        )
+    document = vars(row)
+    show.answer({"dataset": document}, *(f"{key}: {value}" for key, value in document.items()))
+
+
 @noun.command("list")
 def list_datasets() -> None:
     """Every frozen dataset."""

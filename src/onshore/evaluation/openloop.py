@@ -107,7 +107,7 @@ def score_plans(planner: str, plans: Plans, driven: Driven) -> OpenLoopRow:
     if len(kept) == 0:
         raise InputError("not_measurable", "open loop", f"no moment has a known future of {HORIZON_S} s.")
     drives = [driven.drives[index] for index in kept]
-    off_NT = np.stack([_distance_T(plans, driven, int(index)) for index in kept])
+    off_NT = np.stack([plan_distance(plans, driven, int(index)) for index in kept])
     return OpenLoopRow(
         planner=planner,
         ade_m=interval(off_NT.mean(1), drives, draws=2000),
@@ -159,7 +159,8 @@ def mean_plan(training: Driven, moments: int) -> Plans:
     return Plans(path_NK2=np.repeat(path[None], moments, 0), speed_NS=np.repeat(np.nan_to_num(speed)[None], moments, 0))
 
 
-def _distance_T(plans: Plans, driven: Driven, index: int) -> Floats:
+def plan_distance(plans: Plans, driven: Driven, index: int) -> Floats:
+    """Metres between the trajectories planned and driven from one measurable moment, at 10 Hz over the horizon."""
     now = float(driven.speed_now_N[index])
     truth = Plan(path_xy_m=_continued(driven, index), speed_mps=driven.plans.speed_NS[index]).trajectory(now)
     plan = Plan(path_xy_m=plans.path_NK2[index], speed_mps=plans.speed_NS[index]).trajectory(now)
@@ -221,10 +222,10 @@ def open_loop(
         from onshore.model.models import policy_spec
 
         policy = policy_spec(center, model_id)
-        seen, driven = _windows(center, dataset_id, split, policy, progress)
+        _, driven, plans = _planned(center, policy, dataset_id, split, progress)
         _, training = _windows(center, dataset_id, "train", policy, progress) if split != "train" else (None, driven)
         planners = {
-            "model": _run_onnx(policy, seen),
+            "model": plans,
             "constant velocity": constant_velocity(driven),
             "constant turn": constant_turn(driven),
             "mean plan": mean_plan(training, len(driven.drives)),
@@ -249,6 +250,22 @@ def open_loop(
     inputs = {"evaluator": EVALUATOR, "model": model_id, "dataset": dataset_id, "split": split}
     outputs, fresh = center.stage("evaluation.open_loop", inputs, run)
     return OpenLoopTable(**{**outputs, "rows": tuple(outputs["rows"])}, fresh=fresh)
+
+
+def planned(
+    center: Center, model_id: str, dataset_id: str, split: str, progress: Progress = silent
+) -> tuple[Windows, Driven, Plans]:
+    """The moments of a split, what was driven there, and what the model as exported would have planned."""
+    from onshore.model.models import policy_spec
+
+    return _planned(center, policy_spec(center, model_id), dataset_id, split, progress)
+
+
+def _planned(
+    center: Center, policy: PolicySpec, dataset_id: str, split: str, progress: Progress
+) -> tuple[Windows, Driven, Plans]:
+    seen, driven = _windows(center, dataset_id, split, policy, progress)
+    return seen, driven, _run_onnx(policy, seen)
 
 
 def _windows(

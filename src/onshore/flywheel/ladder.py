@@ -24,11 +24,11 @@ from typing import Any, Literal
 
 from onshore import border, dataset, world
 from onshore.clip import find
-from onshore.clip.cutting import ORDINARY
 from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError, OnshoreError, UsageError
 from onshore.core.progress import Progress, silent
 from onshore.evaluation.closedloop import drive_jobs
+from onshore.evaluation.selection import choose
 from onshore.flywheel import demo, intake, ladder_page
 from onshore.flywheel.demo import DemoPlan, Turn
 from onshore.model import Recipe, inverse, models
@@ -63,8 +63,8 @@ VALIDATION_SEED = 330
 SHARES = (0.4, 0.6, 0.8)
 WAYS: dict[str, Adaptation] = {"frozen": Frozen(), "low_rank": LowRank(), "distilled": Distilled()}
 LONGEST_DRIVE_MIN = 2.5
-#: The share of the minutes that a selection may take; covered time is counted in tenths of a second.
-SELECTED, TENTHS = 0.25, 10
+#: The share of the minutes that a selection may take.
+SELECTED = 0.25
 #: Points that home may lose.
 HOME_MARGIN = 10.0
 
@@ -74,8 +74,8 @@ class Row:
     """One rung. cars, minutes: of the fleet; rounds: on-policy rounds that share the steps; way: how the base is adapted.
 
     like: for `fleet+teacher`, the row whose numbers of takeovers it copies; for way "averaged", the row that it averages.
-    select: learn from a quarter of the minutes, chosen by `triggers` or at `random`. home: it also drives the home suite. each_round: every round drives the suite. long: it takes the plan's `long` times the
-    steps.
+    select: learn from a quarter of the minutes, chosen as `evaluation.selection` does, by what the base makes of them. home: it
+    also drives the home suite. each_round: every round drives the suite. long: it takes the plan's `long` times the steps.
     """
 
     name: str
@@ -146,7 +146,7 @@ def rows_of(levels: Sequence[float], cars: Sequence[int], rounds: int) -> tuple[
         _fleet(some, levels[0], **on),
         *(
             Row(name=f"{how}-of-{some}x{third:g}", kind="fleet", cars=some, minutes=third, select=how)
-            for how in ("random", "triggers")
+            for how in ("random", "disagreement", "novelty", "triggers")
         ),
         Row(name="stop", kind="stop", home=True),
         Row(name="constant-speed", kind="constant-speed", home=True),
@@ -321,7 +321,7 @@ class Ladder:
             return self._public(center, row, seed, base)
         if row.rounds:
             return self._in_rounds(center, row, seed, base, drives)
-        clips = self._selected(center, row, drives, seed) if row.select else ()
+        clips = self._selected(center, row, drives, base, seed) if row.select else ()
         frozen = self._freeze(center, f"{row.name}-{seed}", drives, [], clips=clips)
         fresh = row.kind == "scratch"
         recipe = self._recipe(seed, 0, self.plan.steps, fresh=fresh)
@@ -530,10 +530,10 @@ class Ladder:
                     self.say(f"fleet {name}: {turn.minutes:g} minutes more, {len(drives)} drives")
         return drives
 
-    def _selected(self, center: Center, row: Row, drives: list[str], seed: int) -> list[str]:
+    def _selected(self, center: Center, row: Row, drives: list[str], base: str, seed: int) -> list[str]:
         """A quarter of the minutes, clip by clip."""
-        clips = [clip for clip in find(center, None, limit=None) if clip["drive"] in set(drives)]
-        return selected(clips, row.select, SELECTED * row.minutes, seed)
+        pool = self._freeze(center, f"pool-{row.cars}x{row.minutes:g}", drives, [])
+        return choose(center, pool, row.select, SELECTED * row.minutes, model=base, seed=seed, progress=self.progress)
 
     def _simulated(self, center: Center) -> list[str]:
         """Drives of towns drawn from public knowledge: other towns, random looks, random traffic; no fleet clip."""
@@ -622,25 +622,6 @@ class Ladder:
                 yield False
                 return
             yield True
-
-
-def selected(clips: Sequence[dict[str, Any]], how: str, minutes: float, seed: int) -> list[str]:
-    """Ids of clips that cover so many minutes: in random order, or those that a trigger asked for first.
-
-    Moments that two clips share count once.
-    """
-    order = sorted(clips, key=lambda clip: sha256_hex(f"{seed}/{clip['id']}".encode()))
-    if how == "triggers":
-        order = sorted(order, key=lambda clip: clip["trigger"] == ORDINARY)
-    ids: list[str] = []
-    seen: dict[str, set[int]] = {}
-    for clip in order:
-        if sum(map(len, seen.values())) >= minutes * 60 * TENTHS:
-            break
-        step = 1_000_000_000 // TENTHS
-        seen.setdefault(clip["segment"], set()).update(range(clip["start_ns"] // step, clip["end_ns"] // step))
-        ids.append(clip["id"])
-    return ids
 
 
 def sessions(cars: int, levels: Sequence[float]) -> list[tuple[Turn, float]]:

@@ -371,7 +371,7 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
             "Takeovers at errors over as many answers of the same teacher elsewhere",
             LEVEL,
         ),
-        ("active selection", "Clips that triggers asked for over random ones at equal minutes", LEVEL),
+        ("active selection", "Chosen clips over random ones at equal minutes", LEVEL),
         ("base against scratch", "Starting from the base over starting from nothing", LEVEL),
     ]
     words = [answer(title, by_question.get(question, []), level) for question, title, level in asked]
