@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from onshore.core.control import EgoState
 from onshore.core.errors import InputError
@@ -115,6 +116,36 @@ def test_the_camera_shows_vehicles_but_not_its_own(assets: TownAssets, roads: Ro
     upright = replace(WIDE_CAMERA, pose_camera_in_rig=(1.6, 0.0, 1.4, 0.0, 1.2, 0.0))
     with pytest.raises(InputError, match="too far"):
         TownCamera(upright, assets.ground, assets.furniture.atlas, (0, 0, 0))
+
+
+def test_plates_and_faces_are_drawn_or_covered_only_where_a_look_says_so(assets: TownAssets, roads: Roads) -> None:
+    """The covering box hides all of the plate and more, and nobody's plate or face is seen from behind the car or head."""
+    lane = assets.town.edges[sorted(assets.town.edges)[0]].lanes[-1].xy_N2
+    yaw = math.atan2(*(lane[-1] - lane[0])[::-1])
+    ahead, left = np.array([math.cos(yaw), math.sin(yaw)]), np.array([-math.sin(yaw), math.cos(yaw)])
+    pose, names = np.array([[*lane[0], yaw]]), ("car", "pedestrian", "pedestrian")
+    kinds = np.array([ACTOR_KINDS.index(name) for name in names], np.int8)
+    places = [
+        (lane[0] + 10 * ahead, yaw),
+        (lane[0] + 6 * ahead + 2 * left, yaw + np.pi),
+        (lane[0] + 6 * ahead - 2 * left, yaw),
+    ]
+    fronts = np.array([(*place, heading) for place, heading in places])
+    fixed, sharp = (
+        assets.furniture.lit(np.zeros(len(assets.town.heads), np.int8)),
+        replace(WIDE_CAMERA, width_px=768, height_px=384, focal_px=384.0, centre_x_px=384.0, centre_y_px=192.0),
+    )
+    eye = TownCamera(sharp, assets.ground, assets.furniture.atlas, roads.looks.sky)
+
+    def seen(look: str) -> NDArray[np.uint8]:
+        boxes = vehicle_boxes(roads, kinds, np.arange(3, dtype=np.int32), fronts, np.zeros(3, np.bool_), look=look)
+        return eye.render(Scene(fixed=fixed, vehicles=boxes, look=look), pose)[0]
+
+    plain, shown, redacted = (seen(look) for look in ("day", "identifiable", "redacted"))
+    named, covered = ((picture != plain).any(-1) for picture in (shown, redacted))
+    assert 50 < named.sum() < covered.sum() and (redacted[covered] == 0).mean() > 0.95
+    assert not (named & ~covered).any()
+    assert not named[:, 384 + 60 :].any()  # who turns the back to the camera shows no face
 
 
 def test_demand_is_a_function_of_its_seed(assets: TownAssets) -> None:

@@ -152,16 +152,25 @@ def plain_policies() -> list[PolicySpec]:
 
 
 def record_fleet(
-    center: Center, folder: Path, turn: Turn, number: int, plan: DemoPlan, seed: int, progress: Progress = silent
+    center: Center,
+    folder: Path,
+    turn: Turn,
+    number: int,
+    plan: DemoPlan,
+    seed: int,
+    progress: Progress = silent,
+    look: str = "day",
 ) -> tuple[dict[str, Any], bool]:
     """The fleet of one round drives in the training towns; returns the digests of what it recorded."""
-    inputs = {
+    inputs: dict[str, Any] = {
         "turn": asdict(turn),
         "number": number,
         "towns": list(plan.towns),
         "seed": seed,
         "pack": center.pack.digest,
     }
+    if look != "day":
+        inputs["look"] = look
 
     def drive_about() -> dict[str, Any]:
         towns, first = plan.towns[: turn.cars], 1
@@ -177,6 +186,7 @@ def record_fleet(
                 progress=progress,
                 workers=plan.workers,
                 first_car=first,
+                look=look,
             )
             first += cars
         return {

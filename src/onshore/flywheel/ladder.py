@@ -39,7 +39,7 @@ from onshore.region import RegionPack, load_pack
 from onshore.store import Center
 from onshore.store.files import write_durably
 from onshore.world.jobs import RolloutJob, Supervision
-from onshore.world.looks import LOOKS
+from onshore.world.looks import IDENTIFIABLE, LOOKS, REDACTED
 from onshore.world.public import record_public
 from onshore.world.randomised import randomised
 
@@ -76,6 +76,7 @@ class Row:
     like: for `fleet+teacher`, the row whose numbers of takeovers it copies; for way "averaged", the row that it averages.
     select: learn from a quarter of the minutes, chosen as `evaluation.selection` does, by what the base makes of them. home: it
     also drives the home suite. each_round: every round drives the suite. long: it takes the plan's `long` times the steps.
+    look: the fleet films like that; such a row drives where plates and faces are to be seen, whatever it learned from.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Row:
     home: bool = False
     each_round: bool = False
     long: bool = False
+    look: str = ""
 
 
 def _fleet(cars: int, minutes: float, rounds: int = 0, **more: Any) -> Row:
@@ -147,6 +149,10 @@ def rows_of(levels: Sequence[float], cars: Sequence[int], rounds: int) -> tuple[
         *(
             Row(name=f"{how}-of-{some}x{third:g}", kind="fleet", cars=some, minutes=third, select=how)
             for how in ("random", "disagreement", "novelty", "triggers")
+        ),
+        *(
+            Row(name=f"{look}-{some}x{second:g}", kind="fleet", cars=some, minutes=second, look=look)
+            for look in (IDENTIFIABLE.name, REDACTED.name)
         ),
         Row(name="stop", kind="stop", home=True),
         Row(name="constant-speed", kind="constant-speed", home=True),
@@ -461,14 +467,14 @@ class Ladder:
         return {
             "weights": weights,
             "center": center.root.name,
-            "cn": self._driven(center, "cn", policy),
+            "cn": self._driven(center, "cn", policy, look=IDENTIFIABLE.name if row.look else "day"),
             "us": self._driven(center, "us", policy) if row.home else None,
         }
 
-    def _driven(self, center: Center, region: str, policy: world.PolicySpec) -> dict[str, Any]:
+    def _driven(self, center: Center, region: str, policy: world.PolicySpec, look: str = "day") -> dict[str, Any]:
         """A suite of any region, driven in a cn center: its towns are public knowledge and its weights need not leave."""
         name = self.plan.suites[region]
-        jobs: list[RolloutJob] = world.suite(self.packs[region], name, policy)
+        jobs: list[RolloutJob] = [replace(job, look=look) for job in world.suite(self.packs[region], name, policy)]
         found = drive_jobs(center, jobs, policy, name, workers=1, progress=self.progress)
         routes = [[route.world, route.ego, round(route.score, 6)] for route in found.routes]
         return {"suite": name, "evaluation": found.id, "routes": routes, "rates": found.rates}
@@ -516,14 +522,17 @@ class Ladder:
     def _fleet_drives(self, center: Center, row: Row) -> list[str]:
         """The drives of a fleet's first `minutes`: five minutes are the beginning of twenty, and so on."""
         turns = [turn for turn, reached in sessions(row.cars, self.plan.levels) if reached <= row.minutes]
-        return self._record_and_take_in(center, center.pack, turns, f"cn-{row.cars}")
+        name = f"cn-{row.cars}" + (f"-{row.look}" if row.look else "")
+        return self._record_and_take_in(center, center.pack, turns, name, row.look or "day")
 
-    def _record_and_take_in(self, center: Center, pack: RegionPack, turns: Sequence[Turn], name: str) -> list[str]:
+    def _record_and_take_in(
+        self, center: Center, pack: RegionPack, turns: Sequence[Turn], name: str, look: str = "day"
+    ) -> list[str]:
         drives: list[str] = []
         with self._alone(f"fleet-{name}"):
             for number, turn in enumerate(turns, 1):
                 folder = self.out / "fleet" / name / str(number)
-                demo.record_fleet(center, folder, turn, 10 * turn.cars + number, self.plan.demo, 0, self.progress)
+                demo.record_fleet(center, folder, turn, 10 * turn.cars + number, self.plan.demo, 0, self.progress, look)
                 taken, fresh = demo.take_fleet_in(center, folder, drives, self.plan.demo, self.progress)
                 drives += taken["drives"]
                 if fresh:

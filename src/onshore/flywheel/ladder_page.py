@@ -134,6 +134,9 @@ class _Made:
             if row["select"] and row["select"] != "random":
                 other = next((r["name"] for r in self.rows.values() if r["select"] == "random"), "")
                 pairs.append(("active selection", other, row["name"]))
+            if row["look"]:
+                shown = next(r["name"] for r in self.rows.values() if r["look"])
+                pairs += [("learning with redaction", shown, row["name"])] if row["name"] != shown else []
             if row["way"] != "full":
                 pairs.append((f"adapting by {row['way'].replace('_', ' ')}", row["like"], row["name"]))
         found = [one for pair in pairs for one in self.compared(*pair)]
@@ -158,7 +161,7 @@ class _Made:
     def _fleet(self, cars: int, minutes: float, on_policy: bool) -> str:
         for row in self.rows.values():
             kind = "fleet+on-policy" if on_policy else "fleet"
-            plain = row["kind"] == kind and row["way"] == "full" and not row["long"] and not row["select"]
+            plain = row["kind"] == kind and row["way"] == "full" and not (row["long"] or row["select"] or row["look"])
             if plain and (row["cars"], row["minutes"]) == (cars, minutes):
                 return str(row["name"])
         return ""
@@ -372,6 +375,7 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
             LEVEL,
         ),
         ("active selection", "Chosen clips over random ones at equal minutes", LEVEL),
+        ("learning with redaction", "Learning from boxes over plates and faces, where they are to be seen", LEVEL),
         ("base against scratch", "Starting from the base over starting from nothing", LEVEL),
     ]
     words = [answer(title, by_question.get(question, []), level) for question, title, level in asked]

@@ -372,7 +372,8 @@ class TownWorld:
     def scene(self, moment: Moment) -> Scene:
         """The boxes of one moment."""
         vehicles = vehicle_boxes(
-            self.roads, moment.kinds, moment.numbers, moment.poses_N3, moment.braking_N, moment.sizes_N3
+            *(self.roads, moment.kinds, moment.numbers, moment.poses_N3, moment.braking_N, moment.sizes_N3),
+            look=self.job.look,
         )
         return Scene(fixed=self.assets.furniture.lit(moment.lights), vehicles=vehicles, look=self.job.look)
 

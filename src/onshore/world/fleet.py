@@ -241,7 +241,7 @@ def scene_at(roads, assets, log, step: int, look: str, poses_N3: Floats | None =
     kinds, numbers, poses, braking = (log[name][first:last] for name in ("kind", "number", "poses", "braking"))
     columns = (kinds, numbers, poses if poses_N3 is None else poses_N3, braking)
     lit = assets.furniture.lit(log["lights"][step])
-    return Scene(fixed=lit, vehicles=vehicle_boxes(roads, *columns), look=look), first
+    return Scene(fixed=lit, vehicles=vehicle_boxes(roads, *columns, look=look), look=look), first
 
 
 def signals_of(times: NDArray[np.int64], track: Floats, speed: Floats, guide: Floats, rig: Rig) -> Signals:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from onshore.core.rollout import ACTOR_KINDS, TURNS
 from onshore.world.ground import MEANING_CELL_M, Ground
+from onshore.world.looks import look_named
 from onshore.world.roads import Colour, House, Roads, Sign, Temporary
 from onshore.world.signs import Atlas, build_atlas, face_name, sign_text
 from onshore.world.town import Edge, Head, Town
@@ -360,14 +361,16 @@ def vehicle_boxes(
     poses_N3: Floats,
     braking_N: NDArray[np.bool_],
     sizes_N3: Floats | None = None,
+    look: str = "day",
 ) -> Boxes:
     """Boxes of road users by kind (ACTOR_KINDS index), front and heading; sizes as the region's unless given.
 
-    A number keeps its colours. `owner` of a box is the row of its road user.
+    A number keeps its colours. `owner` of a box is the row of its road user. look: whether plates and faces are among them.
     """
+    identities = look_named(look).identities
     sizes = (roads.sizes[kind_N] if sizes_N3 is None else sizes_N3).astype(np.float32)
     kinds, numbers = np.asarray(kind_N, np.int8), np.asarray(number_N, np.int32)
-    bodies = _bodies(roads, kinds.tobytes(), numbers.tobytes(), sizes.tobytes())
+    bodies = _bodies(roads, kinds.tobytes(), numbers.tobytes(), sizes.tobytes(), identities)
     boxes, poses = bodies.boxes.copy(), poses_N3[bodies.owner]
     yaw = poses[:, 2]
     boxes[:, 0] = poses[:, 0] + np.cos(yaw) * bodies.ahead_m
@@ -388,7 +391,7 @@ class _Bodies:
 
 
 @lru_cache(maxsize=8)
-def _bodies(roads: Roads, kinds: bytes, numbers: bytes, sizes_N3: bytes) -> _Bodies:
+def _bodies(roads: Roads, kinds: bytes, numbers: bytes, sizes_N3: bytes, identities: str) -> _Bodies:
     """From int8 kinds, int32 numbers and float32 sizes: the same road users come back picture after picture."""
     kind, number = np.frombuffer(kinds, np.int8), np.frombuffer(numbers, np.int32)
     sizes, table = np.frombuffer(sizes_N3, np.float32).reshape(-1, 3), _TABLE[kind]
@@ -401,11 +404,56 @@ def _bodies(roads: Roads, kinds: bytes, numbers: bytes, sizes_N3: bytes) -> _Bod
     boxes[:, :, 10] = table[:, :, 6]
     boxes[:, :, 11], boxes[:, :, 12] = np.arange(len(kind))[:, None], table[:, :, 7]
     has = _HAS[kind]
-    return _Bodies(
+    bodies = _Bodies(
         boxes=boxes[has],
         owner=np.nonzero(has)[0],
         ahead_m=((table[:, :, 0] - 0.5) * sizes[:, None, 0])[has],
         may_brake=(table[:, :, 6] == VEHICLE)[has],
+    )
+    if identities == "none":
+        return bodies
+    known = _identities(kind, number, sizes, redacted=identities == "redacted")
+    return _Bodies(**{name: np.concatenate([part, getattr(known, name)]) for name, part in vars(bodies).items()})
+
+
+#: A plate (GA 36-2018: 440 x 140 mm; others differ by centimetres) and its middle's height, at most; half its thickness.
+PLATE_M, PLATE_HEIGHT_M, THIN_M = (0.44, 0.14), 0.5, 0.01
+PLATE_RGB = (0.9, 0.9, 0.88)
+FRONT_AND_REAR, REAR = ("car", "truck", "bus"), ("tricycle", "ebike")
+#: How much larger a box over a face or plate is than what it hides, and its colour: as the anonymiser fills.
+FILLED, FILL_RGB = 1.3, (0.0, 0.0, 0.0)
+
+
+def _identities(
+    kind_N: NDArray[np.int8], number_N: NDArray[np.int32], sizes_N3: NDArray[np.float32], *, redacted: bool
+) -> _Bodies:
+    """A thin box for every plate and, before each head, for every face; or the filled box over each."""
+    rows: list[tuple[float, ...]] = []
+    owners: list[int] = []
+    ahead: list[float] = []
+    for row, (kind, number) in enumerate(zip(kind_N.tolist(), number_N.tolist(), strict=True)):
+        name, (length, width, height) = ACTOR_KINDS[kind], sizes_N3[row].tolist()
+        ends = (THIN_M, -length - THIN_M) if name in FRONT_AND_REAR else (-length - THIN_M,) if name in REAR else ()
+        plate = (min(PLATE_HEIGHT_M, height / 2), *PLATE_M, PLATE_RGB)
+        heads = [part for part in PARTS.get(name, ()) if part[5] == SKIN]
+        tone = tuple((_SKINS[((number * 2654435761 >> 7) >> 5) % 2] * 0.8).tolist())
+        faces = [
+            (
+                ((at - 0.5) + long / 2) * length + THIN_M,
+                ((low + high) / 2 * height, wide * width, (high - low) * height, tone),
+            )
+            for at, low, high, long, wide, *_ in heads
+        ]
+        for place, (z, w, h, colour) in [*((end, plate) for end in ends), *faces]:
+            grown, seen = (FILLED, FILL_RGB) if redacted else (1.0, colour)
+            rows.append((0, 0, z, THIN_M, w / 2 * grown, h / 2 * grown, 0, *seen, PLAIN, row, 0))
+            owners.append(row)
+            ahead.append(place)
+    return _Bodies(
+        boxes=np.array(rows, np.float32).reshape(-1, len(BOX_COLUMNS)),
+        owner=np.array(owners, np.int64),
+        ahead_m=np.array(ahead, np.float32),
+        may_brake=np.zeros(len(rows), np.bool_),
     )
 
 

@@ -7,6 +7,7 @@ pictures alone: nobody drives differently because it rains.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ SIZE = 17
 class Look:
     """Light on surfaces (share of daylight by colour), headlights, haze (distance at which 37 % is left), wetness, halos.
 
-    sky and horizon: share of the region's daylight sky, and a colour added to it.
+    sky and horizon: share of the region's daylight sky, and a colour added to it. identities: what is seen of plates and faces:
+    nothing, themselves, or the solid boxes that the anonymiser puts over them.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Look:
     sky_share: float = 1.0
     sky_plus: Colour = (0, 0, 0)
     horizon_plus: Colour = (0, 0, 0)
+    identities: Literal["none", "shown", "redacted"] = "none"
 
     def vector(self, sky: Colour) -> NDArray[np.float32]:
         """What the kernel reads, in one region's sky."""
@@ -93,9 +96,16 @@ LOOKS: dict[str, Look] = {
     )
 }
 
+#: Daylight in which plates and faces can be read, and the same as a center keeps it: to ask what learning with solid boxes costs.
+IDENTIFIABLE, REDACTED = (
+    Look(name="identifiable", identities="shown"),
+    Look(name="redacted", identities="redacted"),
+)
+_NAMED = {**LOOKS, **{look.name: look for look in (IDENTIFIABLE, REDACTED)}}
+
 
 def look_named(name: str) -> Look:
     """A look by name; UsageError names the known ones."""
-    if name not in LOOKS:
-        raise UsageError(f"look {name!r}", f"choose one of {', '.join(LOOKS)}.")
-    return LOOKS[name]
+    if name not in _NAMED:
+        raise UsageError(f"look {name!r}", f"choose one of {', '.join(_NAMED)}.")
+    return _NAMED[name]
