@@ -176,8 +176,8 @@ class LadderPlan:
     rows: tuple[Row, ...]
     suites: dict[str, str]
     levels: tuple[float, ...] = (5.0, 20.0, 60.0, 160.0)
-    steps: int = 2400
-    long: int = 2
+    steps: int = 1200
+    long: int = 4
     base_rounds: int = 2
     km_per_car: float = 0.5
     supervision: Supervision = field(default_factory=Supervision)
