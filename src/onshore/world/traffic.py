@@ -119,8 +119,8 @@ class Traffic:
         import libsumo
 
         self.town, self._engine = town, libsumo
-        self._read = (libsumo.VAR_POSITION, libsumo.VAR_ANGLE, libsumo.VAR_SPEED, libsumo.VAR_SIGNALS)
-        self._reading = False
+        vehicle = libsumo.vehicle
+        self._getters = (vehicle.getPosition, vehicle.getAngle, vehicle.getSpeed, vehicle.getSignals)
         self._watched, self._near = watched, frozenset[str]()
         self._named: tuple[str, ...] = ("",)
         self._shown: dict[str, str] = {}
@@ -169,12 +169,6 @@ class Traffic:
 
     def step(self) -> None:
         self._engine.simulationStep()
-        if self._reading:
-            self._subscribe(self._engine.simulation.getDepartedIDList())
-
-    def _subscribe(self, names: Sequence[str]) -> None:
-        for name in names:
-            self._engine.vehicle.subscribe(name, self._read)
 
     def attend(self, moment: Moment, places_E2: Floats) -> None:
         """From now on who is near a place decides at every step, and who is not does so less often."""
@@ -192,13 +186,11 @@ class Traffic:
 
     def moment(self) -> Moment:
         """Read every vehicle and light."""
-        if not self._reading:
-            self._reading = True
-            self._subscribe(self._engine.vehicle.getIDList())
-        position, angle, speed, signals = self._read
-        found = self._engine.vehicle.getAllSubscriptionResults()
-        users = self._users(tuple(found))
-        read = [(*values[position], values[angle], values[speed], values[signals]) for values in found.values()]
+        found: tuple[str, ...] = self._engine.vehicle.getIDList()
+        users = self._users(found)
+        place, angle, speed, signals = self._getters
+        # asked one by one: the engine's subscriptions cost it more in its step than they save here
+        read = [(*place(name), angle(name), speed(name), signals(name)) for name in found]
         table = np.fromiter(chain.from_iterable(read), np.float64, 5 * len(read)).reshape(-1, 5)
         if len(read) > len(users.ids):
             table = table[[not name.startswith(STAND_IN) for name in found]]
@@ -363,8 +355,6 @@ class Traffic:
         return float(self._engine.vehicle.getSpeedWithoutTraCI(vehicle))
 
     def remove(self, vehicle: str) -> None:
-        # the engine raises in its next step over a subscription of what is gone
-        self._engine.vehicle.unsubscribe(vehicle)
         self._engine.vehicle.remove(vehicle)
 
 
