@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onshore.core.control import Action, Bicycle, Controller, EgoState, VehicleGeometry
+from onshore.core.control import FOR_ESTIMATES, Action, Bicycle, Controller, EgoState, VehicleGeometry
 from onshore.core.digest import blob_id, canonical_json, check_id, record_digest, salted_id
 from onshore.core.errors import ERROR_CODES, InputError, OnshoreError, Refusal, RefusedError
 from onshore.core.frames import from_frame, path_at_arcs, rear_axle_track, to_frame, wrap_angle
@@ -124,6 +124,22 @@ def test_the_controller_follows_a_circle() -> None:
         plan = Plan(path_xy_m=path, speed_mps=np.full(len(SPEED_TIMES_S), 6.0))
         state = bicycle.step(state, controller.act(plan, state.speed_mps, VehicleGeometry()), 0.1)
     assert abs(math.hypot(state.x_m, state.y_m - radius) - radius) < 0.5
+
+
+def test_who_drives_by_estimates_stops_before_who_knows_would() -> None:
+    """The same late wish to slow down: harder braking ends nearer to where it began, and full braking stays the limit."""
+    geometry, ways = VehicleGeometry(), []
+    for controller in (Controller(), FOR_ESTIMATES):
+        state, bicycle = EgoState(x_m=0, y_m=0, yaw_rad=0, speed_mps=11.0), Bicycle()
+        for _ in range(80):
+            plan = replace(
+                straight_plan(0.0), speed_mps=np.maximum(state.speed_mps - 2.5 * np.array(SPEED_TIMES_S), 0.0)
+            )
+            action = controller.act(plan, state.speed_mps, geometry)
+            assert -controller.max_brake_mps2 <= action.accel_mps2 <= 0
+            state = bicycle.step(state, action, 0.1)
+        ways.append(state.x_m)
+    assert ways[1] < 0.75 * ways[0]
 
 
 def test_stop_stops_and_never_reverses() -> None:

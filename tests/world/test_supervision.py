@@ -48,11 +48,11 @@ def test_the_driver_at_the_wheel_drives_otherwise_than_the_candidate(cache: Path
     assert len(arrays["side_N9"]) > 25
 
 
-def test_noise_and_delay_change_what_is_learned_and_nothing_else(cache: Path) -> None:
+def test_noise_and_late_answers_change_what_is_learned_and_nothing_else(cache: Path) -> None:
     how = {"when": "always", "hold_s": 2.0}
     _, exact = driven(cache, Supervision(**{**how, **vars_of(EXACT)}))
     _, noisy = driven(cache, Supervision(**{**how, "delay_s": 0.0, "path_noise_m": 0.5, "speed_noise_mps": 1.0}))
-    _, late = driven(cache, Supervision(**{**how, "delay_s": 1.0, "path_noise_m": 0.0, "speed_noise_mps": 0.0}))
+    _, late = driven(cache, Supervision(**{**how, "late_s": 1.0, "path_noise_m": 0.0, "speed_noise_mps": 0.0}))
     for other in (noisy, late):
         assert np.array_equal(exact["frames_NTHWC"], other["frames_NTHWC"])  # the car was driven the same way
     aside = noisy["path_NK2"][..., 1] - exact["path_NK2"][..., 1]
@@ -72,6 +72,7 @@ def vars_of(how: Supervision) -> dict[str, Any]:
     [
         lambda: Supervision(when="sometimes"),  # type: ignore[arg-type]
         lambda: Supervision(delay_s=-1.0),
+        lambda: Supervision(late_s=-1.0),
         lambda: RolloutJob(region="us", suite="x", town_seed=1, traffic_seed=1, policy=FAST, supervision=Supervision()),
     ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 
 from onshore.core.plan import Plan
 
-CONTROLLER_VERSION = "pursuit-2"
+CONTROLLER_VERSION = "pursuit-3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class EgoState:
 
 @dataclass(frozen=True, kw_only=True)
 class Controller:
-    """Plan to action; limits in SI units."""
+    """Plan to action; limits in SI units. brake_gain: how much harder it brakes than a plan asks."""
 
     lookahead_gain_s: float = 0.6
     lookahead_min_m: float = 5.0
@@ -67,6 +67,7 @@ class Controller:
     max_brake_mps2: float = 6.0
     hold_speed_mps: float = 0.5
     hold_target_mps: float = 0.35
+    brake_gain: float = 1.0
     version: str = CONTROLLER_VERSION
 
     def act(self, plan: Plan, speed_mps: float, geometry: VehicleGeometry) -> Action:
@@ -88,12 +89,18 @@ class Controller:
         soon = float(np.interp(0.5, plan.times_s, plan.speed_mps))
         if soon < speed_mps:
             accel = min(accel, (soon - speed_mps) / 0.5)
+        if accel < 0:
+            accel *= self.brake_gain
         if speed_mps < self.hold_speed_mps and target < self.hold_target_mps:
             accel = -3.0
         return Action(
             steering_rad=min(max(steering, -self.max_steering_rad), self.max_steering_rad),
             accel_mps2=min(max(accel, -self.max_brake_mps2), self.max_accel_mps2),
         )
+
+
+#: For plans that a network estimated: it learns the mean of what drivers do, so each plan brakes a little later than they would.
+FOR_ESTIMATES = Controller(brake_gain=1.5)
 
 
 @dataclass(frozen=True, kw_only=True)

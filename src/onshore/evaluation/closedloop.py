@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onshore.core.control import CONTROLLER_VERSION
 from onshore.core.digest import blob_id, canonical_json, record_digest, sha256_hex
 from onshore.core.errors import NotFoundError
 from onshore.core.label import Artifact, Label
@@ -289,4 +290,5 @@ def _jobs_digest(jobs: Sequence[RolloutJob]) -> str:
 def policy_record(policy: PolicySpec) -> dict[str, Any]:
     """What a policy is, whatever it is called."""
     plain = {name: value for name, value in vars(policy).items() if name not in ("name", "onnx", "metadata")}
-    return {**plain, "onnx": sha256_hex(policy.onnx) if policy.onnx is not None else ""}
+    network = sha256_hex(policy.onnx) if policy.onnx is not None else ""
+    return {**plain, "onnx": network, "controller": CONTROLLER_VERSION}

@@ -176,10 +176,10 @@ class LadderPlan:
     rows: tuple[Row, ...]
     suites: dict[str, str]
     levels: tuple[float, ...] = (5.0, 20.0, 60.0, 160.0)
-    steps: int = 1200
-    long: int = 4
+    steps: int = 1600
+    long: int = 3
     base_rounds: int = 2
-    km_per_car: float = 0.5
+    km_per_car: float = 1.0
     supervision: Supervision = field(default_factory=Supervision)
     sim_minutes: float = 32.0
     sim_towns: tuple[int, ...] = (101, 102, 103, 104, 105, 106, 107, 108)

@@ -527,14 +527,14 @@ def page(found: Mapping[str, Any], drawn: Sequence[str]) -> str:
 
 def _opening(settings: Mapping[str, Any]) -> list[str]:
     how = settings["supervision"]
-    late = f"{how['delay_s']:g} s"
+    late = f" told {how['late_s']:g} s late," if how["late_s"] else ""
     return [
         "**Synthetic.** Written by `make ladder` from its own records; nothing here was typed. Towns and traffic seeds of both suites were new, and nothing was",
         "designed or tuned on them. A box world shows that the loop works and what feeds it, not how a real car drives.",
         "",
         f"Every row starts from the base of its training seed and learns for {settings['steps']} steps (the long row says otherwise); on-policy rows share those steps",
-        f"among their rounds. A round is supervised driving of {settings['km_per_car']:g} km a car: the candidate drives, the driver takes the wheel {late} after it begins to err,",
-        f"and only what happens while the driver has the wheel is kept, told {late} late, with {how['path_noise_m']:g} m and {how['speed_noise_mps']:g} m/s of noise. The row",
+        f"among their rounds. A round is supervised driving of {settings['km_per_car']:g} km a car: the candidate drives, the driver takes the wheel {how['delay_s']:g} s after it begins to err,",
+        f"and only what happens while the driver has the wheel is kept,{late} with {how['path_noise_m']:g} m and {how['speed_noise_mps']:g} m/s of noise. The row",
         "`teacher` gets as many answers of the same driver who never lets the candidate drive. Intervals (95 %) resample worlds and training seeds; p flips the signs",
         "of worlds' mean differences over seeds (paired by seed, world and ego). Holm's p counts all comparisons of this page.",
     ]

@@ -152,7 +152,7 @@ class TownWorld:
 
     def __init__(self, roads: Roads, towns: Towns, controller: Controller | None = None) -> None:
         self.roads, self._towns = roads, towns
-        self.controller, self.bicycle = controller or Controller(), Bicycle(geometry=roads.ego_geometry)
+        self._controller, self.bicycle = controller, Bicycle(geometry=roads.ego_geometry)
         self._traffic: Traffic | None = None
         self.egos: list[Ego] = []
 
@@ -186,6 +186,7 @@ class TownWorld:
         """Start the town's traffic with `seed`, let it fill, and take over `scenario.egos` running cars."""
         self.close()
         self.job, self.seed = scenario, seed
+        self.controller = self._controller or scenario.policy.controller
         self.assets = self._towns.get(self.roads, scenario.town)
         self._eyes = self._towns.eyes(self.roads, self.assets, scenario.rig_cameras)
         self.expert = scenario.policy.kind == "expert"

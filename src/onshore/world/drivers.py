@@ -258,16 +258,16 @@ class _Hands:
 
 
 class Supervisor:
-    """The driver who watches the candidate and takes the wheel late; what is learned of the driver's answers is late and inexact.
+    """The driver who watches the candidate and takes the wheel late; what is learned of the driver's answers is inexact.
 
-    The car itself is then driven exactly: a driver who followed wishes that old in every moment would crash, and people do not.
+    The car itself is then driven exactly: people anticipate, and their own noise is not what makes them crash.
     """
 
     def __init__(self, world: TownWorld, how: Supervision) -> None:
         self.world, self.how = world, how
-        self._late = round(how.delay_s / (STEPS_PER_PLAN * STEP_S))
+        self._patience, late = (round(s / (STEPS_PER_PLAN * STEP_S)) for s in (how.delay_s, how.late_s))
         self._hold = max(1, round(how.hold_s / (STEPS_PER_PLAN * STEP_S)))
-        self._hands = {ego.index: _Hands(wishes=deque(maxlen=self._late + 1)) for ego in world.egos}
+        self._hands = {ego.index: _Hands(wishes=deque(maxlen=late + 1)) for ego in world.egos}
 
     def at_the_wheel(self, plans: dict[int, Plan]) -> dict[int, Answer]:
         """The answers for the egos whose driver has the wheel in the coming 0.2 s. plans: the candidate's."""
@@ -286,7 +286,7 @@ class Supervisor:
     def _decide(self, ego: Ego, hands: _Hands, wrong: bool) -> None:
         hands.wrong_ticks = hands.wrong_ticks + 1 if wrong else 0
         hands.held_ticks -= 1
-        due = self.how.when == "always" or hands.wrong_ticks > self._late
+        due = self.how.when == "always" or hands.wrong_ticks > self._patience
         if hands.held_ticks > 0 or not due:
             return
         hands.held_ticks, hands.wrong_ticks, hands.takeover = self._hold, 0, hands.takeover + 1

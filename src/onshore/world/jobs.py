@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onshore.bundle.inputs import camera_for
-from onshore.core.control import PROMPT, Actuators
+from onshore.core.control import FOR_ESTIMATES, PROMPT, Actuators, Controller
 from onshore.core.errors import InputError, NotFoundError, UsageError
 from onshore.core.recording import Camera, Rig
 from onshore.region import RegionPack
@@ -79,6 +79,11 @@ class PolicySpec:
             raise UsageError(f"policy kind {self.kind!r}", "give entry='module:callable'.")
 
     @property
+    def controller(self) -> Controller:
+        """What turns its plans into actions: estimates are braked for harder than the exact wishes of who knows the town."""
+        return FOR_ESTIMATES if self.kind in ("onnx", "mapped", "process") else Controller()
+
+    @property
     def title(self) -> str:
         return self.name or (f"{self.kind}-blind" if self.blind else self.kind)
 
@@ -88,19 +93,20 @@ class Supervision:
     """How a driver supervises a candidate, and how well that driver answers. Without it every moment is answered exactly.
 
     when: "wrong" (takes over where the candidate errs) or "always" (keeps the wheel throughout: the candidate never errs
-    because it never drives). delay_s: how long an error lasts before the driver acts, and how old the wish is that the samples
-    tell. hold_s: how long the driver keeps the wheel. path_noise_m: spread (sd) of how far beside the lane's centre the
-    samples aim; speed_noise_mps: of how much faster; both drawn anew at each takeover. path_error_m, speed_error_mps: how far
-    a plan may lie from the driver's answer within `error_arc_m` and 1 s ahead.
+    because it never drives). delay_s: how long an error lasts before the driver acts. hold_s: how long the driver keeps the wheel.
+    late_s: how old the driver's wish is that the samples tell (0: what the driver then did was recorded). path_noise_m: spread
+    (sd) of how far beside the lane's centre the samples aim; speed_noise_mps: of how much faster; both drawn anew at each
+    takeover. path_error_m, speed_error_mps: how far a plan may lie from the driver's answer within `error_arc_m` and 1 s ahead.
     """
 
     when: Literal["wrong", "always"] = "wrong"
     delay_s: float = 0.6
     hold_s: float = 3.0
+    late_s: float = 0.0
     path_noise_m: float = 0.15
     speed_noise_mps: float = 0.3
-    path_error_m: float = 1.0
-    speed_error_mps: float = 2.5
+    path_error_m: float = 0.7
+    speed_error_mps: float = 1.5
     error_arc_m: float = 11.0
 
     def __post_init__(self) -> None:

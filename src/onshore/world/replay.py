@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onshore.bundle.inputs import View, rotation_camera_in_rig, video_for
-from onshore.core.control import Action, Bicycle, Controller, EgoState
+from onshore.core.control import Action, Bicycle, EgoState
 from onshore.core.errors import InputError, UsageError
 from onshore.core.frames import path_at_arcs, to_frame
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S, Plan
@@ -330,7 +330,7 @@ def replay(
         start_ns=int(recording.signals.t_ns[0]),
     )
     driver = _driver(spec, run)
-    controller, step = Controller(), 0
+    controller, step = spec.controller, 0
     most = round(min(max_time_s, end_s - start_s + SLIP_S) / STEP_S)
     try:
         action = Action(steering_rad=0.0, accel_mps2=0.0)
