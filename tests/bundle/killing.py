@@ -47,7 +47,9 @@ def updating(folder: Path) -> None:
     before = shop.release(payload(2))
     began = time.perf_counter()
     assert update(shop.repo, car).running == before
-    longest_s = 1.5 * (time.perf_counter() - began)  # follows the machine: longer after a kill that came too early, else shorter
+    longest_s = 1.5 * (
+        time.perf_counter() - began
+    )  # follows the machine: longer after a kill that came too early, else shorter
     outcomes = set()
     for counter in range(3, 21):
         offered = shop.release(payload(counter, seed=counter % 3))
