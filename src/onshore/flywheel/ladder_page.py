@@ -529,8 +529,8 @@ def _opening(settings: Mapping[str, Any]) -> list[str]:
     how = settings["supervision"]
     late = f" told {how['late_s']:g} s late," if how["late_s"] else ""
     return [
-        "**Synthetic.** Written by `make ladder` from its own records; nothing here was typed. Towns and traffic seeds of both suites were new, and nothing was",
-        "designed or tuned on them. A box world shows that the loop works and what feeds it, not how a real car drives.",
+        "**Synthetic.** Written by `make ladder` from its own records; nothing here was typed. Towns and traffic seeds of both suites are driven by these rows alone, and",
+        "nothing is tuned on them; docs/LOG.md tells what was seen of them before. A box world shows that the loop works and what feeds it, not how a real car drives.",
         "",
         f"Every row starts from the base of its training seed and learns for {settings['steps']} steps (the long row says otherwise); on-policy rows share those steps",
         f"among their rounds. A round is supervised driving of {settings['km_per_car']:g} km a car: the candidate drives, the driver takes the wheel {how['delay_s']:g} s after it begins to err,",

@@ -170,6 +170,9 @@ def minutes_plot(found: Mapping[str, Any]) -> str:
             axes.axhline(row["score"], color=GREY, linewidth=1)
             axes.annotate(row["kind"], (rows[0]["fleet_minutes"], row["score"] + 1), color=MUTED, fontsize=9)
     axes.set_xscale("log")
+    levels = found["settings"]["levels"]
+    axes.set_xticks(levels, [f"{minutes:g}" for minutes in levels])
+    axes.set_xticks([], minor=True)
     axes.legend(frameon=False, fontsize=8)
     _plain(axes, "cn: score against the fleet's minutes", "minutes driven by the local fleet (synthetic)")
     return _svg(figure)
