@@ -7,32 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from evaluation.drives import ARCS, straight_at
 from onshore.core.errors import InputError
-from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
+from onshore.core.plan import SPEED_TIMES_S
 from onshore.evaluation.openloop import (
     NOTE,
-    Driven,
-    Plans,
     constant_turn,
     constant_velocity,
     mean_plan,
     measurable,
     score_plans,
 )
-
-ARCS = np.array(PATH_ARCS_M)
-
-
-def straight_at(*speeds_mps: float, drives: tuple[str, ...] = ()) -> Driven:
-    now = np.array(speeds_mps)
-    path = np.repeat(np.stack([ARCS, np.zeros(len(ARCS))], -1)[None], len(now), 0)
-    return Driven(
-        plans=Plans(path_NK2=path, speed_NS=np.repeat(now[:, None], len(SPEED_TIMES_S), 1)),
-        path_mask_NK=np.ones((len(now), len(ARCS))),
-        speed_mask_NS=np.ones((len(now), len(SPEED_TIMES_S))),
-        speed_now_N=now,
-        drives=drives or tuple(f"drive-{i}" for i in range(len(now))),
-    )
 
 
 def test_the_driven_plan_has_no_error() -> None:

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from dataset.centers import center_with, fleet
+from evaluation.drives import ARCS, straight_at
 from onshore.clip import cut
 from onshore.core.errors import UsageError
-from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
 from onshore.dataset import freeze
 from onshore.dataset.manifest import show
-from onshore.evaluation.openloop import Driven, Plans
 from onshore.evaluation.selection import (
     HOWS,
     by_disagreement,
@@ -30,23 +29,10 @@ from onshore.model.models import train
 from onshore.store import Center
 
 SECOND = 1_000_000_000
-ARCS = np.array(PATH_ARCS_M)
 
 
 def clip(name: str, start_s: int, end_s: int, segment: str = "s") -> dict[str, object]:
     return {"id": name, "segment": segment, "start_ns": start_s * SECOND, "end_ns": end_s * SECOND}
-
-
-def straight(*speeds_mps: float) -> Driven:
-    now = np.array(speeds_mps)
-    path = np.repeat(np.stack([ARCS, np.zeros(len(ARCS))], -1)[None], len(now), 0)
-    return Driven(
-        plans=Plans(path_NK2=path, speed_NS=np.repeat(now[:, None], len(SPEED_TIMES_S), 1)),
-        path_mask_NK=np.ones((len(now), len(ARCS))),
-        speed_mask_NS=np.ones((len(now), len(SPEED_TIMES_S))),
-        speed_now_N=now,
-        drives=tuple("d" for _ in now),
-    )
 
 
 def test_clips_that_share_moments_count_them_once() -> None:
@@ -64,12 +50,12 @@ def test_the_shuffle_depends_on_the_seed_and_not_on_the_order_given() -> None:
 
 def test_moments_lie_inside_their_clip_and_segment() -> None:
     t_ns = np.array([0, 1, 2, 3, 1]) * SECOND
-    rows = moments_of(clip("a", 1, 3), ["s", "s", "s", "s", "other"], t_ns)
+    rows = moments_of(clip("a", 1, 3), np.array(["s", "s", "s", "s", "other"]), t_ns)
     assert rows.tolist() == [1, 2]
 
 
 def test_where_the_model_would_have_gone_elsewhere_comes_first() -> None:
-    driven = straight(10.0, 10.0, 10.0, 10.0)
+    driven = straight_at(10.0, 10.0, 10.0, 10.0)
     sideways = driven.plans.path_NK2.copy()
     sideways[2, :, 1] += 0.3 * ARCS  # leaves the road
     sideways[0, :, 1] += 0.01 * ARCS
@@ -81,7 +67,7 @@ def test_where_the_model_would_have_gone_elsewhere_comes_first() -> None:
 
 
 def test_the_most_ordinary_clip_comes_first_then_what_is_unlike_all_before_it() -> None:
-    driven = straight(*[8.0] * 6, 30.0)
+    driven = straight_at(*[8.0] * 6, 30.0)
     turning = driven.plans.path_NK2.copy()
     turning[5, :, 1] += ARCS**2 / 20
     clips = [clip(f"c{n}", n, n + 1) for n in range(8)]

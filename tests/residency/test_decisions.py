@@ -99,32 +99,14 @@ def test_a_rule_about_one_person_or_artifact_is_not_answered_from_memory(field: 
 def test_what_is_remembered_is_everything_that_a_policy_may_read() -> None:
     """Each change of one attribute is a question of its own: the answer of another one is never given."""
     rules, label = Rules.from_pack(load_pack("cn")), Label(region="cn", kind="weights")
-    assert export(label, permit()) is None
+    clips = permit(kinds=frozenset(["clip"]))
     for _ in range(2):
-        assert code(rules.decide(_exported(label, permit()))) == "allowed"
-        assert code(rules.decide(replace(_exported(label, permit()), now_s=NOW_S + 61))) == "permit_invalid"
-        assert code(rules.decide(replace(_exported(label, permit()), artifact="artifact-2"))) == "permit_invalid"
-        assert code(rules.decide(replace(_exported(label, permit()), purpose="other"))) == "permit_invalid"
-        assert (
-            code(rules.decide(_exported(replace(label, kind="clip"), permit(kinds=frozenset(["clip"])))))
-            == "not_cleared"
-        )
-        assert code(rules.decide(_exported(label, permit(approvals=1)))) == "permit_invalid"
-
-
-def _exported(label: Label, facts: PermitFacts) -> Request:
-    return Request(
-        action="export",
-        label=label,
-        region="cn",
-        actor="alice",
-        role="engineer",
-        artifact="artifact-1",
-        recipient_region="eu",
-        purpose="adaptation",
-        permit=facts,
-        now_s=NOW_S,
-    )
+        assert code(export(label, permit(), rules=rules)) == "allowed"
+        assert code(export(label, permit(), rules=rules, now_s=NOW_S + 61)) == "permit_invalid"
+        assert code(export(label, permit(), rules=rules, artifact="artifact-2")) == "permit_invalid"
+        assert code(export(label, permit(), rules=rules, purpose="other")) == "permit_invalid"
+        assert code(export(label, permit(approvals=1), rules=rules)) == "permit_invalid"
+        assert code(export(replace(label, kind="clip"), clips, rules=rules)) == "not_cleared"
 
 
 @pytest.mark.parametrize("text", ["permit (", "permit (principal, action, resource) when { resource.colour == 1 };"])

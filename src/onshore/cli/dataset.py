@@ -106,6 +106,8 @@ def choose(
             held_out=0.0,
             view=View.from_record(settings["view"]),
             side_views=[View.from_record(view) for view in settings.get("side_views", ())],
+            pseudo_labels=settings.get("pseudo_labels", ()),
+            pseudo_weight=settings.get("pseudo_weight", 1.0),
             progress=progress,
         )
     document = vars(row)

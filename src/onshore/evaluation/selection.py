@@ -54,7 +54,8 @@ def choose(
         order = sorted(order, key=lambda clip: clip["trigger"] == ORDINARY)
     elif how in ("disagreement", "novelty"):
         seen, driven, plans = planned(center, model, dataset, TRAIN, progress)
-        rows = [moments_of(clip, [seen.segments[at] for at in seen.segment_M], seen.t_ns) for clip in order]
+        segments = np.array(seen.segments)[seen.segment_M]
+        rows = [moments_of(clip, segments, seen.t_ns) for clip in order]
         order = by_disagreement(order, rows, plans, driven) if how == "disagreement" else by_novelty(order, rows, plans)
     return covering(order, minutes)
 
@@ -77,10 +78,9 @@ def covering(order: Sequence[Clip], minutes: float) -> list[str]:
     return ids
 
 
-def moments_of(clip: Clip, segments: Sequence[str], t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of the moments that lie inside a clip."""
-    inside = np.array([segment == clip["segment"] for segment in segments], bool)
-    return np.flatnonzero(inside & (t_ns >= clip["start_ns"]) & (t_ns < clip["end_ns"]))
+def moments_of(clip: Clip, segment_M: NDArray[np.str_], t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of the moments (their segments and times) that lie inside a clip."""
+    return np.flatnonzero((segment_M == clip["segment"]) & (t_ns >= clip["start_ns"]) & (t_ns < clip["end_ns"]))
 
 
 def by_disagreement(
