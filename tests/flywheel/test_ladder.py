@@ -246,3 +246,15 @@ def test_every_kind_of_row_is_climbed(tmp_path: Path) -> None:
     document = ladder.run(tmp_path / "run", tmp_path / "results", plan=plan)
     assert set(document["not_run"]) <= {"public"}
     assert (tmp_path / "results" / "ladder-home.svg").exists()
+
+
+@pytest.mark.slow
+def test_who_learns_with_boxes_and_who_without_learn_from_the_same_driving_and_nothing_else(tmp_path: Path) -> None:
+    """A fleet's logs are its own: what other rows' fleets brought is not learned from, whichever came first."""
+    names = ["fleet-2x0.5", "identifiable-2x0.5", "redacted-2x0.5"]
+    ladder.run(tmp_path / "run", tmp_path / "results", tiny=True, rows=names)
+    places = ("cn-2-center", "cn-2-identifiable-center", "cn-2-redacted-center")
+    rows = [manifest.datasets(Center.open(tmp_path / "run" / place)) for place in places]
+    assert [len(of_center) for of_center in rows] == [1, 1, 1]
+    told = {(row["drives"], row["seconds"]) for (row,) in rows}
+    assert len(told) == 1 and 20 < told.pop()[1] < 31

@@ -314,7 +314,7 @@ class Ladder:
     def _make(self, row: Row, seed: int) -> dict[str, Any]:
         if row.kind in ("expert", "stop", "constant-speed"):
             return self._judged(self._center("cn", 0), row, world.PolicySpec(kind=row.kind, name=row.kind))
-        center = self._center("cn", row.cars)
+        center = self._center("cn", row.cars, row.look)
         drives = self._drives(center, row)
         base = self._base(center, seed)
         if row.kind == "blind":
@@ -602,8 +602,9 @@ class Ladder:
         recipe = self.plan.demo.base_recipe if fresh else self.plan.demo.adapt_recipe
         return replace(recipe, steps=steps, seed=1000 * seed + number)
 
-    def _center(self, region: str, cars: int) -> Center:
-        name = f"{region}-{cars}" if cars else region
+    def _center(self, region: str, cars: int, look: str = "") -> Center:
+        """A fleet has a center of its own: what comes in there is its own driving and nobody else's."""
+        name = "-".join([region, *([str(cars)] if cars else []), *([look] if look else [])])
         with self._alone(f"center-{name}"):
             return Center.init(
                 self.out / f"{name}-center",
