@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onshore.bundle.inputs import FAR_JUNCTION_M, SIDE_INPUTS, View, front_video, side_inputs, view_maps, warp
+from onshore.bundle.inputs import (
+    FAR_JUNCTION_M,
+    SIDE_INPUTS,
+    View,
+    camera_for,
+    front_video,
+    side_inputs,
+    view_maps,
+    warp,
+)
 from onshore.core.errors import InputError
 from onshore.core.policy import RouteCommand
 from onshore.core.recording import Camera, Clock, Packet, Recording, Rig, Signals, Video
@@ -50,6 +59,17 @@ def test_the_narrow_view_is_the_middle_of_the_wide_one() -> None:
     wide = warp(frames, view_maps(source, view, wide=True))
     assert wide.shape == (2, 96, 192, 3)
     assert np.array_equal(wide[:, rows:-rows, columns:-columns], warp(frames, view_maps(source, view)))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_cameras_that_look_the_same_way_a_view_takes_the_one_that_fills_it_best(order: int) -> None:
+    wide = replace(camera(192, 96, 64.0), name="wide")
+    narrow = replace(camera(192, 96, 160.0, (1.6, 0.0, 1.4, 0.0, 0.02, 0.03)), name="narrow")
+    left = replace(camera(192, 96, 300.0, (1.6, 0.0, 1.4, 0.0, 0.0, 0.5)), name="left")
+    rig = [wide, narrow, left][::order]
+    assert camera_for(View(), rig) is wide
+    assert camera_for(View(focal_px=160.0), rig) is narrow
+    assert camera_for(View(focal_px=160.0), [wide, left]) is wide
 
 
 def test_one_frame_and_many_give_the_same_bytes_and_flat_colour_stays() -> None:

@@ -25,6 +25,7 @@ from onshore.model.training import reproducible
 VIEW, LEFT = View(), View(width_px=64, height_px=32, focal_px=32.0, yaw_rad=1.2)
 ONE = Temporal(name="one", channels=(8, 12, 16), feature=24, hidden=32, view=VIEW, frame_offsets_s=(0.6, 0.4, 0.2, 0.0))
 TWO = replace(ONE, name="two", side_views=(LEFT,))
+NANO_TWO = Nano(name="nano-two", side_views=(View(focal_px=160.0),))
 
 
 def moved(trainable: Temporal) -> nn.Module:
@@ -37,13 +38,13 @@ def moved(trainable: Temporal) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("trainable", [ONE, TWO, Nano()], ids=lambda one: one.name)
+@pytest.mark.parametrize("trainable", [ONE, TWO, Nano(), NANO_TWO], ids=lambda one: one.name)
 def test_onnx_equals_pytorch_on_a_thousand_steps(trainable: Temporal) -> None:
     network = moved(trainable)
     assert onnx_difference_m(trainable, network, to_onnx(trainable, network), samples=1000) <= TOLERANCE_M
 
 
-@pytest.mark.parametrize("trainable", [ONE, TWO, Nano()], ids=lambda one: one.name)
+@pytest.mark.parametrize("trainable", [ONE, TWO, Nano(), NANO_TWO], ids=lambda one: one.name)
 def test_a_record_builds_the_same_network(trainable: Temporal) -> None:
     assert from_record(record_of(trainable)) == trainable
 
@@ -124,3 +125,8 @@ def test_a_rig_without_the_camera_that_a_view_wants_is_named() -> None:
     late = replace(driven(1)[0], frames={"front": driven(1)[0].frames["front"]}, frame_ages_s={"front": (0.0,)})
     with pytest.raises(InputError, match="left"):
         OnnxPolicy(onnx, facts, [camera(VIEW, "front"), camera(LEFT, "left")]).act(late)
+
+
+def test_a_nano_of_one_view_has_the_record_and_the_weights_that_it_always_had() -> None:
+    assert "side_views" not in Nano().as_record()
+    assert set(Nano().build().state_dict()) < set(NANO_TWO.build().state_dict())

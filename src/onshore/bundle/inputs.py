@@ -36,6 +36,8 @@ SIDE_INPUTS: tuple[str, ...] = (
 FAR_JUNCTION_M = 200.0
 #: A camera turned away from a view's direction by more than this does not fill it.
 WRONG_WAY_RAD = math.radians(60.0)
+#: Cameras that look the same way but for this differ in what they are for, not in where they look.
+SAME_WAY_RAD = math.radians(6.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,19 +113,26 @@ class ViewMap:
 
 
 def camera_for(view: View, cameras: Sequence[Camera]) -> Camera:
-    """The rig's camera that looks most nearly where the view does; the first one wins a tie.
+    """The rig's camera that looks most nearly where the view does.
 
-    Raises InputError `not_found` without cameras or when the nearest one is turned away by more than WRONG_WAY_RAD.
+    Of cameras within SAME_WAY_RAD of the nearest, the one that covers most of the view's width, then the one with the longest
+    focal length, then the first. Raises InputError `not_found` without cameras or when the nearest one is turned away by more
+    than WRONG_WAY_RAD.
     """
 
     def off_rad(camera: Camera) -> float:
         return abs(math.remainder(camera.pose_camera_in_rig[5] - view.yaw_rad, 2 * math.pi))
 
+    def fit(camera: Camera) -> tuple[float, float]:
+        covered = camera.width_px / camera.focal_px / (view.width_px / view.focal_px)
+        return min(1.0, covered), camera.focal_px
+
     have = ", ".join(f"{c.name} at {math.degrees(c.pose_camera_in_rig[5]):.0f} deg" for c in cameras)
     wanted = f"a camera that looks {math.degrees(view.yaw_rad):.0f} deg to the left"
-    if not cameras or off_rad(nearest := min(cameras, key=off_rad)) > WRONG_WAY_RAD:
+    nearest = min(map(off_rad, cameras), default=math.inf)
+    if nearest > WRONG_WAY_RAD:
         raise InputError("not_found", "camera", f"the network wants {wanted}; there are {have or 'no frames of any'}.")
-    return nearest
+    return max((camera for camera in cameras if off_rad(camera) <= nearest + SAME_WAY_RAD), key=fit)
 
 
 def video_for(view: View, recording: Recording) -> tuple[Camera, Video]:

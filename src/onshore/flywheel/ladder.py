@@ -158,10 +158,14 @@ def rows_of(levels: Sequence[float], cars: Sequence[int], rounds: int) -> tuple[
         Row(name="constant-speed", kind="constant-speed", home=True),
         Row(name="blind", kind="blind"),
         *(_fleet(c, m, **r) for c in (few, many) for m in levels for r in ({}, on)),
-        _fleet(many, last, 2 * rounds, home=True, long=True),
+        *(_long(_fleet(c, m, **r)) for c, m in ((some, third), (many, last)) for r in ({}, {"rounds": 2 * rounds})),
     ]
-    last_row = replace(ordered.pop(), name=f"long-{many}x{last:g}-on")
-    return tuple({row.name: row for row in [*ordered, last_row]}.values())
+    return tuple({row.name: row for row in ordered}.values())
+
+
+def _long(row: Row) -> Row:
+    """The same with more steps and, if it has any, more rounds."""
+    return replace(row, name=row.name.replace("fleet", "long", 1), home=True, long=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +173,7 @@ class LadderPlan:
     """The size of the experiment. `demo` holds what recording a fleet and taking it in needs; steps: of every row.
 
     km_per_car: driven under supervision by each car in a round. sim_minutes: of simulated driving on `sim_towns`, which
-    no fleet has. public_videos: of public_seconds in each town, read by inverse dynamics of inverse_steps. long: times the steps that the longest row takes.
+    no fleet has. public_videos: of public_seconds in each town, read by inverse dynamics of inverse_steps. long: times the steps that long rows take.
     """
 
     demo: DemoPlan
@@ -330,14 +334,14 @@ class Ladder:
         clips = self._selected(center, row, drives, base, seed) if row.select else ()
         frozen = self._freeze(center, f"{row.name}-{seed}", drives, [], clips=clips)
         fresh = row.kind == "scratch"
-        recipe = self._recipe(seed, 0, self.plan.steps, fresh=fresh)
+        recipe = self._recipe(seed, 0, self._steps(row), fresh=fresh)
         start = None if fresh else base
         weights = models.train(center, frozen, recipe, base=start, progress=self.progress).id
         return self._judged(center, row, models.policy_spec(center, weights), weights=weights)
 
     def _in_rounds(self, center: Center, row: Row, seed: int, base: str, drives: list[str]) -> dict[str, Any]:
         """Supervised driving and learning in turns; all rounds together take the steps of one row."""
-        steps = self.plan.steps * (self.plan.long if row.long else 1) // row.rounds
+        steps = self._steps(row) // row.rounds
         weights, takeovers, rounds = base, list[str](), list[dict[str, Any]]()
         for number in range(1, row.rounds + 1):
             made = self._takeovers(center, row, seed, number, weights)
@@ -597,6 +601,9 @@ class Ladder:
                 split_by="drive",
                 progress=self.progress,
             ).id
+
+    def _steps(self, row: Row) -> int:
+        return self.plan.steps * (self.plan.long if row.long else 1)
 
     def _recipe(self, seed: int, number: int, steps: int, *, fresh: bool = False) -> Recipe:
         recipe = self.plan.demo.base_recipe if fresh else self.plan.demo.adapt_recipe

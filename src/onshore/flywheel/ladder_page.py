@@ -532,7 +532,7 @@ def _opening(settings: Mapping[str, Any]) -> list[str]:
         "**Synthetic.** Written by `make ladder` from its own records; nothing here was typed. Towns and traffic seeds of both suites are driven by these rows alone, and",
         "nothing is tuned on them; docs/LOG.md tells what was seen of them before. A box world shows that the loop works and what feeds it, not how a real car drives.",
         "",
-        f"Every row starts from the base of its training seed and learns for {settings['steps']} steps (the long row says otherwise); on-policy rows share those steps",
+        f"Every row starts from the base of its training seed and learns for {settings['steps']} steps (rows called long for longer); on-policy rows share those steps",
         f"among their rounds. A round is supervised driving of {settings['km_per_car']:g} km a car: the candidate drives, the driver takes the wheel {how['delay_s']:g} s after it begins to err,",
         f"and only what happens while the driver has the wheel is kept,{late} with {how['path_noise_m']:g} m and {how['speed_noise_mps']:g} m/s of noise. The row",
         "`teacher` gets as many answers of the same driver who never lets the candidate drive. Intervals (95 %) resample worlds and training seeds; p flips the signs",

@@ -1,5 +1,7 @@
 """The smallest network that drives: two front frames and nine side inputs in, a path and speeds out; 0.31 M parameters.
 
+Each side view has convolutions of its own; what the views show is summed.
+
 Letters: B batch, T frames, C colours, H rows, W columns, K arc lengths, S speed times.
 """
 
@@ -23,7 +25,7 @@ KERNELS = (5, 3, 3, 3, 3)
 class Nano:
     """Configuration of the network and the Trainable that trains it (see `trainable.Trainable`).
 
-    channels: of the five stride-2 convolutions. hidden: width of the trunk. view, frame_offsets_s: what it sees.
+    channels: of the five stride-2 convolutions. hidden: width of the trunk. view, side_views, frame_offsets_s: what it sees.
     """
 
     name: str = "nano"
@@ -40,10 +42,8 @@ class Nano:
             raise InputError(
                 "bad_config", "nano.channels", f"give {len(KERNELS)} positive widths and a positive hidden."
             )
-        if self.view.width_px % shrunk or self.view.height_px % shrunk:
+        if any(view.width_px % shrunk or view.height_px % shrunk for view in (self.view, *self.side_views)):
             raise InputError("bad_config", "nano.view", f"width and height must be multiples of {shrunk}.")
-        if self.side_views:
-            raise InputError("bad_config", "nano.side_views", "nano looks through one view; take a larger network.")
         if not self.frame_offsets_s or self.frame_offsets_s[-1] != 0.0:
             raise InputError(
                 "bad_config", "nano.frame_offsets_s", "offsets run from the oldest to 0.0, the frame of now."
@@ -56,11 +56,13 @@ class Nano:
         return plan_loss(network, batch, self.speed_weight)
 
     def as_record(self) -> dict[str, object]:
+        beside = {"side_views": [view.as_record() for view in self.side_views]} if self.side_views else {}
         return {
             "name": self.name,
             "channels": list(self.channels),
             "hidden": self.hidden,
             "view": self.view.as_record(),
+            **beside,
             "frame_offsets_s": list(self.frame_offsets_s),
             "speed_weight": self.speed_weight,
             "arcs_m": list(PATH_ARCS_M),
@@ -74,26 +76,39 @@ class Nano:
         if [*fields.pop("arcs_m", [])] != [*PATH_ARCS_M] or [*fields.pop("times_s", [])] != [*SPEED_TIMES_S]:  # type: ignore[misc]
             raise InputError("bad_config", "nano", "the plan's arc lengths or times differ from this version's.")
         fields["view"] = View.from_record(fields["view"])  # type: ignore[arg-type]
+        fields["side_views"] = tuple(View.from_record(view) for view in fields.get("side_views", ()))  # type: ignore[attr-defined]
         for name in ("channels", "frame_offsets_s"):
             fields[name] = tuple(fields[name])  # type: ignore[arg-type]
         return cls(**fields)  # type: ignore[arg-type]
 
 
 class NanoNetwork(nn.Module):
-    """frames (B, T, 3, H, W) in 0..255 (any dtype), side (B, 9) -> path (B, K, 2) in metres, speed (B, S) in m/s."""
+    """frames (B, T, 3, H, W) in 0..255 (any dtype), side (B, 9), frames of the side views -> path (B, K, 2) in metres, speed (B, S) in m/s."""
 
     def __init__(self, config: Nano) -> None:
         super().__init__()
-        self.cnn = _convolutions(3 * len(config.frame_offsets_s), config.channels)
-        cells = (config.view.width_px // 32) * (config.view.height_px // 32)
-        self.seen = nn.Linear(config.channels[-1] * cells, config.hidden)
+        self.cnn, _, self.seen = _eye(config, config.view)
+        self.eyes = nn.ModuleList(_eye(config, view) for view in config.side_views)
         self.head = PlanHead(config.hidden)
 
-    def forward(self, frames_BTCHW: Tensor, side_B9: Tensor) -> tuple[Tensor, Tensor]:
-        image = frames_BTCHW.flatten(1, 2).to(torch.float32, memory_format=torch.channels_last, copy=True)
-        seen = self.seen(self.cnn(image.mul_(1 / 127.5).sub_(1)).flatten(1))
+    def forward(self, frames_BTCHW: Tensor, side_B9: Tensor, *side_frames: Tensor) -> tuple[Tensor, Tensor]:
+        seen = self.seen(self.cnn(_image(frames_BTCHW)).flatten(1))
+        for eye, frames in zip(self.eyes, side_frames, strict=True):
+            seen = seen + eye(_image(frames))
         found: tuple[Tensor, Tensor] = self.head(seen, side_B9)
         return found
+
+
+def _eye(config: Nano, view: View) -> nn.Sequential:
+    """What looks through one view: convolutions, then every cell of the last one."""
+    cells = (view.width_px // 32) * (view.height_px // 32)
+    convolutions = _convolutions(3 * len(config.frame_offsets_s), config.channels)
+    return nn.Sequential(convolutions, nn.Flatten(1), nn.Linear(config.channels[-1] * cells, config.hidden))
+
+
+def _image(frames_BTCHW: Tensor) -> Tensor:
+    image = frames_BTCHW.flatten(1, 2).to(torch.float32, memory_format=torch.channels_last, copy=True)
+    return image.mul_(1 / 127.5).sub_(1)
 
 
 def _convolutions(inputs: int, channels: tuple[int, ...]) -> nn.Sequential:
