@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,21 +86,24 @@ def measured(region: str, asked: argparse.Namespace, progress: Progress) -> dict
 
 def trained(center: Center, plan: Plan, fleet: Path, workers: int, progress: Progress) -> tuple[str, dict[str, Any]]:
     """Weights from the fleet, then from rounds in scenario worlds."""
+    fleet.mkdir(parents=True, exist_ok=True)
     for town in TOWNS:
-        folder = fleet / f"town-{town}"
+        folder, part = fleet / f"town-{town}", fleet.with_name(f"{fleet.name}-part-{town}")
         if not folder.exists():
+            shutil.rmtree(part, ignore_errors=True)
             world.record_fleet(
                 center.pack,
                 town_seed=town,
                 cars=3,
                 minutes=plan.minutes / len(TOWNS),
                 seed=town,
-                out_dir=folder,
+                out_dir=part,
                 progress=progress,
                 workers=workers,
                 first_car=3 * town,
                 surround=True,
             )
+            part.rename(folder)
     intake.take_in(center, [fleet], workers=workers, progress=progress)
     frozen = freeze(center, "base", [], progress)
     row = models.train(
