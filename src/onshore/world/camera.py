@@ -47,8 +47,13 @@ class TownCamera:
     def __init__(self, camera: Camera, ground: Ground, atlas: Atlas, sky: Colour) -> None:
         self.camera, self.ground, self.atlas = camera, ground, atlas
         x, y, z, _, _, yaw = camera.pose_camera_in_rig
-        self._offset, self._height_m, self._yaw, self._sky = (x, y), z, yaw, sky
+        self._offset, self._yaw, self._sky = (x, y), yaw, sky
         self._level, self._cut = _level_camera(camera)
+        self._lens = np.array(
+            [self._level.focal_px, self._level.centre_x_px, self._level.centre_y_px, z, yaw], np.float32
+        )
+        self._origin = np.array([ground.origin_x_m, ground.origin_y_m])
+        self._looks: dict[str, NDArray[np.float32]] = {}
 
     def render(self, scene: Scene, poses_P3: Floats, own_P: NDArray[np.int64] | None = None) -> Frames:
         """Frames (P, H, W, 3) uint8 RGB from rig poses (x, y, yaw); `own_P` names each pose's own vehicle (-1: none)."""
@@ -61,12 +66,11 @@ class TownCamera:
         eyes[:, 0] += cos * self._offset[0] - sin * self._offset[1]
         eyes[:, 1] += sin * self._offset[0] + cos * self._offset[1]
         eyes[:, 2] += self._yaw
-        lens = np.array([level.focal_px, level.centre_x_px, level.centre_y_px, self._height_m, self._yaw], np.float32)
-        origin = np.array([ground.origin_x_m, ground.origin_y_m])
-        look = look_named(scene.look).vector(self._sky)
+        if scene.look not in self._looks:
+            self._looks[scene.look] = look_named(scene.look).vector(self._sky)
         _render(
-            *(eyes, scene.fixed.boxes, scene.vehicles, scene.fixed.decals, own, lens, look),
-            *(ground.pixels, ground.level_start, ground.level_size, origin),
+            *(eyes, scene.fixed.boxes, scene.vehicles, scene.fixed.decals, own, self._lens, self._looks[scene.look]),
+            *(ground.pixels, ground.level_start, ground.level_size, self._origin),
             *(atlas.texels, atlas.level_start, atlas.index["lamp_glow"], frames),
         )
         return frames if self._cut is None else self._tilted(frames, self._cut)

@@ -384,7 +384,7 @@ class TownWorld:
             wanted_s = now_s - FRAME_GAP_STEPS * STEP_S
             shown = [min(ego.frames, key=lambda kept: abs(kept[0] - wanted_s)), ego.frames[-1]]
             for frame in ego.frames[-1][1]:
-                ego.seen.update(frame.tobytes())
+                ego.seen.update(frame)
         names = [camera.name for camera in self.cameras] if shown else []
         ages = tuple(round(now_s - at_s, 3) for at_s, _ in shown)
         return Observation(

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +28,7 @@ BEHIND_LINE_M = 10.0
 NEAR_WALK_M, SOON_S = 0.6, 1.2
 #: Actors are known this far: a crosswalk further away is not known to be free.
 WALK_SIGHT_M = 55.0
-WALKERS = frozenset(ACTOR_KINDS.index(kind) for kind in ("pedestrian", "bicycle", "ebike", "tricycle"))
+WALKERS = tuple(ACTOR_KINDS.index(kind) for kind in ("pedestrian", "bicycle", "ebike", "tricycle"))
 ON_FOOT = ACTOR_KINDS.index("pedestrian")
 Floats = NDArray[np.float64]
 
@@ -169,8 +170,12 @@ class RoadContext:
     def _nearest(self, x: float, y: float) -> int:
         """The reference line's point nearest to a place just behind the front bumper."""
         index = self.navigation.index
-        low, high = max(0, index - 6), min(len(self._xy), index + 2)
-        return min(range(low, high), key=lambda at: (self._xy[at][0] - x) ** 2 + (self._xy[at][1] - y) ** 2)
+        low, nearest, best = max(0, index - 6), math.inf, index
+        for at, (px, py) in enumerate(self._xy[low : index + 2], low):
+            apart2 = (px - x) * (px - x) + (py - y) * (py - y)
+            if apart2 < nearest:
+                nearest, best = apart2, at
+        return best
 
     def _stop_line(self, fix: Fix, along: float) -> tuple[float, _Street]:
         """(metres to the next stop line or, just behind it, from the last one; the street it ends)."""
@@ -223,13 +228,33 @@ def _walks_along(town: Town, xy_N2: Floats, along_N: Floats) -> list[tuple[float
 
 def _used(walk: Crosswalk, place: Place) -> bool:
     """Whether somebody who does not drive along the road is on the crosswalk or about to be."""
-    rows = [row for row, kind in enumerate(place.kinds_M.tolist()) if kind in WALKERS]
-    if not rows:
-        return False
-    boxes, speeds = place.neighbours_M5[rows], place.speeds_M[rows]
-    yaw = boxes[:, 2]
-    along = np.abs(np.cos(yaw - walk.yaw_rad))
-    crossing = (place.kinds_M[rows] == ON_FOOT) | (along < 0.7)
-    later = boxes[:, :2] + (speeds * SOON_S)[:, None] * np.stack([np.cos(yaw), np.sin(yaw)], -1)
-    on = walk.holds(boxes[:, :2], NEAR_WALK_M) | ((speeds > 0.2) & walk.holds(later, NEAR_WALK_M))
-    return bool((crossing & on).any())
+    return bool(_anybody(place.neighbours_M5, place.speeds_M, place.kinds_M, *walk.box))
+
+
+@numba.njit(cache=True)
+def _anybody(
+    boxes_M5: Floats,
+    speeds_M: Floats,
+    kinds_M: NDArray[np.int8],
+    x: float,
+    y: float,
+    yaw: float,
+    half_depth: float,
+    half_width: float,
+) -> bool:
+    depth, width = half_depth + NEAR_WALK_M, half_width + NEAR_WALK_M
+    cos, sin = math.cos(yaw), math.sin(yaw)
+    for row in range(len(kinds_M)):
+        walks = False
+        for kind in WALKERS:
+            walks |= kinds_M[row] == kind
+        heading = boxes_M5[row, 2]
+        if not walks or (kinds_M[row] != ON_FOOT and abs(math.cos(heading - yaw)) >= 0.7):
+            continue
+        for ahead_s in (0.0, SOON_S) if speeds_M[row] > 0.2 else (0.0, 0.0):
+            way = speeds_M[row] * ahead_s
+            gap_x = boxes_M5[row, 0] + way * math.cos(heading) - x
+            gap_y = boxes_M5[row, 1] + way * math.sin(heading) - y
+            if abs(gap_x * cos + gap_y * sin) <= depth and abs(-gap_x * sin + gap_y * cos) <= width:
+                return True
+    return False

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,52 +43,86 @@ class Fix:
     lateral_m: float
 
 
-class _Track:
-    """The point of a line nearest to a car that moves along it; plain numbers, because lists this short are faster so."""
+class _Tracks:
+    """On each of some lines the point nearest to a car that moves along them; `index`, `apart` and `offset` by line.
 
-    def __init__(self, line: Line, at: tuple[float, float]) -> None:
-        self.xy: list[tuple[float, float]] = [(x, y) for x, y in line.xy_N2.tolist()]
-        self._along: list[float] = line.along_N.tolist()
-        step = np.diff(line.xy_N2[[0, *range(len(line.xy_N2)), -1]], axis=0)
-        step = step[1:] + step[:-1]
-        self._tangents: list[tuple[float, float]] = [
-            (x, y) for x, y in (step / np.maximum(np.hypot(*step.T), 1e-9)[:, None]).tolist()
-        ]
-        first = line.xy_N2[: line.streets[0][1] + 1] - at
-        self.index = int(np.argmin((first * first).sum(1)))
+    The first `forward` lines are only ever followed onwards. apart: metres from the nearest point; offset: to the left of it.
+    """
 
-    def apart(self, at: tuple[float, float]) -> float:
-        x, y = self.xy[self.index]
+    def __init__(self, lines: Sequence[Line], at: tuple[float, float], *, forward: int = 0) -> None:
+        ends = np.cumsum([len(line.xy_N2) for line in lines])
+        self._forward, self._begins, self._ends = forward, np.array([0, *ends[:-1]]), ends
+        self._xy = np.concatenate([line.xy_N2 for line in lines])
+        self._along = np.concatenate([line.along_N for line in lines])
+        self._tangents = np.concatenate([_tangents(line.xy_N2) for line in lines])
+        firsts = [line.xy_N2[: line.streets[0][1] + 1] - at for line in lines]
+        self.index = np.array([int(np.argmin((first * first).sum(1))) for first in firsts])
+        self.apart, self.offset = np.zeros(len(lines)), np.zeros(len(lines))
+
+    def follow(self, at: tuple[float, float]) -> None:
+        """Go on to the nearest points, LOOK_POINTS at a time."""
+        places = (self._xy, self._tangents, self._begins, self._ends)
+        _follow(*places, at[0], at[1], self._forward, self.index, self.apart, self.offset)
+
+    def point(self, line: int) -> tuple[float, float]:
+        x, y = self._xy[self._begins[line] + self.index[line]].tolist()
+        return x, y
+
+    def tangent(self, line: int) -> tuple[float, float]:
+        x, y = self._tangents[self._begins[line] + self.index[line]].tolist()
+        return x, y
+
+    def along(self, line: int, at: tuple[float, float]) -> float:
+        """Arc length beside a place near the nearest point."""
+        (x, y), (tx, ty) = self.point(line), self.tangent(line)
+        begun = float(self._along[self._begins[line] + self.index[line]])
+        return begun + min(max((at[0] - x) * tx + (at[1] - y) * ty, -1.0), 1.0)
+
+    def apart_from(self, line: int, at: tuple[float, float]) -> float:
+        """How far a place is from the nearest point, without following it."""
+        x, y = self.point(line)
         return math.hypot(x - at[0], y - at[1])
 
-    def follow(self, at: tuple[float, float], *, backwards: bool = True) -> float:
-        """Go on to the nearest point, LOOK_POINTS at a time; how far it is."""
-        points, (at_x, at_y), best = self.xy, at, self.index
-        x, y = points[best]
-        nearest, moved = (x - at_x) * (x - at_x) + (y - at_y) * (y - at_y), True
+    def left_of(self, line: int, at: tuple[float, float]) -> float:
+        """Metres to the left of the line, without following it."""
+        (x, y), (tx, ty) = self.point(line), self.tangent(line)
+        return tx * (at[1] - y) - ty * (at[0] - x)
+
+
+def _tangents(xy_N2: Floats) -> Floats:
+    step = np.diff(xy_N2[[0, *range(len(xy_N2)), -1]], axis=0)
+    step = step[1:] + step[:-1]
+    return np.asarray(step / np.maximum(np.hypot(*step.T), 1e-9)[:, None], np.float64)
+
+
+@numba.njit(cache=True)
+def _follow(
+    xy: Floats,
+    tangents: Floats,
+    begins: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    at_x: float,
+    at_y: float,
+    forward: int,
+    index: NDArray[np.int64],
+    apart: Floats,
+    offset: Floats,
+) -> None:
+    for line in range(len(begins)):
+        begin, end = begins[line], ends[line]
+        best = begin + index[line]
+        nearest = (xy[best, 0] - at_x) * (xy[best, 0] - at_x) + (xy[best, 1] - at_y) * (xy[best, 1] - at_y)
+        moved = True
         while moved:
             moved = False
-            low = max(best - LOOK_POINTS, 0) if backwards else best + 1
-            for index, (x, y) in enumerate(points[low : best + LOOK_POINTS + 1], low):
+            low = best + 1 if line < forward else max(best - LOOK_POINTS, begin)
+            for point in range(low, min(best + LOOK_POINTS + 1, end)):
+                x, y = xy[point, 0], xy[point, 1]
                 apart2 = (x - at_x) * (x - at_x) + (y - at_y) * (y - at_y)
                 if apart2 < nearest:
-                    best, nearest, moved = index, apart2, True
-        self.index = best
-        return math.sqrt(nearest)
-
-    @property
-    def tangent(self) -> tuple[float, float]:
-        return self._tangents[self.index]
-
-    def along(self, at: tuple[float, float]) -> float:
-        """Arc length beside a place near the nearest point."""
-        (x, y), (tx, ty) = self.xy[self.index], self._tangents[self.index]
-        return self._along[self.index] + min(max((at[0] - x) * tx + (at[1] - y) * ty, -1.0), 1.0)
-
-    def offset(self, at: tuple[float, float]) -> float:
-        """Metres to the left of the line."""
-        (x, y), (tx, ty) = self.xy[self.index], self._tangents[self.index]
-        return tx * (at[1] - y) - ty * (at[0] - x)
+                    best, nearest, moved = point, apart2, True
+        index[line], apart[line] = best - begin, math.sqrt(nearest)
+        offset[line] = tangents[best, 0] * (at_y - xy[best, 1]) - tangents[best, 1] * (at_x - xy[best, 0])
 
 
 class Navigation:
@@ -102,13 +138,13 @@ class Navigation:
         }
         self.reference = self.lines[0]
         at = front_xy
-        self._tracks = {lane: _Track(line, at) for lane, line in self.lines.items()}
-        self._reference_track = _Track(self.reference, at)
-        self.index = self._reference_track.index
-        self._start_m = self.front_along_m = self._reference_track.along(at)
+        #: The reference, which goes on only, then every rank.
+        self._tracks = _Tracks([self.reference, *self.lines.values()], at, forward=1)
+        self.index = int(self._tracks.index[0])
+        self._start_m = self.front_along_m = self._tracks.along(0, at)
         most = max(len(street.lanes) for street in streets)
         every = [[min(lane, len(street.lanes) - 1) for street in streets] for lane in range(most)]
-        self._all = [_Track(route_line(town, edges, lanes), at) for lanes in every]
+        self._all = _Tracks([route_line(town, edges, lanes) for lanes in every], at)
         self._ends = [end for _, end in self.reference.streets]
         self._ends_m: list[float] = self.reference.along_N[self._ends].tolist()
         self._commands = [town.command(edge, onward) for edge, onward in zip(edges, [*edges[1:], None], strict=True)]
@@ -119,31 +155,29 @@ class Navigation:
     def update(self, front_xy: tuple[float, float]) -> Fix:
         """Advance to where the front bumper now is; `crossed`, `passed`: streets whose stop line lies behind, or 2 m behind, since."""
         before = self.index
-        self.off_m = self._reference_track.follow(front_xy, backwards=False)
-        self.index = self._reference_track.index
+        self._tracks.follow(front_xy)
+        self.index, self.off_m = int(self._tracks.index[0]), float(self._tracks.apart[0])
         self.crossed = self.passed = ()
         if self.index != before:
             ends = self._ends[:-1]
             self.crossed = tuple(i for i, end in enumerate(ends) if before <= end < self.index)
             self.passed = tuple(i for i, end in enumerate(ends) if before <= end + 2 < self.index)
-        for track in self._tracks.values():
-            track.follow(front_xy)
         return self._fix(front_xy)
 
     def on_route(self, front_xy: tuple[float, float]) -> tuple[float, float]:
         """The same place, or where it is further than ON_LANE_M from every lane of the route, the nearest that is not."""
-        aways = [track.follow(front_xy) for track in self._all]
+        self._all.follow(front_xy)
+        aways = self._all.apart.tolist()
         away = min(aways)
         if away <= ON_LANE_M:
             return front_xy
-        track = self._all[aways.index(away)]
-        (x, y), (centre_x, centre_y) = front_xy, track.xy[track.index]
+        (x, y), (centre_x, centre_y) = front_xy, self._all.point(aways.index(away))
         share = ON_LANE_M / away
         return centre_x + (x - centre_x) * share, centre_y + (y - centre_y) * share
 
     def _fix(self, at: tuple[float, float]) -> Fix:
         street = min(bisect_left(self._ends, self.index), len(self._ends) - 1)
-        along = self.front_along_m = self._reference_track.along(at)
+        along = self.front_along_m = self._tracks.along(0, at)
         inside = street > 0 and self.index < self.reference.streets[street][0]
         if inside:
             street -= 1
@@ -153,7 +187,7 @@ class Navigation:
             distance_m=0.0 if inside else max(0.0, self._ends_m[street] - along),
             command=self._commands[street],
             progress_m=along - self._start_m,
-            lateral_m=min((track.offset(at) for track in self._tracks.values()), key=abs),
+            lateral_m=min(self._tracks.offset.tolist()[1:], key=abs),
         )
 
     def wanted_lane(self, fix: Fix, front_xy: tuple[float, float]) -> int:
@@ -164,7 +198,7 @@ class Navigation:
         choosing = not fix.in_junction and CHOOSE_LANE_TO_M < fix.distance_m < CHOOSE_LANE_FROM_M
 
         def cost(lane: int) -> float:
-            return self._tracks[lane].apart(front_xy) + (
+            return self._tracks.apart_from(1 + lane, front_xy) + (
                 WRONG_LANE_M if choosing and street.rank(lane) not in good else 0.0
             )
 
@@ -174,7 +208,7 @@ class Navigation:
         """The wanted lane's centre line from beside the front bumper on, (N, 2)."""
         lane = self.wanted_lane(fix, front_xy)
         line = self.lines[lane]
-        begin = self._tracks[lane].along(front_xy)
+        begin = self._tracks.along(1 + lane, front_xy)
         at = begin + np.arange(0.0, way_m, step_m)
         return np.stack([np.interp(at, line.along_N, line.xy_N2[:, k]) for k in (0, 1)], -1)
 
@@ -186,12 +220,12 @@ class Navigation:
         """
         at = front_of(state, geometry)
         lane = self.wanted_lane(fix, at)
-        line, track = self.lines[lane], self._tracks[lane]
-        offset, tangent = track.offset(at), track.tangent
+        line, tracks = self.lines[lane], self._tracks
+        offset, tangent = tracks.left_of(1 + lane, at), tracks.tangent(1 + lane)
         turned = math.remainder(state.yaw_rad - math.atan2(tangent[1], tangent[0]), 2 * math.pi)
         ahead = np.arange(0.0, PATH_ARCS_M[-1] + 6.0, 0.5)
         side = decay(ahead, offset, math.tan(max(-0.7, min(0.7, turned))), max(blend_m, 2.5 * abs(offset)))
-        fronts = beside(line.xy_N2, line.along_N, track.along(at) + ahead, side)
+        fronts = beside(line.xy_N2, line.along_N, tracks.along(1 + lane, at) + ahead, side)
         rear = rear_axle_track(fronts, state.yaw_rad, geometry.axle_to_front_m)
         path, reached = path_at_arcs(rear[:, :2], PATH_ARCS_M)
         path = to_frame(path, state.x_m, state.y_m, state.yaw_rad)

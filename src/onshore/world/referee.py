@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,8 +37,6 @@ ENDINGS = frozenset(
         "timeout",
     ]
 )
-#: No two boxes whose centres are further apart than this touch.
-TOUCHING_M = 14.0
 Floats = NDArray[np.float64]
 
 
@@ -134,16 +133,14 @@ class Referee:
 
     def _collisions(self, sight: Sight) -> None:
         ego = sight.ego
-        mine = _shrunk(ego.x_m, ego.y_m, ego.yaw_rad, 2 * ego.half_length_m, 2 * ego.half_width_m)
-        gap = sight.neighbours_M5[:, :2] - (ego.x_m, ego.y_m)
-        near = np.flatnonzero((gap * gap).sum(1) < TOUCHING_M**2)
-        reach = math.hypot(ego.half_length_m, ego.half_width_m)
+        touched = _touched(ego.x_m, ego.y_m, ego.yaw_rad, ego.half_length_m, ego.half_width_m, sight.neighbours_M5)
+        if not len(touched):
+            return
         fatal: dict[str, Any] | None = None
-        for row, (x, y, yaw, length, width) in zip(near.tolist(), sight.neighbours_M5[near].tolist(), strict=True):
-            if math.hypot(x - ego.x_m, y - ego.y_m) > reach + math.hypot(length, width) / 2:
-                continue
+        for row in touched.tolist():
+            x, y, yaw = sight.neighbours_M5[row, :3].tolist()
             identity = int(sight.neighbour_ids[row])
-            if identity in self._hit or not overlap(mine, _shrunk(x, y, yaw, length, width)):
+            if identity in self._hit:
                 continue
             self._hit.add(identity)
             ahead = (x - ego.x_m) * math.cos(ego.yaw_rad) + (y - ego.y_m) * math.sin(ego.yaw_rad)
@@ -164,19 +161,35 @@ class Referee:
             self._add(sight, COLLISIONS.get(fatal["with"], "collision_vehicle"), **fatal)
 
 
-def _shrunk(x_m: float, y_m: float, yaw_rad: float, length_m: float, width_m: float) -> Box:
-    half_length, half_width = length_m / 2 - TOUCH_LENGTH_M, width_m / 2 - TOUCH_WIDTH_M
-    return Box(x_m=x_m, y_m=y_m, yaw_rad=yaw_rad, half_length_m=half_length, half_width_m=half_width)
+@numba.njit(cache=True)
+def _touched(
+    x: float, y: float, yaw: float, half_length: float, half_width: float, boxes_M5: Floats
+) -> NDArray[np.int64]:
+    """Rows of the boxes that share a point with the ego's, both shrunk by TOUCH_LENGTH_M and TOUCH_WIDTH_M (separating axes)."""
+    found = np.empty(len(boxes_M5), np.int64)
+    count = 0
+    reach = math.hypot(half_length, half_width)
+    mine = (half_length - TOUCH_LENGTH_M, half_width - TOUCH_WIDTH_M)
+    for row in range(len(boxes_M5)):
+        gap_x, gap_y = boxes_M5[row, 0] - x, boxes_M5[row, 1] - y
+        length, width = boxes_M5[row, 3], boxes_M5[row, 4]
+        if math.hypot(gap_x, gap_y) > reach + math.hypot(length, width) / 2:
+            continue
+        theirs = (length / 2 - TOUCH_LENGTH_M, width / 2 - TOUCH_WIDTH_M)
+        if _overlap(gap_x, gap_y, yaw, mine, boxes_M5[row, 2], theirs):
+            found[count] = row
+            count += 1
+    return found[:count]
 
 
-def overlap(a: Box, b: Box) -> bool:
-    """Whether two rectangles share a point (separating axes)."""
-    gap_x, gap_y = a.x_m - b.x_m, a.y_m - b.y_m
-    for axis in (a.yaw_rad, a.yaw_rad + math.pi / 2, b.yaw_rad, b.yaw_rad + math.pi / 2):
-        reach = sum(
-            box.half_length_m * abs(math.cos(box.yaw_rad - axis)) + box.half_width_m * abs(math.sin(box.yaw_rad - axis))
-            for box in (a, b)
-        )
+@numba.njit(cache=True)
+def _overlap(
+    gap_x: float, gap_y: float, yaw: float, mine: tuple[float, float], other_yaw: float, theirs: tuple[float, float]
+) -> bool:
+    """Whether two rectangles (yaw, half length and half width) with this gap between their centres share a point."""
+    for axis in (yaw, yaw + math.pi / 2, other_yaw, other_yaw + math.pi / 2):
+        reach = mine[0] * abs(math.cos(yaw - axis)) + mine[1] * abs(math.sin(yaw - axis))
+        reach += theirs[0] * abs(math.cos(other_yaw - axis)) + theirs[1] * abs(math.sin(other_yaw - axis))
         if abs(gap_x * math.cos(axis) + gap_y * math.sin(axis)) > reach:
             return False
     return True

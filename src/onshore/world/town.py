@@ -94,15 +94,23 @@ class Crosswalk:
     corners_42: Floats
     yaw_rad: float
 
+    @cached_property
+    def box(self) -> tuple[float, float, float, float, float]:
+        """Its centre, the direction of the road, half its depth along the road and half its width across."""
+        x, y = self.corners_42.mean(0).tolist()
+        half_depth = float(np.hypot(*(self.corners_42[1] - self.corners_42[2]))) / 2
+        half_width = float(np.hypot(*(self.corners_42[0] - self.corners_42[1]))) / 2
+        return x, y, self.yaw_rad, half_depth, half_width
+
     def holds(self, points_N2: Floats, margin_m: float = 0.0) -> NDArray[np.bool_]:
         """Which points lie on it, or within `margin_m` of it."""
-        centre = self.corners_42.mean(0)
-        gap = points_N2 - centre
-        cos, sin = math.cos(self.yaw_rad), math.sin(self.yaw_rad)
+        x, y, yaw, half_depth, half_width = self.box
+        gap = points_N2 - (x, y)
+        cos, sin = math.cos(yaw), math.sin(yaw)
         along, across = gap[:, 0] * cos + gap[:, 1] * sin, -gap[:, 0] * sin + gap[:, 1] * cos
-        half_depth = float(np.hypot(*(self.corners_42[1] - self.corners_42[2]))) / 2 + margin_m
-        half_width = float(np.hypot(*(self.corners_42[0] - self.corners_42[1]))) / 2 + margin_m
-        return np.asarray((np.abs(along) <= half_depth) & (np.abs(across) <= half_width), np.bool_)
+        return np.asarray(
+            (np.abs(along) <= half_depth + margin_m) & (np.abs(across) <= half_width + margin_m), np.bool_
+        )
 
 
 class Town:

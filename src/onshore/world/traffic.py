@@ -119,8 +119,10 @@ class Traffic:
         import libsumo
 
         self.town, self._engine = town, libsumo
-        vehicle = libsumo.vehicle
-        self._getters = (vehicle.getPosition, vehicle.getAngle, vehicle.getSpeed, vehicle.getSignals)
+        # the engine's own functions, without the wrapper in Python around each: they are called for every vehicle at every step
+        bare = libsumo._libsumo
+        self._position = bare.vehicle_getPosition
+        self._rest = (bare.vehicle_getAngle, bare.vehicle_getSpeed, bare.vehicle_getSignals)
         self._watched, self._near = watched, frozenset[str]()
         self._named: tuple[str, ...] = ("",)
         self._shown: dict[str, str] = {}
@@ -188,14 +190,15 @@ class Traffic:
         """Read every vehicle and light."""
         found: tuple[str, ...] = self._engine.vehicle.getIDList()
         users = self._users(found)
-        place, angle, speed, signals = self._getters
         # asked one by one: the engine's subscriptions cost it more in its step than they save here
-        read = [(*place(name), angle(name), speed(name), signals(name)) for name in found]
-        table = np.fromiter(chain.from_iterable(read), np.float64, 5 * len(read)).reshape(-1, 5)
-        if len(read) > len(users.ids):
-            table = table[[not name.startswith(STAND_IN) for name in found]]
-        poses = np.ascontiguousarray(table[:, :3])
-        poses[:, 2] = wrap_angle(np.radians(90.0 - poses[:, 2]))
+        poses = np.empty((len(found), 3))
+        places = np.fromiter(chain.from_iterable(map(self._position, found)), np.float64, 2 * len(found))
+        poses[:, :2] = places.reshape(-1, 2)
+        angle, speed, signals = (np.fromiter(map(get, found), np.float64, len(found)) for get in self._rest)
+        poses[:, 2] = wrap_angle(np.radians(90.0 - angle))
+        if len(found) > len(users.ids):
+            own = [not name.startswith(STAND_IN) for name in found]
+            poses, speed, signals = poses[own], speed[own], signals[own]
         programs = {name: self._engine.trafficlight.getRedYellowGreenState(name) for name in self._programs}
         moment = Moment(
             t_s=float(self._engine.simulation.getTime()),
@@ -203,8 +206,8 @@ class Traffic:
             numbers=users.numbers,
             kinds=users.kinds,
             poses_N3=poses,
-            speed_N=np.ascontiguousarray(table[:, 3]),
-            braking_N=(table[:, 4].astype(np.int64) & BRAKE_SIGNAL) > 0,
+            speed_N=speed,
+            braking_N=(signals.astype(np.int64) & BRAKE_SIGNAL) > 0,
             sizes_N3=users.sizes_N3,
             lights=self._lights(programs),
             programs=programs,
