@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onshore.core.control import FOR_ESTIMATES, Action, Bicycle, Controller, EgoState, VehicleGeometry
+from onshore.core.control import FOR_ESTIMATES, Action, Bicycle, Controller, EgoState, VehicleGeometry, _between
 from onshore.core.digest import blob_id, canonical_json, check_id, record_digest, salted_id
 from onshore.core.errors import ERROR_CODES, InputError, OnshoreError, Refusal, RefusedError
 from onshore.core.frames import from_frame, path_at_arcs, rear_axle_track, to_frame, wrap_angle
@@ -140,6 +140,14 @@ def test_who_drives_by_estimates_stops_before_who_knows_would() -> None:
             state = bicycle.step(state, action, 0.1)
         ways.append(state.x_m)
     assert ways[1] < 0.75 * ways[0]
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-1.0, 8.0))
+def test_the_controller_reads_a_plan_as_numpy_would(seed: int, at: float) -> None:
+    rng = np.random.default_rng(seed)
+    known, values = np.cumsum(rng.uniform(0.1, 2.0, 5)), rng.normal(0, 10, 5)
+    for place in (at, *known.tolist()):
+        assert _between(place, known.tolist(), values.tolist()) == float(np.interp(place, known, values))
 
 
 def test_stop_stops_and_never_reverses() -> None:

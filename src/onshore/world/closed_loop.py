@@ -527,12 +527,12 @@ class TownWorld:
             oncoming=oncoming,
             red_passed=self._red_passed(ego),
             light_holds=light in ("red", "yellow") and light_m < 40.0,
-            neighbours_M5=self.moment.boxes_N5[near],
-            neighbour_ids=self.moment.numbers[near],
-            neighbour_kinds=self.moment.kinds[near],
+            neighbours_M5=self.moment.boxes_N5.take(near, 0),
+            neighbour_ids=self.moment.numbers.take(near),
+            neighbour_kinds=self.moment.kinds.take(near),
         )
         ego.referee.judge(sight)
-        self._write(ego, sight, kind, (LIGHTS.index(light), light_m), self.moment.speed_N[near])
+        self._write(ego, sight, kind, (LIGHTS.index(light), light_m), self.moment.speed_N.take(near))
         if ego.referee.ended:
             ego.done = True
             if not self.expert:

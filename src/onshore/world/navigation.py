@@ -44,9 +44,10 @@ class Fix:
 
 
 class _Tracks:
-    """On each of some lines the point nearest to a car that moves along them; `index`, `apart` and `offset` by line.
+    """On each of some lines the point nearest to a car that moves along them; `index`, `apart`, `offset`, `at_m` by line.
 
-    The first `forward` lines are only ever followed onwards. apart: metres from the nearest point; offset: to the left of it.
+    The first `forward` lines are only ever followed onwards. apart: metres from the nearest point; offset: metres to the left of
+    the line there; at_m: arc length beside the car.
     """
 
     def __init__(self, lines: Sequence[Line], at: tuple[float, float], *, forward: int = 0) -> None:
@@ -57,12 +58,12 @@ class _Tracks:
         self._tangents = np.concatenate([_tangents(line.xy_N2) for line in lines])
         firsts = [line.xy_N2[: line.streets[0][1] + 1] - at for line in lines]
         self.index = np.array([int(np.argmin((first * first).sum(1))) for first in firsts])
-        self.apart, self.offset = np.zeros(len(lines)), np.zeros(len(lines))
+        self.apart, self.offset, self.at_m = (np.zeros(len(lines)) for _ in range(3))
 
     def follow(self, at: tuple[float, float]) -> None:
         """Go on to the nearest points, LOOK_POINTS at a time."""
-        places = (self._xy, self._tangents, self._begins, self._ends)
-        _follow(*places, at[0], at[1], self._forward, self.index, self.apart, self.offset)
+        lines = (self._xy, self._tangents, self._along, self._begins, self._ends)
+        _follow(*lines, at[0], at[1], self._forward, self.index, self.apart, self.offset, self.at_m)
 
     def point(self, line: int) -> tuple[float, float]:
         x, y = self._xy[self._begins[line] + self.index[line]].tolist()
@@ -99,6 +100,7 @@ def _tangents(xy_N2: Floats) -> Floats:
 def _follow(
     xy: Floats,
     tangents: Floats,
+    along: Floats,
     begins: NDArray[np.int64],
     ends: NDArray[np.int64],
     at_x: float,
@@ -107,6 +109,7 @@ def _follow(
     index: NDArray[np.int64],
     apart: Floats,
     offset: Floats,
+    at_m: Floats,
 ) -> None:
     for line in range(len(begins)):
         begin, end = begins[line], ends[line]
@@ -122,6 +125,8 @@ def _follow(
                 if apart2 < nearest:
                     best, nearest, moved = point, apart2, True
         index[line], apart[line] = best - begin, math.sqrt(nearest)
+        ahead = (at_x - xy[best, 0]) * tangents[best, 0] + (at_y - xy[best, 1]) * tangents[best, 1]
+        at_m[line] = along[best] + min(max(ahead, -1.0), 1.0)
         offset[line] = tangents[best, 0] * (at_y - xy[best, 1]) - tangents[best, 1] * (at_x - xy[best, 0])
 
 
@@ -162,7 +167,7 @@ class Navigation:
             ends = self._ends[:-1]
             self.crossed = tuple(i for i, end in enumerate(ends) if before <= end < self.index)
             self.passed = tuple(i for i, end in enumerate(ends) if before <= end + 2 < self.index)
-        return self._fix(front_xy)
+        return self._fix()
 
     def on_route(self, front_xy: tuple[float, float]) -> tuple[float, float]:
         """The same place, or where it is further than ON_LANE_M from every lane of the route, the nearest that is not."""
@@ -175,9 +180,9 @@ class Navigation:
         share = ON_LANE_M / away
         return centre_x + (x - centre_x) * share, centre_y + (y - centre_y) * share
 
-    def _fix(self, at: tuple[float, float]) -> Fix:
+    def _fix(self) -> Fix:
         street = min(bisect_left(self._ends, self.index), len(self._ends) - 1)
-        along = self.front_along_m = self._tracks.along(0, at)
+        along = self.front_along_m = float(self._tracks.at_m[0])
         inside = street > 0 and self.index < self.reference.streets[street][0]
         if inside:
             street -= 1
