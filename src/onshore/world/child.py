@@ -39,10 +39,10 @@ def serve(connection: Connection, cache_dir: Path) -> None:
             task: Task = connection.recv()
         except EOFError:
             return
-        connection.send(_answer(task, towns))
+        connection.send(answer(task, towns))
 
 
-def _answer(task: Task, towns: Towns) -> Any:
+def answer(task: Task, towns: Towns) -> Any:
     try:
         return TASKS[task.name](task.argument, towns)
     except OnshoreError as error:

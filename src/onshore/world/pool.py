@@ -1,5 +1,6 @@
 """Child processes for worlds: starts them, feeds them, and runs a task again, identically, when its child dies.
 
+Where ONSHORE_RAY is set, closed-loop jobs go to actors of that Ray cluster (`ray_pool`).
 Rule: results come back in the order of the tasks and do not depend on how many children there are or which one ran what.
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, Self
 
 import onshore
 import onshore.core.errors as errors
@@ -23,6 +24,8 @@ from onshore.core.progress import Progress, silent
 
 LOG = logging.getLogger(__name__)
 MAX_CRASHES = 3
+#: "local" for a cluster of this machine alone, "auto" for the one that runs here, else its address.
+RAY_VARIABLE = "ONSHORE_RAY"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -50,13 +53,44 @@ class Failed:
     advice: str
 
 
+class Child(Protocol):
+    """What runs one task at a time. affinity: of its last task; task: the index of the one that it has now.
+
+    `receive` raises EOFError or ConnectionError when it died.
+    """
+
+    affinity: object
+    task: int | None
+
+    def send(self, task: Task) -> None: ...
+
+    def receive(self) -> Any: ...
+
+    def last_words(self) -> str: ...
+
+    def kill(self) -> None: ...
+
+    def end(self) -> object: ...
+
+
 @dataclass
-class _Child:
+class _Process:
+    """A child of this machine."""
+
     process: subprocess.Popen[bytes]
     connection: Connection
     complaints: IO[bytes]
     affinity: object = None
     task: int | None = None
+
+    def send(self, task: Task) -> None:
+        self.connection.send(task)
+
+    def receive(self) -> Any:
+        return self.connection.recv()
+
+    def kill(self) -> None:
+        self.process.kill()
 
     def last_words(self) -> str:
         self.complaints.seek(0)
@@ -80,15 +114,15 @@ class Workers:
     count: int
     cache_dir: Path
     crashes: list[str] = field(default_factory=list)
-    _children: list[_Child] = field(default_factory=list)
+    _children: list[Child] = field(default_factory=list)
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         for child in self._children:
             if child.task is not None:
-                child.process.kill()
+                child.kill()
             child.end()
         self._children.clear()
 
@@ -106,7 +140,7 @@ class Workers:
                 if index is None:
                     continue
                 try:
-                    results[index] = _checked(child.connection.recv())
+                    results[index] = _checked(child.receive())
                 except (EOFError, ConnectionError):
                     deaths[index] += 1
                     self._bury(child, tasks[index], deaths[index])
@@ -117,8 +151,13 @@ class Workers:
                 progress(what, done, len(tasks))
         return results
 
-    def _ready(self) -> list[_Child]:
-        busy = {child.connection: child for child in self._children if child.task is not None}
+    def _ready(self) -> list[Child]:
+        """Those of the busy that have an answer, or died; waits for the first."""
+        busy = {
+            child.connection: child
+            for child in self._children
+            if child.task is not None and isinstance(child, _Process)
+        }
         return [busy[ready] for ready in wait(list(busy)) if isinstance(ready, Connection)]
 
     def _feed(self, tasks: Sequence[Task], waiting: list[int]) -> None:
@@ -129,11 +168,11 @@ class Workers:
                 child.task = self._pick(child, tasks, waiting)
                 child.affinity = tasks[child.task].affinity
                 try:
-                    child.connection.send(tasks[child.task])
+                    child.send(tasks[child.task])
                 except ConnectionError:
                     LOG.debug("a child died before it took its task; reading from it will say so")
 
-    def _pick(self, child: _Child, tasks: Sequence[Task], waiting: list[int]) -> int:
+    def _pick(self, child: Child, tasks: Sequence[Task], waiting: list[int]) -> int:
         """The first task of the child's own town; else of a town nobody has; else the first."""
         taken = {other.affinity for other in self._children if other is not child}
         for fits in (lambda a: a == child.affinity, lambda a: a not in taken, lambda a: True):
@@ -143,7 +182,7 @@ class Workers:
                     return index
         raise IndexError("no task is waiting")
 
-    def _bury(self, child: _Child, task: Task, deaths: int) -> None:
+    def _bury(self, child: Child, task: Task, deaths: int) -> None:
         words = child.last_words()
         code = child.end()
         self._children.remove(child)
@@ -155,30 +194,43 @@ class Workers:
                 "world_crashed", f"{task.name} {task.affinity}", f"it died {deaths} times, last with {code}: {words}"
             )
 
-    def _start(self) -> _Child:
+    def _start(self) -> Child:
         mine, theirs = socket.socketpair()
         complaints = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
-        numba_cache = self.cache_dir / "numba"
-        numba_cache.mkdir(parents=True, exist_ok=True)
-        source = str(Path(onshore.__file__).parent.parent)
-        paths = [source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(paths + [path for path in sys.path if path and path not in paths]),
-            "PYTHONHASHSEED": "0",
-            "NUMBA_CACHE_DIR": str(numba_cache),
-            **dict.fromkeys(THREAD_VARIABLES, "1"),
-        }
         process = subprocess.Popen(
             [sys.executable, "-m", "onshore.world.child", str(theirs.fileno()), str(self.cache_dir)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=complaints,
             pass_fds=[theirs.fileno()],
-            env=environment,
+            env={**os.environ, **environment(self.cache_dir)},
         )
         theirs.close()
-        return _Child(process=process, connection=Connection(mine.detach()), complaints=complaints)
+        return _Process(process=process, connection=Connection(mine.detach()), complaints=complaints)
+
+
+def environment(cache_dir: Path) -> dict[str, str]:
+    """What a child must find around it: this source tree, one thread, no random hashes, compiled code in the cache."""
+    numba_cache = cache_dir / "numba"
+    numba_cache.mkdir(parents=True, exist_ok=True)
+    source = str(Path(onshore.__file__).parent.parent)
+    paths = [source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {
+        "PYTHONPATH": os.pathsep.join(paths + [path for path in sys.path if path and path not in paths]),
+        "PYTHONHASHSEED": "0",
+        "NUMBA_CACHE_DIR": str(numba_cache),
+        **dict.fromkeys(THREAD_VARIABLES, "1"),
+    }
+
+
+def workers_for(count: int, cache_dir: Path | None = None) -> Workers:
+    """Children of this machine or, where ONSHORE_RAY names a cluster, of that."""
+    place = os.environ.get(RAY_VARIABLE, "")
+    if not place:
+        return Workers(count=count, cache_dir=cache_dir or default_cache_dir())
+    from onshore.world.ray_pool import RayWorkers
+
+    return RayWorkers(count=count, cache_dir=cache_dir or default_cache_dir(), address=place)
 
 
 def _checked(result: Any) -> Any:

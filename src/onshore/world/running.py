@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onshore.core.progress import Progress, silent
 from onshore.core.rollout import Rollout
 from onshore.world.jobs import RolloutJob
-from onshore.world.pool import Task, Workers, default_cache_dir
+from onshore.world.pool import Task, workers_for
 
 
 def run_jobs(
@@ -48,5 +48,5 @@ def _results(jobs: Sequence[RolloutJob], workers: int, progress: Progress, cache
         Task(name="rollout", argument=job, affinity=(job.region, job.layout.digest if job.layout else job.town_seed))
         for job in jobs
     ]
-    with Workers(count=workers, cache_dir=cache_dir or default_cache_dir()) as pool:
+    with workers_for(workers, cache_dir) as pool:
         return pool.map(tasks, what="worlds", progress=progress)
