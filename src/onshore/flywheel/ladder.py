@@ -108,18 +108,16 @@ def rows_of(levels: Sequence[float], cars: Sequence[int], rounds: int) -> tuple[
     _, second, third, last = levels
     on = {"rounds": rounds}
     ways = [
-        Row(
+        replace(
+            _fleet(some, third, **on, home=True),
             name=f"{way.replace('_', '-')}-{some}x{third:g}-on",
-            kind="fleet+on-policy",
-            cars=some,
-            minutes=third,
-            rounds=rounds,
             way=way,
             like=fleet_name(some, third, True),
-            home=True,
         )
         for way in ("distilled", "averaged", "low_rank", "frozen")
     ]
+    long = _long(_fleet(some, third, 2 * rounds))
+    averaged = replace(long, name=f"averaged-{long.name}", way="averaged", like=long.name)
     ordered = [
         Row(name="expert", kind="expert", home=True),
         Row(name="base", kind="base", home=True),
@@ -158,7 +156,8 @@ def rows_of(levels: Sequence[float], cars: Sequence[int], rounds: int) -> tuple[
         Row(name="constant-speed", kind="constant-speed", home=True),
         Row(name="blind", kind="blind"),
         *(_fleet(c, m, **r) for c in (few, many) for m in levels for r in ({}, on)),
-        *(_long(_fleet(c, m, **r)) for c, m in ((some, third), (many, last)) for r in ({}, {"rounds": 2 * rounds})),
+        *(_long(_fleet(some, third)), long, averaged),
+        *(_long(_fleet(many, last)), _long(_fleet(many, last, 2 * rounds))),
     ]
     return tuple({row.name: row for row in ordered}.values())
 

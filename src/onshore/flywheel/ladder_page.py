@@ -137,6 +137,8 @@ class _Made:
             if row["look"]:
                 shown = next(r["name"] for r in self.rows.values() if r["look"])
                 pairs += [("learning with redaction", shown, row["name"])] if row["name"] != shown else []
+            if row["long"] and row["way"] == "full":
+                pairs += self._about_long(row)
             if row["way"] != "full":
                 pairs.append((f"adapting by {row['way'].replace('_', ' ')}", row["like"], row["name"]))
         found = [one for pair in pairs for one in self.compared(*pair)]
@@ -157,6 +159,12 @@ class _Made:
                 pairs += [("more minutes", name(n, a, on), name(n, b, on)) for a, b in more]
         steps = [*itertools.pairwise(cars), *([(cars[0], cars[-1])] if len(cars) > 2 else [])]
         return pairs + [("more cars", name(a, m, True), name(b, m, True)) for m in levels for a, b in steps]
+
+    def _about_long(self, row: Record) -> list[tuple[str, str, str]]:
+        """A long row against the one of fewer steps, and long rounds against long logs."""
+        pairs = [("more steps", self._fleet(row["cars"], row["minutes"], row["rounds"] > 0), row["name"])]
+        logs = row["name"].removesuffix("-on")
+        return pairs + ([("on-policy above logs alone", logs, row["name"])] if row["rounds"] else [])
 
     def _fleet(self, cars: int, minutes: float, on_policy: bool) -> str:
         for row in self.rows.values():
@@ -369,6 +377,7 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
         ("on-policy above logs alone", "On-policy rounds over logs alone", LEVEL),
         ("more cars", "More cars at equal minutes and rounds", LEVEL),
         ("more minutes", "More minutes of the same cars", LEVEL),
+        ("more steps", "More steps, and of takeovers more rounds", LEVEL),
         (
             "errors of the model, not the teacher",
             "Takeovers at errors over as many answers of the same teacher elsewhere",
