@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onshore.core.control import FOR_ESTIMATES, Action, Bicycle, Controller, EgoState, VehicleGeometry, _between
 from onshore.core.digest import blob_id, canonical_json, check_id, record_digest, salted_id
 from onshore.core.errors import ERROR_CODES, InputError, OnshoreError, Refusal, RefusedError
-from onshore.core.frames import from_frame, path_at_arcs, rear_axle_track, to_frame, wrap_angle
+from onshore.core.frames import from_frame, path_at_arcs, to_frame, wrap_angle
 from onshore.core.label import Label
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S, Plan
 from onshore.core.policy import Observation, StopPolicy, straight_plan
@@ -87,14 +87,6 @@ def test_wrapped_angles_are_the_same_angle(angle: float) -> None:
     wrapped = float(wrap_angle(angle))
     assert -math.pi < wrapped <= math.pi + 1e-12
     assert math.isclose(math.cos(wrapped), math.cos(angle), abs_tol=1e-9)
-
-
-def test_a_trailer_on_a_circle_turns_with_it() -> None:
-    angle = np.linspace(0, math.pi, 100)
-    front = np.stack([20 * np.sin(angle), 20 - 20 * np.cos(angle)], -1)
-    poses = rear_axle_track(front, 0.0, 3.7)
-    lag = angle[-1] - poses[-1, 2]
-    assert math.isclose(math.sin(lag), 3.7 / 20, rel_tol=0.02)  # a trailer's angle to the circle's tangent
 
 
 def test_path_at_arcs_says_where_the_path_ends() -> None:

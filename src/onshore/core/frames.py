@@ -5,8 +5,6 @@ SI units, radians counter-clockwise. Names carry both frames: `pose_rig_in_local
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -41,25 +39,3 @@ def path_at_arcs(xy_N2: ArrayLike, arcs_m: ArrayLike) -> tuple[Floats, NDArray[n
     arcs = np.asarray(arcs_m, np.float64)
     points = np.stack([np.interp(arcs, along_m, xy[:, 0]), np.interp(arcs, along_m, xy[:, 1])], -1)
     return points, arcs <= along_m[-1] + 1e-9
-
-
-def rear_axle_track(front_xy_N2: ArrayLike, yaw0_rad: float, axle_to_front_m: float) -> Floats:
-    """Rear-axle poses (N, 3: x, y, yaw) that follow front-bumper points as a trailer does (the tractrix).
-
-    A traffic engine reports the front bumper and a chord angle; cameras and labels need the smooth heading. Long steps
-    are taken in pieces of at most 0.1 m, since the tractrix is only followed exactly in the limit.
-    """
-    front = np.asarray(front_xy_N2, np.float64)
-    poses = np.empty((len(front), 3))
-    last_x, last_y = float(front[0, 0]), float(front[0, 1])
-    rear_x, rear_y = last_x - axle_to_front_m * math.cos(yaw0_rad), last_y - axle_to_front_m * math.sin(yaw0_rad)
-    yaw = yaw0_rad
-    for index, (x, y) in enumerate(front.tolist()):
-        pieces = max(1, math.ceil(math.hypot(x - last_x, y - last_y) / 0.1))
-        for piece in range(1, pieces + 1):
-            tow_x, tow_y = last_x + (x - last_x) * piece / pieces, last_y + (y - last_y) * piece / pieces
-            yaw = math.atan2(tow_y - rear_y, tow_x - rear_x)
-            rear_x, rear_y = tow_x - axle_to_front_m * math.cos(yaw), tow_y - axle_to_front_m * math.sin(yaw)
-        poses[index] = (rear_x, rear_y, yaw)
-        last_x, last_y = x, y
-    return poses

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from onshore.core.control import Action, Bicycle, Controller, EgoState
 from onshore.core.errors import InputError
-from onshore.core.frames import rear_axle_track
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S, Plan
 from onshore.core.policy import Observation
 from onshore.core.recording import Camera
@@ -47,6 +46,7 @@ from onshore.world.layout import Layout
 from onshore.world.navigation import Fix, Navigation, front_of
 from onshore.world.referee import Box, Referee, Sight
 from onshore.world.roads import Roads
+from onshore.world.towing import rear_axle_track
 from onshore.world.town import Town
 from onshore.world.traffic import ATTEND_STEPS, STEP_S, Moment, Traffic
 

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onshore.core.errors import UsageError
-from onshore.core.frames import rear_axle_track
 from onshore.core.policy import RouteCommand
 from onshore.core.progress import Progress, silent
 from onshore.core.recording import Clock, Recording, Rig, Signals
@@ -28,6 +27,7 @@ from onshore.world.jobs import fleet_rig
 from onshore.world.looks import look_named
 from onshore.world.pool import Task, Workers, default_cache_dir
 from onshore.world.roads import Roads
+from onshore.world.towing import rear_axle_track
 
 HZ = 10
 WARM_S = 45.0

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onshore.core.control import EgoState, VehicleGeometry
-from onshore.core.frames import path_at_arcs, rear_axle_track, to_frame
+from onshore.core.frames import path_at_arcs, to_frame
 from onshore.core.plan import PATH_ARCS_M
 from onshore.core.policy import RouteCommand
+from onshore.world.towing import rear_axle_track
 from onshore.world.town import Line, Town, route_line
 
 #: From this far to this near before a stop line, the lane that the turn needs is the lane to be in.

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onshore.core.errors import UsageError
-from onshore.core.frames import rear_axle_track, wrap_angle
+from onshore.core.frames import wrap_angle
 from onshore.core.progress import Progress, silent
 from onshore.core.recording import Camera, Clock, Recording, Rig, Signals
 from onshore.region import RegionPack
@@ -27,6 +27,7 @@ from onshore.world.jobs import WIDE_CAMERA, fleet_rig
 from onshore.world.looks import look_named
 from onshore.world.pool import Task, Workers, default_cache_dir
 from onshore.world.roads import Roads
+from onshore.world.towing import rear_axle_track
 
 Floats = NDArray[np.float64]
 

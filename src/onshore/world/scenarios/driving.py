@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onshore.core.control import EgoState, VehicleGeometry
-from onshore.core.frames import path_at_arcs, rear_axle_track, to_frame
+from onshore.core.frames import path_at_arcs, to_frame
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S, Plan
 from onshore.core.policy import Observation
 from onshore.core.rollout import LIGHTS, STEP_COLUMNS
 from onshore.world.navigation import beside, decay, front_of
 from onshore.world.scenarios.movers import arc_lengths
+from onshore.world.towing import rear_axle_track
 
 if TYPE_CHECKING:
     from onshore.world.closed_loop import Ego, TownWorld
