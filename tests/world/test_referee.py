@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onshore.core.rollout import ACTOR_KINDS, EVENTS
-from onshore.world.referee import ENDINGS, Box, Referee, Sight, overlap
+from onshore.world.referee import ENDINGS, Box, Referee, Sight, _overlap
 
 NUMBERS = st.floats(-20, 20)
 BOXES = st.builds(
@@ -49,6 +49,11 @@ def judged(count: int = 1, **changes: object) -> Referee:
         if not referee.ended:
             referee.judge(sight(0.1 * (step + 1), **dict(changes)))
     return referee
+
+
+def overlap(a: Box, b: Box) -> bool:
+    sizes = [(box.half_length_m, box.half_width_m) for box in (a, b)]
+    return bool(_overlap(b.x_m - a.x_m, b.y_m - a.y_m, a.yaw_rad, sizes[0], b.yaw_rad, sizes[1]))
 
 
 @given(BOXES, BOXES)
