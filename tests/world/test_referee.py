@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onshore.core.rollout import ACTOR_KINDS, EVENTS
@@ -56,6 +56,7 @@ def overlap(a: Box, b: Box) -> bool:
     return bool(_overlap(b.x_m - a.x_m, b.y_m - a.y_m, a.yaw_rad, sizes[0], b.yaw_rad, sizes[1]))
 
 
+@settings(deadline=None)  # the first call compiles
 @given(BOXES, BOXES)
 def test_overlap_is_symmetric_and_agrees_with_distance(a: Box, b: Box) -> None:
     assert overlap(a, b) == overlap(b, a)
