@@ -1,6 +1,6 @@
 """Does the camera matter? Train a small model per region, drive every scenario family with it and blind; docs/results/blind.*
 
-`python scripts/blind_table.py --out FOLDER`: about half an hour on two quiet cores. Every step is a stage of a center in FOLDER, so a killed
+`python scripts/blind_table.py --out FOLDER`: about an hour a region on two cores. Every step is a stage of a center in FOLDER, so a killed
 run goes on where it stood. The model: a `nano` with a wide and a narrow view of a fleet in training towns, then rounds in
 scenario worlds of training seeds, where the careful driver drives every second world and says in all of them what it
 would do. Exits 1 when a family that needs eyes is not better with them.

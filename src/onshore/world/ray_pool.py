@@ -63,7 +63,7 @@ class _World:
 
 @dataclass
 class RayWorkers(Workers):
-    """Up to `count` actors, one processor each. address: "local", "auto", or that of a cluster's head."""
+    """Up to `count` actors, one processor each and no more than the cluster has. address: "local", "auto", or that of a cluster's head."""
 
     address: str = "local"
     _ray: Any = field(default=None, repr=False)
@@ -77,8 +77,9 @@ class RayWorkers(Workers):
         self._ray = ray
         if not ray.is_initialized():
             where = None if self.address == "local" else self.address
-            here = {"num_cpus": self.count} if where is None else {}
-            ray.init(address=where, include_dashboard=False, log_to_driver=False, logging_level="error", **here)
+            ray.init(address=where, include_dashboard=False, log_to_driver=False, logging_level="error")
+        # an actor for which there is no processor would keep its task for ever
+        self.count = min(self.count, max(1, int(ray.cluster_resources().get("CPU", 1))))
         return self
 
     def _start(self) -> Child:
