@@ -54,19 +54,15 @@ def pictures(view: View, seed: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         yield index * 100_000_000, frame.clip(0, 255).astype(np.uint8)
 
 
-def proxies(minutes: int, view: View) -> list[Proxy]:
-    made = []
-    for number in range(minutes):
-        t_ns = np.arange(SECONDS * HZ, dtype=np.int64) * 100_000_000
-        signals = Signals.build(t_ns, speed_mps=np.full(len(t_ns), 8.0), yaw_rate_radps=np.zeros(len(t_ns)))
-        video = encode("front", pictures(view, number), gop=GOP_FRAMES, crf=CRF)
-        made.append(
-            Proxy(
-                segment=f"segment-{number}", drive=f"drive-{number}", view=view, mount_xy_m=(1.5, 0.0), shown_share=1.0,
-                camera_source="assumed", vehicle=VehicleGeometry(), signals=signals, video=video, synthetic=True,
-            )
-        )  # fmt: skip
-    return made
+def proxy(number: int, view: View) -> Proxy:
+    """A minute's drive."""
+    t_ns = np.arange(SECONDS * HZ, dtype=np.int64) * 100_000_000
+    signals = Signals.build(t_ns, speed_mps=np.full(len(t_ns), 8.0), yaw_rate_radps=np.zeros(len(t_ns)))
+    video = encode("front", pictures(view, number), gop=GOP_FRAMES, crf=CRF)
+    return Proxy(
+        segment=f"segment-{number}", drive=f"drive-{number}", view=view, mount_xy_m=(1.5, 0.0), shown_share=1.0,
+        camera_source="assumed", vehicle=VehicleGeometry(), signals=signals, video=video, synthetic=True,
+    )  # fmt: skip
 
 
 def decode_limit(made: list[Proxy]) -> float:
@@ -154,7 +150,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     asked = parser.parse_args()
     view = View()
-    made = proxies(asked.minutes, view)
+    made = [proxy(number, view) for number in range(asked.minutes)]
     spans = {proxy.segment: [(0, 2**62)] for proxy in made}
     limit = decode_limit(made)
     windows, load_s = timed(lambda: build_windows(made, spans, WindowSpec(stride_s=0.1)))

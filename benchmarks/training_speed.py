@@ -1,6 +1,6 @@
 """How fast does one core train nano and small, against fp32 eager and against the limit of its matrix product?
 
-    python benchmarks/training_speed.py [--steps 60]
+    python benchmarks/training_speed.py [--steps 60] [--compile]
 
 `precision` is what recipes use on this processor; the limit is a 2048^3 product in it. Small takes a tenth of the steps.
 
@@ -55,13 +55,14 @@ def samples_per_s(recipe: Recipe, steps: int, *, channels_last: bool) -> float:
     network = recipe.trainable.build().train()
     if channels_last:
         network = network.to(memory_format=torch.channels_last)
+    forward = torch.compile(network) if recipe.compile else network
     optimiser = torch.optim.AdamW(network.parameters(), recipe.learning_rate)
     batch = random_batch(recipe.trainable, recipe.batch)
 
     def some_steps() -> None:
         for _ in range(steps // 5):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision(recipe) == "bf16"):
-                loss = recipe.trainable.loss(network, batch)["loss"]
+                loss = recipe.trainable.loss(forward, batch)["loss"]
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
@@ -86,14 +87,16 @@ def matmul_flops(dtype: torch.dtype) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=60)
-    steps = parser.parse_args().steps
+    parser.add_argument("--compile", action="store_true", help="as a recipe with compile=True does")
+    asked = parser.parse_args()
+    steps = asked.steps
     kind = precision(Recipe(name="speed"))
     rows = {}
     with reproducible(0):
         peak = matmul_flops(torch.bfloat16 if kind == "bf16" else torch.float32)
         for trainable, batch, count in ((Nano(), 64, steps), (Temporal(), 8, max(5, steps // 10))):
             recipe = Recipe(name="speed", trainable=trainable, batch=batch)
-            shipped = samples_per_s(recipe, count, channels_last=True)
+            shipped = samples_per_s(replace(recipe, compile=asked.compile), count, channels_last=True)
             eager = samples_per_s(replace(recipe, bf16=False), count, channels_last=False)
             flop = flop_per_sample(recipe)
             rows[trainable.name] = {
@@ -104,7 +107,7 @@ def main() -> None:
                 "gflops": round(shipped * flop / 1e9, 1),
                 "of_matmul_limit": round(shipped * flop / peak, 3),
             }
-    print_row("training_speed", precision=kind, gflops_matmul=round(peak / 1e9, 1), **rows)
+    print_row("training_speed", precision=kind, compiled=asked.compile, gflops_matmul=round(peak / 1e9, 1), **rows)
 
 
 if __name__ == "__main__":

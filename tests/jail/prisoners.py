@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -284,3 +285,33 @@ def _from_child() -> None:
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, check=False)
     if done.returncode:
         raise OSError(0, done.stderr.decode().strip().splitlines()[-1][-60:])
+
+
+def with_device(path: str) -> dict[str, Any]:
+    """What a GPU's driver does as it starts: open a device for writing, ask it something, name a thread of its own."""
+
+    def opened() -> None:
+        with open(path, "r+b", buffering=0) as device:
+            fcntl.ioctl(device, 0x80045200, bytes(4))  # RNDGETENTCNT: how much entropy there is
+
+    def named() -> None:
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text("driver", encoding="utf8")
+
+    def of_another() -> None:
+        Path("/proc/1/comm").write_text("driver", encoding="utf8")
+
+    def in_a_thread() -> str:
+        found: list[str] = []
+        thread = threading.Thread(target=lambda: found.append(_outcome(named)))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    return {
+        "device": _outcome(opened),
+        "own thread": in_a_thread(),
+        "another process": _outcome(of_another),
+        "kernel setting": _outcome(lambda: open("/proc/sys/kernel/core_pattern", "r+b").close()),
+        "libraries": os.environ.get("LD_LIBRARY_PATH", ""),
+        **attempt(None),
+    }

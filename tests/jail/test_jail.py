@@ -15,7 +15,7 @@ import pytest
 
 from jail.layers import without
 from onshore.core.errors import InputError, OnshoreError, RefusedError
-from onshore.jail import Jail, Limits, child, kernel, launch, probe
+from onshore.jail import Jail, Limits, child, gpu_files, kernel, launch, probe
 
 JAILED = Jail()
 
@@ -45,7 +45,7 @@ def run(function: str, arguments: Any = None, jail: Jail = JAILED, **options: An
 def test_work_is_done_and_attested() -> None:
     jail = Jail()
     assert run("double", {"values": [1, 2.5]}, jail) == {"doubled": [2, 5.0]}
-    assert set(jail.attestation) == {"layers", "probes", "missing", "open", "peers"}
+    assert set(jail.attestation) == {"layers", "probes", "missing", "open", "peers", "devices"}
     assert set(jail.attestation["probes"]) == set(probe())
     assert jail.attestation["missing"] == sorted(
         name for name, state in jail.attestation["layers"].items() if state != "in force"
@@ -64,6 +64,30 @@ def test_every_way_out_is_closed() -> None:
 @NAMESPACE
 def test_loopback_works() -> None:
     assert run("loopback") == "hello"
+
+
+@ALL
+def test_a_given_device_is_attested_and_opens_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU needs it; the device here is the kernel's random numbers, which any machine has."""
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/usr/local/driver/lib64")
+    given, bare = "/dev/random", Jail()
+    with bare.open("jail.prisoners:with_device", devices=[given]) as cell:
+        found = cell.call(given)
+    assert bare.attestation["devices"] == [given] and set(bare.attestation["probes"].values()) == {"closed"}
+    assert found.pop("libraries") == "/usr/local/driver/lib64"
+    assert {name for name, text in found.items() if not text.startswith("closed")} == {"device", "own thread"}
+    without_it = run("with_device", given, bare)
+    assert bare.attestation["devices"] == [] and without_it.pop("libraries") == ""
+    assert {name for name, text in without_it.items() if not text.startswith("closed")} == set()
+
+
+def test_this_machines_gpus_are_named_by_their_device_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvram"):
+        (tmp_path / name).touch()
+    patterns = [pattern.replace("/dev", str(tmp_path)) for pattern in launch.GPU_FILES]
+    monkeypatch.setattr(launch, "GPU_FILES", patterns)
+    names = [Path(path).name for path in gpu_files()]
+    assert names == ["nvidia-uvm", "nvidia-uvm-tools", "nvidia0", "nvidia1", "nvidiactl"]
 
 
 def test_the_environment_is_scrubbed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+Bytes = NDArray[np.uint8]
+
 SHIFT = 5
-STEPS, MASK, HALF = 1 << SHIFT, (1 << SHIFT) - 1, 1 << (2 * SHIFT - 1)
+STEPS = 1 << SHIFT
+#: Numbers without a sign: numba then need not ask of every index whether it is counted from the end.
+BITS, FINE, WHOLE = np.uint32(SHIFT), np.uint32(STEPS - 1), np.uint32(STEPS * STEPS)
+NONE, THREE, ONE, TWO = np.uint32(0), np.uint32(3), np.uint64(1), np.uint64(2)
 
 
 @njit(cache=True, nogil=True)
@@ -37,13 +42,15 @@ def cut_views(
         for t in range(out.shape[1]):
             frame = frames[index_BT[b, t]]
             if yaw_B[b] == 0 and lateral_BT[b, t] == 0 and ahead_BT[b, t] == 0:
-                for c in range(3):
-                    out[b, t, c] = frame[top : top + rows, left : left + columns, c]
+                for row in range(rows):
+                    _copy(
+                        frame[top + row, left : left + columns], out[b, t, 0, row], out[b, t, 1, row], out[b, t, 2, row]
+                    )
                 continue
             for row in range(rows):
                 moved = (ahead_BT[b, t], lateral_BT[b, t])
                 _source_of_row(row, rows, moved, yaw_B[b], mount_B2[b], focal_px, height_m, frame.shape, across, down)
-                _gather(frame, across, down, out[b, t, :, row])
+                _gather(frame, across, down, out[b, t, 0, row], out[b, t, 1, row], out[b, t, 2, row])
 
 
 @njit(cache=True, nogil=True)
@@ -83,22 +90,42 @@ def _source_of_row(
 
 
 @njit(cache=True, nogil=True)
+def _copy(line_W3: Bytes, red: Bytes, green: Bytes, blue: Bytes) -> None:
+    flat = line_W3.reshape(-1)
+    for column in range(len(red)):
+        red[column], green[column], blue[column] = flat[3 * column], flat[3 * column + 1], flat[3 * column + 2]
+
+
+@njit(cache=True, nogil=True)
 def _gather(
-    frame: NDArray[np.uint8], across: NDArray[np.int32], down: NDArray[np.int32], out_3W: NDArray[np.uint8]
+    frame: Bytes, across: NDArray[np.int32], down: NDArray[np.int32], red: Bytes, green: Bytes, blue: Bytes
 ) -> None:
-    """Bilinear samples of three colours: weights of 1/32 by 1/32, rounded half up."""
-    last_row, last_column = frame.shape[0] - 1, frame.shape[1] - 1
+    """Bilinear samples of three colours: weights of 1/32 by 1/32, rounded half up.
+
+    Places are counted in bytes and without a sign: numba then need not ask whether one is counted from the end.
+    """
+    flat, line = frame.reshape(-1), np.uint32(3 * frame.shape[1])
+    last_row, last_column = np.uint32(frame.shape[0] - 1), np.uint32(frame.shape[1] - 1)
     for column in range(len(across)):
-        x, y = across[column] >> SHIFT, down[column] >> SHIFT
-        right, below = across[column] & MASK, down[column] & MASK
-        x2, y2 = min(x + 1, last_column), min(y + 1, last_row)
+        x, y = np.uint32(across[column]), np.uint32(down[column])
+        right, below = x & FINE, y & FINE
+        x, y = x >> BITS, y >> BITS
+        one = np.uint64(y * line + x * THREE)
+        two = one + np.uint64(THREE if x < last_column else NONE)
+        step = np.uint64(line if y < last_row else NONE)
         d = right * below
-        b, c = (right << SHIFT) - d, (below << SHIFT) - d
-        a = (1 << 2 * SHIFT) - b - c - d
-        for colour in range(3):
-            mixed = a * frame[y, x, colour] + b * frame[y, x2, colour]
-            mixed += c * frame[y2, x, colour] + d * frame[y2, x2, colour]
-            out_3W[colour, column] = (mixed + HALF) >> (2 * SHIFT)
+        b, c = (right << BITS) - d, (below << BITS) - d
+        a = WHOLE - b - c - d
+        red[column] = _mixed(flat, one, two, step, a, b, c, d)
+        green[column] = _mixed(flat, one + ONE, two + ONE, step, a, b, c, d)
+        blue[column] = _mixed(flat, one + TWO, two + TWO, step, a, b, c, d)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _mixed(flat: Any, one: Any, two: Any, step: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    above = a * np.uint32(flat[one]) + b * np.uint32(flat[two])
+    under = c * np.uint32(flat[one + step]) + d * np.uint32(flat[two + step])
+    return (above + under + (WHOLE >> np.uint32(1))) >> np.uint32(2 * SHIFT)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")

@@ -6,7 +6,7 @@ resources. A way out that is found open is a refusal; a layer this machine canno
 """
 
 from onshore.jail.child import Outside
-from onshore.jail.launch import Cell, Jail, JailResult, Limits
+from onshore.jail.launch import Cell, Jail, JailResult, Limits, gpu_files
 from onshore.jail.probes import probe
 
-__all__ = ["Cell", "Jail", "JailResult", "Limits", "Outside", "probe"]
+__all__ = ["Cell", "Jail", "JailResult", "Limits", "Outside", "gpu_files", "probe"]

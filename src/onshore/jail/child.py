@@ -80,7 +80,8 @@ def _prepare(request: dict[str, Any], kernel: Any) -> dict[str, Any]:
     opened = sorted(name for name, state in probes.items() if state != "closed")
     if request["peers"] and "fenced_network" in missing:
         opened.append("fenced_network")
-    return {"layers": layers, "probes": probes, "missing": missing, "open": opened, "peers": request["peers"]}
+    given = {"peers": request["peers"], "devices": request["devices"]}
+    return {"layers": layers, "probes": probes, "missing": missing, "open": opened, **given}
 
 
 def _refused(request: dict[str, Any], attestation: dict[str, Any]) -> bool:
@@ -114,7 +115,8 @@ def raise_fences(request: dict[str, Any], kernel: Any) -> dict[str, str]:
     kernel.die_with(request["parent"])
     attempt("capabilities", kernel.drop_capabilities)
     attempt("no_new_privileges", kernel.no_new_privileges)
-    attempt("landlock", lambda: kernel.restrict_files(request["read"], write))
+    gpus = bool(request["devices"])
+    attempt("landlock", lambda: kernel.restrict_files(request["read"], write, named_threads=gpus))
     # Without an empty network of its own, the child gets no internet socket at all; among peers, TCP alone.
     alone = layers.get("network_namespace") == "in force"
     families = kernel.FAMILIES if alone or request["peers"] else kernel.LOCAL_FAMILIES

@@ -36,7 +36,8 @@ SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
 LANDLOCK_CREATE_RULESET_VERSION, LANDLOCK_RULE_PATH_BENEATH = 1, 1
 #: Landlock rights: execute 1, write_file 2, read_file 4, read_dir 8, then remove/make/refer/truncate/ioctl_dev bits.
-READ_FILE, READ_ALL = 0x4, 0x1 | 0x4 | 0x8
+READ_FILE, READ_ALL, WRITE_FILE = 0x4, 0x1 | 0x4 | 0x8, 0x2 | 0x4000
+OWN_THREADS = "/proc/self/task"
 FILE_RIGHTS = 0x1 | 0x2 | 0x4 | 0x4000 | 0x8000
 RIGHTS_BY_ABI = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF}
 RIGHTS_SINCE_5 = 0xFFFF
@@ -225,8 +226,12 @@ def no_new_privileges() -> None:
     _call(_LIBC.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def restrict_files(read: Iterable[str], write: Iterable[str]) -> int:
-    """Landlock: read and execute below `read`, everything below `write`, nothing else. Returns the ABI in force."""
+def restrict_files(read: Iterable[str], write: Iterable[str], *, named_threads: bool = False) -> int:
+    """Landlock: read and execute below `read`, everything below `write`, nothing else. Returns the ABI in force.
+
+    named_threads: this process may write what tells of its own threads; CUDA names its own as it starts, and where it may
+    not it calls that error 304 and gives up. A process forked later has no such right.
+    """
     _alone()
     abi = _call(_LIBC.syscall, SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION)
     handled = RIGHTS_BY_ABI.get(abi, RIGHTS_SINCE_5)
@@ -237,7 +242,8 @@ def restrict_files(read: Iterable[str], write: Iterable[str]) -> int:
     attributes = ctypes.create_string_buffer(packed, len(packed))
     ruleset = _call(_LIBC.syscall, SYS_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(len(packed)), 0)
     try:
-        for path, rights in [*((path, READ_ALL) for path in read), *((path, handled) for path in write)]:
+        own = [(OWN_THREADS, WRITE_FILE)] if named_threads else []
+        for path, rights in [*((path, READ_ALL) for path in read), *((path, handled) for path in write), *own]:
             _allow_beneath(ruleset, path, rights & handled)
         _call(_LIBC.syscall, SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0)
     finally:

@@ -7,6 +7,7 @@ ends it, and the caller gets an error, not a hang. Nothing of what travels touch
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib.util
 import ipaddress
 import json
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,8 @@ SYSTEM_FOLDERS = (
     "/sys",
 )
 WRITABLE_DEVICES = ("/dev/null",)
+#: Device files of GPUs, as their drivers name them.
+GPU_FILES = ("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/nvidia-uvm*", "/dev/nvidia-caps", "/dev/kfd", "/dev/dri")
 RLIMITS = ("memory_bytes", "cpu_s", "file_bytes", "files")
 
 
@@ -136,14 +139,16 @@ class Jail:
         write_dirs: Iterable[str | Path] = (),
         *,
         packages: Sequence[str] = (),
+        devices: Sequence[str] = (),
         serve: Callable[[str], bytes] | None = None,
     ) -> Cell:
         """A child that stays and answers many calls to the function, one at a time; use it in a `with`.
 
-        packages: further modules that the function imports, wherever they are installed. The child lives as long as the
-        thread that opened it.
+        packages: further modules that the function imports, wherever they are installed. devices: device files that it may
+        open, such as `gpu_files()`; they are attested. The child lives as long as the thread that opened it.
         """
-        cell = Cell(self._request(target, read_dirs, write_dirs, packages), self.limits, serve)
+        request = self._request(target, read_dirs, [*write_dirs, *devices], packages)
+        cell = Cell(request | {"devices": list(devices)}, self.limits, serve)
         try:
             self.attestation, refused = cell.start()
             if self.witness is not None:
@@ -169,6 +174,7 @@ class Jail:
             "limits": given,
             "scratch_bytes": self.limits.scratch_bytes,
             "peers": list(self.peers),
+            "devices": [],
             "parent": os.getpid(),
             "strict": self.strict,
             "tolerant": self.tolerant,
@@ -195,7 +201,7 @@ class Cell:
                 *(os.path.abspath(sys.executable), "-I", "-S", child.__file__, str(theirs_in), str(theirs_out)),
                 json.dumps(request["python_path"]),
             ],
-            env=_scrubbed(scratch, limits.threads),
+            env=_scrubbed(scratch, limits.threads) | (_libraries() if request["devices"] else {}),
             pass_fds=(theirs_in, theirs_out),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -321,11 +327,23 @@ def _homes_of(modules: Iterable[str]) -> list[str]:
     return homes
 
 
-def _scrubbed(scratch: str, threads_each: int) -> Mapping[str, str]:
+def gpu_files() -> list[str]:
+    """The device files of this machine's GPUs; none where it has none."""
+    return sorted(path for pattern in GPU_FILES for path in glob.glob(pattern))
+
+
+def _libraries() -> dict[str, str]:
+    """Where a driver's libraries are, if the caller's loader was told so; the child can read no more by it."""
+    told = os.environ.get("LD_LIBRARY_PATH", "")
+    return {"LD_LIBRARY_PATH": told} if told else {}
+
+
+def _scrubbed(scratch: str, threads_each: int) -> dict[str, str]:
     """Nothing of the caller's environment but the path; few threads for numerics; a temporary folder of its own."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     threads = dict.fromkeys(names, str(threads_each))
-    return {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": scratch, "TMPDIR": scratch, **threads}
+    plain = {"PATH": os.defpath, "LANG": "C.UTF-8", "LOGNAME": "jailed", "HOME": scratch, "TMPDIR": scratch}
+    return {**plain, **threads}
 
 
 def _unavailable(attestation: dict[str, Any]) -> Refusal:

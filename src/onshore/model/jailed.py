@@ -7,6 +7,7 @@ weights to the last bit as without a jail, however often the run was killed.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from onshore.core.progress import Progress, silent
 from onshore.dataset import Batch, Perturb, Windows, WindowSpec, batches
 from onshore.dataset.manifest import open_split, windows_of
 from onshore.dataset.split import TRAIN
-from onshore.jail import Limits, Outside
+from onshore.jail import Limits, Outside, gpu_files
 from onshore.model.checkpoint import Checkpoint
 from onshore.model.ranks import Ranks, together
 from onshore.model.recipe import Recipe
@@ -29,6 +30,7 @@ from onshore.model.training import Fit, fit, made_ahead, probe
 from onshore.model.weights import load, to_bytes
 from onshore.store import Center
 
+LOG = logging.getLogger(__name__)
 GIB = 1 << 30
 CHECKPOINT, METRICS = "checkpoint", "metrics"
 #: Threads that make batches for a GPU; a processor learns slowly enough for one.
@@ -52,7 +54,7 @@ def fitted(
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train in a jailed child. Returns `probe`, and unless `only_probe` also `weights` (bytes), `tensors`, `log`,
-    `windows`, `takeovers`, `samples`, `sample_log`, `seconds`, `cpu_seconds`, `samples_per_s`.
+    `windows`, `takeovers`, `samples`, `sample_log`, `seconds`, `cpu_seconds`, `samples_per_s`, `device` (cpu or cuda).
 
     since: a checkpoint to go on from. keep: is given one, and its step, after every `every` steps. tell: as `fit`.
     Errors: RefusedError
@@ -84,8 +86,10 @@ def fitted(
     jail = center.jail("training", LIMITS)
     packages = [type(recipe.trainable).__module__]
     target = f"{__name__}:learn"
-    with jail.open(target, packages=packages, serve=serve) as cell:
+    with jail.open(target, packages=packages, devices=gpu_files(), serve=serve) as cell:
         answer: dict[str, Any] = cell.call(asked, MOST_S, progress=progress, take=take)
+    if gpu_files() and answer.get("device") == "cpu":
+        LOG.warning("this machine has a GPU that the jail or PyTorch could not use; it learned on the processor")
     if set(answer.get("samples", {}).get("ids", ())) - _named_in(asked):
         raise InputError("tampered", dataset_id, "training says that it saw what this dataset does not hold.")
     return answer
@@ -135,7 +139,7 @@ class _Task:
 
         told = tell if asked["tell"] else None
         result = fit(recipe, seen, **given, keep=keep, progress=outside.progress, tell=told)
-        return {**_told(result), **self._seen(seen)}
+        return {**_told(result), **self._seen(seen), "device": ranks.device.type}
 
     def _drawn(self, ranks: Ranks) -> Iterator[Batch]:
         recipe, first = self.recipe, self.since.step if self.since else 0
@@ -148,6 +152,7 @@ class _Task:
             perturb=Perturb() if recipe.perturb else None,
             part=ranks.part(recipe.batch),
             makers=_makers(ranks),
+            prefetch=2 * _makers(ranks),
         )
 
     def _seen(self, seen: SampleLog) -> dict[str, Any]:

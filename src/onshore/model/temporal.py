@@ -95,14 +95,23 @@ class TemporalNetwork(nn.Module):
     def features(self, views: tuple[Tensor, ...]) -> Tensor:
         """(B, T, F): what is kept of every moment; mean and maximum over the picture, views side by side."""
         pooled = []
-        for frames_BTCHW in views:
-            image = frames_BTCHW.flatten(0, 1).to(memory_format=torch.channels_last).to(torch.float32, copy=True)
-            image.mul_(1 / 127.5).sub_(1)  # in place: new memory for either costs as much as a convolution
-            cells = self.encoder(image)
+        for cells in self._cells(views):
             pooled += [cells.mean((2, 3)), cells.amax((2, 3))]
         kept: Tensor = self.seen(torch.cat(pooled, 1).float())
         batch, times = views[0].shape[:2]
         return kept.reshape(batch, times, self.width)
+
+    def _cells(self, views: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The encoder's last feature map of every view; views of one size pass it together, which fills a GPU better."""
+        if len(views) > 1 and len({view.shape for view in views}) == 1:
+            return self._encoded(torch.cat(views)).chunk(len(views))
+        return tuple(self._encoded(view) for view in views)
+
+    def _encoded(self, frames_BTCHW: Tensor) -> Tensor:
+        image = frames_BTCHW.flatten(0, 1).to(memory_format=torch.channels_last).to(torch.float32, copy=True)
+        image.mul_(1 / 127.5).sub_(1)  # in place: new memory for either costs as much as a convolution
+        cells: Tensor = self.encoder(image)
+        return cells
 
     def plan(self, features_BTF: Tensor, side_B9: Tensor) -> tuple[Tensor, Tensor]:
         states, _ = self.memory(features_BTF)

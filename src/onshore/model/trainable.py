@@ -7,8 +7,9 @@ are is in its tensor manifest.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
@@ -37,12 +38,27 @@ class TrainingTensors:
     side_frames: tuple[Tensor, ...] = ()
 
     def to(self, device: torch.device) -> TrainingTensors:
-        """The same on a device."""
+        """The same on a device; to a GPU it is copied while the GPU still computes what it was given before."""
         if device == self.side_B9.device:
             return self
+        if device.type != "cuda":
+            return self._each(lambda tensor: tensor.to(device))
+        beside, now = _copying(device), torch.cuda.current_stream(device)
+        with torch.cuda.stream(beside):
+            moved = self._each(lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
+        now.wait_stream(beside)
+        moved._each(lambda tensor: tensor.record_stream(now))
+        return moved
+
+    def _each(self, change: Callable[[Tensor], Any]) -> TrainingTensors:
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "side_frames"}
-        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in plain.items()}
-        return TrainingTensors(**moved, side_frames=tuple(view.to(device) for view in self.side_frames))
+        changed = {name: change(tensor) for name, tensor in plain.items()}
+        return TrainingTensors(**changed, side_frames=tuple(change(view) for view in self.side_frames))
+
+
+@lru_cache
+def _copying(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class Trainable(Protocol):

@@ -1,7 +1,8 @@
 """The training loop: the same weights to the last bit for the same recipe, batches and base, on one CPU class.
 
 Rule: one thread, deterministic kernels, and no random number that does not come from the recipe's seed. Whatever a step
-depends on is in a checkpoint, so a run that is killed goes on from its last one to the same bits.
+depends on is in a checkpoint, so a run that is killed goes on from its last one to the same bits. On a GPU the fastest
+kernels are taken and equal bits are not promised; nothing there waits for a step's result but the log.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypeVar
 
@@ -78,8 +79,7 @@ def reproducible(seed: int) -> Iterator[None]:
     """One thread, deterministic kernels and a seeded global generator inside; what was set before comes back after."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
-    # some backward kernels of GPUs have no deterministic form; there equal bits are not promised
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    torch.use_deterministic_algorithms(True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -87,6 +87,26 @@ def reproducible(seed: int) -> Iterator[None]:
         finally:
             torch.use_deterministic_algorithms(strict)
             torch.set_num_threads(threads)
+
+
+@contextmanager
+def _fastest(seed: int) -> Iterator[None]:
+    """A seeded global generator inside, convolutions by whichever kernel proves fastest for their shapes, and one thread
+    beside the GPU: more of them wait for each other while batches are made."""
+    chosen, threads = torch.backends.cudnn.benchmark, torch.get_num_threads()
+    torch.backends.cudnn.benchmark = True
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = chosen
+            torch.set_num_threads(threads)
+
+
+def _conditions(recipe: Recipe, ranks: Ranks) -> AbstractContextManager[None]:
+    return reproducible(recipe.seed) if ranks.device.type == "cpu" else _fastest(recipe.seed)
 
 
 def fit(
@@ -110,7 +130,7 @@ def fit(
     end early and `bad_config` when the loss is no longer finite.
     """
     clock = _Clock()
-    with reproducible(recipe.seed):
+    with _conditions(recipe, ranks):
         run = _Run(recipe, network, ranks)
         run.tell = tell
         if since is not None:
@@ -136,7 +156,7 @@ def fit(
 
 def probe(recipe: Recipe, batches: Iterable[Batch], *, network: nn.Module | None = None, ranks: Ranks = ALONE) -> str:
     """Only the first steps of `fit`, with the same schedule: the digest that `Fit.probe` must equal."""
-    with reproducible(recipe.seed):
+    with _conditions(recipe, ranks):
         run = _Run(recipe, network, ranks)
         for _ in run.through(batches, min(PROBE_STEPS, recipe.steps), silent):
             continue
@@ -160,14 +180,16 @@ class _Run:
         self.joined = ranks.joined(self.network, shard=recipe.shard)
         self.forward = _compiled(self.joined, recipe) if recipe.compile else self.joined
         taught = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(taught, recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.optimiser = torch.optim.AdamW(
+            taught, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=ranks.device.type == "cuda" or None
+        )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimiser, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.1
         )
         self.average = _Average(taught, recipe.ema)
         self.chance = torch.Generator().manual_seed(recipe.seed + 1)
         self.log: list[list[float]] = []
-        self.window: list[list[float]] = []
+        self.window: list[Tensor] = []
         self.probe = ""
         self.tell: Callable[[dict[str, float]], object] | None = None
         self.began, self.waited_s = time.perf_counter(), 0.0
@@ -219,7 +241,7 @@ class _Run:
             "groups": told["param_groups"],
             "schedule": {name: getattr(self.schedule, name) for name in ("last_epoch", "_step_count", "_last_lr")},
             "log": self.log,
-            "window": self.window,
+            "window": [losses.tolist() for losses in self.window],
             "probe": self.probe,
         }
         return Checkpoint(step=self.step, facts={"run": facts}, tensors=tensors)
@@ -237,7 +259,10 @@ class _Run:
             raise InputError("corrupt", "checkpoint", f"it is not one of this recipe: {fault}.") from fault
         self.chance.set_state(since.tensors["chance"])
         torch.random.set_rng_state(since.tensors["random"])
-        self.step, self.log, self.window = since.step, facts["log"], facts["window"]
+        self.step, self.log = since.step, facts["log"]
+        self.window = [
+            torch.tensor(losses, dtype=torch.float64, device=self.ranks.device) for losses in facts["window"]
+        ]
         self._last = (time.perf_counter(), 0.0, since.step)
         self.probe = facts["probe"]
 
@@ -252,8 +277,8 @@ class _Run:
             moments.setdefault(int(number), {})[moment] = kept
         return moments
 
-    def _learn(self, batch: Batch) -> list[float]:
-        """One step. Returns the path loss and the speed loss (m/s)."""
+    def _learn(self, batch: Batch) -> Tensor:
+        """One step. Returns the path loss and the speed loss (m/s), (2,) float64."""
         recipe, ranks = self.recipe, self.ranks
         own = tensors(batch).to(ranks.device)
         own = augment(own, recipe, self.chance, ranks.part(recipe.batch), len(own.side_B9) * ranks.count)
@@ -272,17 +297,18 @@ class _Run:
         self.average.update()
         return losses
 
-    def _gradients(self, part: TrainingTensors, share: float) -> list[float]:
-        """Add this part's share of the gradient. Returns its path loss and speed loss (m/s)."""
+    def _gradients(self, part: TrainingTensors, share: float) -> Tensor:
+        """Add this part's share of the gradient. Returns its path loss and speed loss (m/s), (2,) float64."""
         recipe = self.recipe
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=precision(recipe) == "bf16"):
             losses = recipe.trainable.loss(self.forward, part)
             losses = recipe.adapt.loss(self.forward, part, losses) if recipe.adapt else losses
         (losses["loss"] * share).backward()  # type: ignore[no-untyped-call]
-        return torch.stack([losses["path"].detach(), losses["speed"].detach()]).tolist()
+        return torch.stack([losses["path"].detach(), losses["speed"].detach()]).double()
 
     def _report(self, progress: Progress) -> None:
-        self.log.append([self.step, *(round(float(value), 6) for value in np.mean(self.window, axis=0))])
+        means = np.mean(torch.stack(self.window).cpu().numpy(), axis=0)
+        self.log.append([self.step, *(round(float(value), 6) for value in means)])
         if not np.isfinite(self.log[-1]).all():
             subject = f"recipe {self.recipe.name}"
             raise InputError("bad_config", subject, f"the loss is not finite at step {self.step}.")
@@ -313,7 +339,7 @@ class _Agreed:
 
     def __init__(self, network: nn.Module, ranks: Ranks, parts: int) -> None:
         self._ranks, self._parts = ranks, parts
-        self._losses: list[list[float]] = []
+        self._losses: list[Tensor] = []
         self._buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()] if parts > 1 else []
         self._counts = [buffer for buffer in network.buffers() if not buffer.is_floating_point()] if parts > 1 else []
         self._start, self._counted = _copies(self._buffers), _copies(self._counts)
@@ -325,23 +351,22 @@ class _Agreed:
             _put(self._start, self._buffers)
             _put(self._counted, self._counts)
 
-    def end(self, losses: list[float]) -> None:
+    def end(self, losses: Tensor) -> None:
         self._losses.append(losses)
         for total, buffer in zip(self._sums, self._buffers, strict=True):
             total += buffer
 
-    def finish(self) -> list[float]:
+    def finish(self) -> Tensor:
         """Set the mean statistics; returns the mean losses."""
         if self._parts == 1:
             return self._losses[0]
-        losses = torch.tensor(self._losses, dtype=torch.float64).sum(0).to(self._ranks.device)
+        losses = torch.stack(self._losses).sum(0)
         flat = self._ranks.summed(torch.cat([losses, *(total.reshape(-1) for total in self._sums)])) / self._parts
         at = len(losses)
         for buffer in self._buffers:
             _put([flat[at : at + buffer.numel()].reshape(buffer.shape)], [buffer])
             at += buffer.numel()
-        found: list[float] = flat[: len(losses)].tolist()
-        return found
+        return flat[: len(losses)]
 
 
 def _copies(tensors: list[Tensor]) -> list[Tensor]:
