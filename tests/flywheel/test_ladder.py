@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onshore.bundle.inputs import View
 from onshore.core.errors import UsageError
 from onshore.dataset import manifest
 from onshore.flywheel import ladder, ladder_page
 from onshore.flywheel.demo import Turn
-from onshore.flywheel.ladder import FULL, TINY, Ladder, LadderPlan, rows_of
+from onshore.flywheel.ladder import FULL, TINY, TWO_VIEWS, Ladder, LadderPlan, rows_of
+from onshore.model import Nano
+from onshore.region import load_pack
 from onshore.store import Center
 
 SETTINGS = {
@@ -152,6 +155,24 @@ def test_the_plan_asks_everything_once_and_first_what_answers_most() -> None:
     assert {row.way for row in FULL.rows} == {"full", "frozen", "low_rank", "distilled", "averaged"}
 
 
+def test_the_ladder_with_two_views_drives_towns_of_its_own() -> None:
+    assert {row.name for row in TWO_VIEWS.rows} >= {
+        "expert",
+        "base",
+        "fleet-8x60",
+        "long-8x60-on",
+        "averaged-long-8x60-on",
+    }
+    for region, name in TWO_VIEWS.suites.items():
+        suites = load_pack(region).suites
+        own = {town for town, _ in suites["suites"][name]["worlds"]}
+        others = {
+            town for other, suite in suites["suites"].items() if other != name for town, _ in suite.get("worlds", ())
+        }
+        assert len(suites["suites"][name]["worlds"]) == 12 and own <= set(suites["fresh_towns"])
+        assert not own & (others | set(suites["training_towns"]) | set(TWO_VIEWS.demo.towns) | set(TWO_VIEWS.sim_towns))
+
+
 @pytest.mark.parametrize("cars", [2, 8, 32])
 def test_a_fleet_drives_all_its_minutes_in_short_drives(cars: int) -> None:
     for level in FULL.levels:
@@ -162,9 +183,18 @@ def test_a_fleet_drives_all_its_minutes_in_short_drives(cars: int) -> None:
 
 # -- a tiny ladder -----------------------------------------------------------------------------------------------------
 
+NARROW = Nano(channels=(8, 12, 16, 24, 32), hidden=64, side_views=(View(focal_px=160.0),))
 SMALLEST = replace(
     TINY,
-    demo=replace(TINY.demo, base=Turn(cars=1, minutes=0.2, steps=4, worlds=1), base_again_steps=4, egos=1),
+    demo=replace(
+        TINY.demo,
+        base=Turn(cars=1, minutes=0.2, steps=4, worlds=1),
+        base_again_steps=4,
+        egos=1,
+        surround=True,
+        base_recipe=replace(TINY.demo.base_recipe, trainable=NARROW),
+        adapt_recipe=replace(TINY.demo.adapt_recipe, trainable=NARROW),
+    ),
     rows=tuple(
         replace(row, home=False)
         for row in rows_of((0.2, 0.4, 0.6, 0.8), (1, 2, 3), 2)
@@ -172,6 +202,7 @@ SMALLEST = replace(
     ),
     levels=(0.2, 0.4, 0.6, 0.8),
     steps=12,
+    last_rate=0.5,
 )
 
 
@@ -219,6 +250,8 @@ def test_rounds_learn_from_what_the_fleet_earned(climbed: tuple[Path, dict[str, 
     assert [one["takeovers"] for one in frozen] == [1, 2] and all(part["samples"] > 0 for part in rounds)
     recipes = [center.artifact(part["weights"]).meta["recipe"]["steps"] for part in rounds]
     assert recipes == [6, 6]
+    rates = [center.artifact(part["weights"]).meta["recipe"]["learning_rate"] for part in rounds]
+    assert rates == [1e-3, pytest.approx(5e-4)]
 
 
 @pytest.mark.slow

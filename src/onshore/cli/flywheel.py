@@ -39,6 +39,12 @@ def ladder(
     tiny: Annotated[
         bool, typer.Option("--tiny", help="every kind of row in minutes, for tests; no score claim")
     ] = False,
+    two_views: Annotated[
+        bool,
+        typer.Option(
+            "--two-views", help="fleet and network with a narrow view too: a ladder of few rows and a page of its own"
+        ),
+    ] = False,
 ) -> None:
     """Base, public video, simulation, fleets by minutes and cars, with and without on-policy rounds, at equal steps."""
     from onshore.flywheel import ladder as experiment
@@ -52,12 +58,17 @@ def ladder(
             seeds=_numbers(seeds),
             budget_minutes=budget_minutes,
             tiny=tiny,
+            plan=experiment.TWO_VIEWS if two_views else None,
             progress=progress,
             say=show.say,
         )
     made = [row for row in document["rows"] if row["score"] is not None]
     show.table("Driving score (synthetic town world, percent)", made, COLUMNS)
-    show.answer(document, *experiment.summary(document), f"page: {results / 'ladder.md'}")
+    show.answer(
+        document,
+        *experiment.summary(document),
+        f"page: {results / ('ladder-two-views.md' if two_views else 'ladder.md')}",
+    )
 
 
 def _numbers(text: str) -> list[int]:

@@ -48,7 +48,10 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoPlan:
-    """The size of a demo. Figures were tuned on training towns and other seeds than the suites hold."""
+    """The size of a demo. Figures were tuned on training towns and other seeds than the suites hold.
+
+    surround: the fleet's cars have narrow and side cameras too.
+    """
 
     base: Turn
     rounds: tuple[Turn, ...]
@@ -59,6 +62,7 @@ class DemoPlan:
     towns: tuple[int, ...] = (1, 2, 4, 5)
     egos: int = 8
     held_out: float = 0.15
+    surround: bool = False
     bench_only: bool = False
     workers: int = 2
 
@@ -171,6 +175,8 @@ def record_fleet(
     }
     if look != "day":
         inputs["look"] = look
+    if plan.surround:
+        inputs["surround"] = True
 
     def drive_about() -> dict[str, Any]:
         towns, first = plan.towns[: turn.cars], 1
@@ -187,6 +193,7 @@ def record_fleet(
                 workers=plan.workers,
                 first_car=first,
                 look=look,
+                surround=plan.surround,
             )
             first += cars
         return {

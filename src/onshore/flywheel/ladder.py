@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onshore import border, dataset, world
+from onshore.bundle.inputs import View
 from onshore.clip import find
 from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError, OnshoreError, UsageError
@@ -31,7 +32,7 @@ from onshore.evaluation.closedloop import drive_jobs
 from onshore.evaluation.selection import choose
 from onshore.flywheel import demo, intake, ladder_page
 from onshore.flywheel.demo import DemoPlan, Turn
-from onshore.model import Recipe, inverse, models
+from onshore.model import Nano, Recipe, inverse, models
 from onshore.model.adaptation import Distilled, Frozen, LowRank, average
 from onshore.model.collection import Fleet, collect, supervise
 from onshore.model.trainable import Adaptation
@@ -173,6 +174,7 @@ class LadderPlan:
 
     km_per_car: driven under supervision by each car in a round. sim_minutes: of simulated driving on `sim_towns`, which
     no fleet has. public_videos: of public_seconds in each town, read by inverse dynamics of inverse_steps. long: times the steps that long rows take.
+    last_rate: the last round's learning rate as a share of the first one's; from round to round it falls evenly. page: name of the files.
     """
 
     demo: DemoPlan
@@ -181,6 +183,8 @@ class LadderPlan:
     levels: tuple[float, ...] = (5.0, 20.0, 60.0, 160.0)
     steps: int = 1600
     long: int = 3
+    last_rate: float = 1.0
+    page: str = "ladder"
     base_rounds: int = 2
     km_per_car: float = 1.0
     supervision: Supervision = field(default_factory=Supervision)
@@ -202,6 +206,26 @@ FULL = LadderPlan(
     ),
     rows=rows_of((5.0, 20.0, 60.0, 160.0), (2, 8, 32), 4),
     suites={"us": "us-ladder", "cn": "cn-ladder"},
+)
+#: A narrow view beside the wide one, which shows lamps from afar; new towns; rounds share one falling learning rate.
+_NARROW = Nano(side_views=(View(focal_px=160.0),))
+TWO_VIEWS = replace(
+    FULL,
+    demo=replace(
+        FULL.demo,
+        surround=True,
+        base_recipe=replace(FULL.demo.base_recipe, trainable=_NARROW),
+        adapt_recipe=replace(FULL.demo.adapt_recipe, trainable=_NARROW),
+    ),
+    rows=tuple(
+        row
+        for row in FULL.rows
+        if row.name in ("expert", "base", "fleet-8x20", "fleet-8x60", "fleet-8x60-on", "averaged-8x60-on")
+        or row.name in ("long-8x60", "long-8x60-on", "averaged-long-8x60-on")
+    ),
+    suites={"us": "us-two-views", "cn": "cn-two-views"},
+    last_rate=0.25,
+    page="ladder-two-views",
 )
 TINY = LadderPlan(
     demo=replace(demo.TINY, workers=1, base=replace(demo.TINY.base, cars=1, minutes=0.5, worlds=1), base_again_steps=8),
@@ -296,7 +320,7 @@ class Ladder:
         found = [json.loads(path.read_text()) for path in sorted((self.out / "rows").glob("*.json"))]
         with self._alone("publish"):
             document = ladder_page.document([asdict(row) for row in self.plan.rows], found, self._settings())
-            files = ladder_page.files(document)
+            files = ladder_page.files(document, self.plan.page)
             border.write_out(self._center("us", 0), files, self.results)
         return document
 
@@ -310,6 +334,8 @@ class Ladder:
             "supervision": asdict(plan.supervision),
             "sim_minutes": plan.sim_minutes,
             "home_margin": HOME_MARGIN,
+            "views": 1 + len(plan.demo.base_recipe.trainable.side_views),
+            "last_rate": plan.last_rate,
         }
 
     # -- a row -----------------------------------------------------------------------------------------------------------
@@ -347,6 +373,8 @@ class Ladder:
             takeovers += [made["id"]] if made["id"] else []
             frozen = self._freeze(center, f"{row.name}-{seed}-{number}", drives, takeovers)
             recipe = replace(self._recipe(seed, number, steps), adapt=WAYS.get(row.way))
+            fallen = (1 - self.plan.last_rate) * (number - 1) / max(1, row.rounds - 1)
+            recipe = replace(recipe, learning_rate=recipe.learning_rate * (1 - fallen))
             weights = models.train(center, frozen, recipe, base=weights, progress=self.progress).id
             rounds.append({**made, "round": number, "weights": weights})
             if row.each_round and number < row.rounds:
@@ -566,6 +594,7 @@ class Ladder:
                     workers=1,
                     first_car=1 + 4 * index,
                     look=list(LOOKS)[index % len(LOOKS)],
+                    surround=self.plan.demo.surround,
                 )
             return {"files": sorted(path.name for path in folder.rglob("*.mcap"))}
 
@@ -587,7 +616,7 @@ class Ladder:
         """A dataset of all of these drives, or only of `clips`: nothing is held out, unless said; the towns of the suite are."""
         column, named = ("id", clips) if clips else ("drive", drives)
         where = f"{column} IN ({', '.join(repr(one) for one in sorted(named))})"
-        view = self.plan.demo.base_recipe.trainable.view
+        network = self.plan.demo.base_recipe.trainable
         with self._alone(f"freeze-{center.root.name}"):
             return dataset.freeze(
                 center,
@@ -596,7 +625,8 @@ class Ladder:
                 takeovers=takeovers,
                 pseudo_labels=pseudo_labels,
                 held_out=held_out,
-                view=view,
+                view=network.view,
+                side_views=network.side_views,
                 split_by="drive",
                 progress=self.progress,
             ).id

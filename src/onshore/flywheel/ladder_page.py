@@ -24,7 +24,6 @@ Scores = dict[RouteKey, float]
 #: Share of the expert's score that the last rung is held against, and the levels of p.
 PARITY, LEVEL, STRICT = 0.85, 0.05, 0.01
 FAR_HOURS = 10_000.0
-DOCUMENT, PAGE = "ladder.json", "ladder.md"
 
 
 def document(rows: Sequence[Record], records: Sequence[Record], settings: Record) -> dict[str, Any]:
@@ -46,16 +45,16 @@ def document(rows: Sequence[Record], records: Sequence[Record], settings: Record
     return {**found, "findings": _findings(found)}
 
 
-def files(found: Mapping[str, Any]) -> dict[str, bytes]:
-    """File name -> bytes: document, page, plots."""
+def files(found: Mapping[str, Any], name: str = "ladder") -> dict[str, bytes]:
+    """File name -> bytes: document, page, plots, their names beginning with `name`."""
     drawn = {
-        "ladder-minutes.svg": plots.minutes_plot(found),
-        "ladder-home.svg": plots.home_plot(found),
-        "ladder-rounds.svg": plots.ladder_rounds_plot(found),
+        f"{name}-minutes.svg": plots.minutes_plot(found),
+        f"{name}-home.svg": plots.home_plot(found),
+        f"{name}-rounds.svg": plots.ladder_rounds_plot(found),
     }
     text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
-    named = {name: svg.encode() for name, svg in drawn.items() if svg}
-    return {DOCUMENT: text.encode(), PAGE: page(found, sorted(named)).encode(), **named}
+    named = {file: svg.encode() for file, svg in drawn.items() if svg}
+    return {f"{name}.json": text.encode(), f"{name}.md": page(found, sorted(named)).encode(), **named}
 
 
 class _Made:
@@ -546,7 +545,22 @@ def _opening(settings: Mapping[str, Any]) -> list[str]:
         f"and only what happens while the driver has the wheel is kept,{late} with {how['path_noise_m']:g} m and {how['speed_noise_mps']:g} m/s of noise. The row",
         "`teacher` gets as many answers of the same driver who never lets the candidate drive. Intervals (95 %) resample worlds and training seeds; p flips the signs",
         "of worlds' mean differences over seeds (paired by seed, world and ego). Holm's p counts all comparisons of this page.",
+        *_other(settings),
     ]
+
+
+def _other(settings: Mapping[str, Any]) -> list[str]:
+    """In what this ladder differs from the first one."""
+    told = []
+    if settings.get("views", 1) > 1:
+        told += [
+            f"Fleet and network have {settings['views']} views of the road, so nothing here is to be compared with a page of one view."
+        ]
+    if settings.get("last_rate", 1.0) != 1.0:
+        told += [
+            f"From round to round the learning rate falls, to {settings['last_rate']:g} of the first round's in the last one."
+        ]
+    return told
 
 
 def _home_table(home: Sequence[Record]) -> tuple[list[dict[str, Any]], Sequence[str]]:
