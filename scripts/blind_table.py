@@ -41,8 +41,8 @@ class Plan:
 
 
 PLANS = {
-    "cn": Plan(minutes=24.0, base_steps=1200, rounds=((12, 1200), (12, 2400))),
-    "us": Plan(minutes=24.0, base_steps=1200, rounds=((12, 1200), (12, 2400))),
+    "cn": Plan(minutes=24.0, base_steps=1200, rounds=((12, 1200), (12, 2400), (12, 2400))),
+    "us": Plan(minutes=24.0, base_steps=1200, rounds=((12, 1200), (12, 2400), (12, 2400))),
 }
 #: The wide view, and the middle of it 2.5 times as large: a lamp 30 m away has two pixels there.
 NETWORK = Nano(side_views=(View(focal_px=160.0),))
