@@ -33,16 +33,18 @@ FAMILIES_AT_ONCE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Fleet minutes, steps of the base; of each round the worlds of every family that are driven, and the steps that follow."""
+    """Fleet minutes, steps of the base; of each round the worlds of every family that are driven, the steps that follow,
+    and the families, where it is not all of them."""
 
     minutes: float
     base_steps: int
-    rounds: tuple[tuple[int, int], ...]
+    rounds: tuple[tuple[int, int, tuple[str, ...]], ...]
 
 
+ROUNDS = ((12, 1200, ()), (12, 2400, ()), (12, 2400, ()))
 PLANS = {
-    "cn": Plan(minutes=24.0, base_steps=1200, rounds=((12, 1200), (12, 2400), (12, 2400))),
-    "us": Plan(minutes=24.0, base_steps=1200, rounds=((12, 1200), (12, 2400), (12, 2400))),
+    "cn": Plan(minutes=24.0, base_steps=1200, rounds=(*ROUNDS, (40, 1200, ("crosswalk_yield",)))),
+    "us": Plan(minutes=24.0, base_steps=1200, rounds=ROUNDS),
 }
 #: The wide view, and the middle of it 2.5 times as large: a lamp 30 m away has two pixels there.
 NETWORK = Nano(side_views=(View(focal_px=160.0),))
@@ -110,8 +112,11 @@ def trained(center: Center, plan: Plan, fleet: Path, workers: int, progress: Pro
         center, frozen, Recipe(name="nano-base", trainable=NETWORK, steps=plan.base_steps), progress=progress
     )
     taken: list[str] = []
-    for number, (each, steps) in enumerate(plan.rounds):
-        taken.append(collect(center, row.id, each=each, seed=number, workers=workers, progress=progress).id)
+    for number, (each, steps, families) in enumerate(plan.rounds):
+        found = collect(
+            center, row.id, each=each, families=families, seed=number, workers=workers, progress=progress
+        )
+        taken.append(found.id)
         frozen = freeze(center, f"round-{number}", taken, progress)
         recipe = Recipe(name="nano-eyes", trainable=NETWORK, steps=steps, seed=number)
         row = models.train(center, frozen, recipe, base=row.id, progress=progress)
@@ -147,7 +152,9 @@ policy looks, not how far a driver that was taught without a camera would come.
 
 
 def section(document: dict[str, Any]) -> list[str]:
-    rounds = " and ".join(f"{each} worlds of every family and {steps} steps" for each, steps in document["rounds"])
+    rounds = " and ".join(
+        f"{each} worlds of {' and '.join(some) or 'every family'} and {steps} steps" for each, steps, some in document["rounds"]
+    )
     lines = [
         f"## {document['region']}: apart in {document['apart']} of {document['need_eyes']} families that need eyes",
         "",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -145,12 +146,13 @@ def collect(
     egos: int = 8,
     seed: int = 0,
     each: int = 0,
+    families: Sequence[str] = (),
     workers: int = 2,
     progress: Progress = silent,
 ) -> TakeoverRow:
     """Let a model drive `worlds` training worlds of the center's region and keep the expert's answers.
 
-    each: instead of town worlds, so many worlds of every scenario family, where the careful driver answers. seed: which towns and traffic; another seed shares none with it. Errors: InputError `empty_input` when no ego drove
+    each: instead of town worlds, so many worlds of every scenario family (or of these `families`), where the careful driver answers. seed: which towns and traffic; another seed shares none with it. Errors: InputError `empty_input` when no ego drove
     long enough to give a sample; OnshoreError `world_crashed` when a world's process keeps dying.
     """
 
@@ -160,7 +162,7 @@ def collect(
 
         policy = policy_spec(center, model_id)
         jobs = (
-            scenario_jobs(center.pack, policy, each=each, seed=seed)
+            scenario_jobs(center.pack, policy, each=each, seed=seed, families=families)
             if each
             else training_jobs(center.pack, policy, worlds=worlds, egos=egos, seed=seed)
         )
@@ -169,6 +171,7 @@ def collect(
     inputs = {"collector": COLLECTOR, "model": model_id, "worlds": worlds, "egos": egos, "seed": seed}
     if each:
         inputs = {"collector": COLLECTOR, "model": model_id, "each": each, "seed": seed}
+        inputs |= {"families": sorted(families)} if families else {}
     outputs, fresh = center.stage("model.collect", inputs, run)
     return TakeoverRow(**outputs, fresh=fresh)
 

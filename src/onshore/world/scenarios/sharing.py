@@ -6,6 +6,7 @@ suite's own first seed and serve nothing else. The same pack gives the same jobs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -55,8 +56,10 @@ def scenario_suite(pack: RegionPack, name: str, policy: PolicySpec) -> list[Roll
     ]
 
 
-def training_jobs(pack: RegionPack, policy: PolicySpec, *, each: int, seed: int) -> list[RolloutJob]:
-    """Collecting jobs: `each` worlds of every family of the region, of seeds that no suite uses, taught by the careful driver.
+def training_jobs(
+    pack: RegionPack, policy: PolicySpec, *, each: int, seed: int, families: Sequence[str] = ()
+) -> list[RolloutJob]:
+    """Collecting jobs: `each` worlds of every family of the region (or of some), of seeds that no suite uses, taught by the careful driver.
 
     In every second world the careful driver drives itself, so that a scenario is seen to its end while the policy still
     fails early. Another seed shares no world.
@@ -71,6 +74,7 @@ def training_jobs(pack: RegionPack, policy: PolicySpec, *, each: int, seed: int)
             cameras=cameras_of(policy),
         )
         for name in weights(pack)
+        if not families or name in families
         for index in range(each)
     ]
 
