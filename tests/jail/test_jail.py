@@ -82,12 +82,20 @@ def test_a_given_device_is_attested_and_opens_nothing_else(monkeypatch: pytest.M
 
 
 def test_this_machines_gpus_are_named_by_their_device_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvram"):
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-caps/nvidia-cap1", "dri/card0", "nvram"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     patterns = [pattern.replace("/dev", str(tmp_path)) for pattern in launch.GPU_FILES]
     monkeypatch.setattr(launch, "GPU_FILES", patterns)
     names = [Path(path).name for path in gpu_files()]
-    assert names == ["nvidia-uvm", "nvidia-uvm-tools", "nvidia0", "nvidia1", "nvidiactl"]
+    assert names == ["nvidia-cap1", "nvidia-uvm", "nvidia0", "nvidia1", "nvidiactl"]
+
+
+def test_no_folder_and_no_plain_file_is_given_as_a_device(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in ("/dev", str(tmp_path / "file"), str(tmp_path / "nothing")):
+        with pytest.raises(InputError, match="character device"):
+            Jail().open("jail.prisoners:double", devices=[path])
 
 
 def test_the_environment_is_scrubbed(monkeypatch: pytest.MonkeyPatch) -> None:

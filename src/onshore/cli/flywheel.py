@@ -49,6 +49,8 @@ def ladder(
     """Base, public video, simulation, fleets by minutes and cars, with and without on-policy rounds, at equal steps."""
     from onshore.flywheel import ladder as experiment
 
+    if tiny and two_views:
+        raise UsageError("--tiny --two-views", "give one of them; the ladder with two views has no tiny size.")
     show = session.output()
     with show.progress() as progress:
         document = experiment.run(

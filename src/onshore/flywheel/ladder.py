@@ -207,8 +207,12 @@ FULL = LadderPlan(
     rows=rows_of((5.0, 20.0, 60.0, 160.0), (2, 8, 32), 4),
     suites={"us": "us-ladder", "cn": "cn-ladder"},
 )
-#: A narrow view beside the wide one, which shows lamps from afar; new towns; rounds share one falling learning rate.
 _NARROW = Nano(side_views=(View(focal_px=160.0),))
+_FEW = frozenset(
+    ("expert", "base", "fleet-8x20", "fleet-8x60", "fleet-8x60-on", "averaged-8x60-on")
+    + ("long-8x60", "long-8x60-on", "averaged-long-8x60-on")
+)
+#: A narrow view beside the wide one, which shows lamps from afar; new towns; rounds share one falling learning rate.
 TWO_VIEWS = replace(
     FULL,
     demo=replace(
@@ -217,12 +221,7 @@ TWO_VIEWS = replace(
         base_recipe=replace(FULL.demo.base_recipe, trainable=_NARROW),
         adapt_recipe=replace(FULL.demo.adapt_recipe, trainable=_NARROW),
     ),
-    rows=tuple(
-        row
-        for row in FULL.rows
-        if row.name in ("expert", "base", "fleet-8x20", "fleet-8x60", "fleet-8x60-on", "averaged-8x60-on")
-        or row.name in ("long-8x60", "long-8x60-on", "averaged-long-8x60-on")
-    ),
+    rows=tuple(row for row in FULL.rows if row.name in _FEW),
     suites={"us": "us-two-views", "cn": "cn-two-views"},
     last_rate=0.25,
     page="ladder-two-views",
@@ -303,7 +302,7 @@ class Ladder:
             began = time.monotonic()
             try:
                 made = self._make(row, seed)
-            except Exception as problem:  # one row's trouble is told, and the other rows go on
+            except (OnshoreError, OSError) as problem:  # one row's trouble is told, and the other rows go on
                 LOG.exception("row %s of seed %s was not made", row.name, seed)
                 self.say(f"{row.name}, seed {seed}: not made: {problem}")
                 return None

@@ -45,7 +45,10 @@ SYSTEM_FOLDERS = (
 )
 WRITABLE_DEVICES = ("/dev/null",)
 #: Device files of GPUs, as their drivers name them.
-GPU_FILES = ("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/nvidia-uvm*", "/dev/nvidia-caps", "/dev/kfd", "/dev/dri")
+GPU_FILES = (
+    *("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/nvidia-uvm*", "/dev/nvidia-caps/*"),
+    *("/dev/kfd", "/dev/dri/renderD*"),
+)
 RLIMITS = ("memory_bytes", "cpu_s", "file_bytes", "files")
 
 
@@ -145,8 +148,12 @@ class Jail:
         """A child that stays and answers many calls to the function, one at a time; use it in a `with`.
 
         packages: further modules that the function imports, wherever they are installed. devices: device files that it may
-        open, such as `gpu_files()`; they are attested. The child lives as long as the thread that opened it.
+        open, such as `gpu_files()`; they are attested; anything else is InputError `bad_config`, as in a folder it could
+        leave files. The child lives as long as the thread that opened it.
         """
+        for path in devices:
+            if not Path(path).is_char_device():
+                raise InputError("bad_config", f"device {path}", "give the path of a character device.")
         request = self._request(target, read_dirs, [*write_dirs, *devices], packages)
         cell = Cell(request | {"devices": list(devices)}, self.limits, serve)
         try:

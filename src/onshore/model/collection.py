@@ -153,8 +153,11 @@ def collect(
     """Let a model drive `worlds` training worlds of the center's region and keep the expert's answers.
 
     each: instead of town worlds, so many worlds of every scenario family (or of these `families`), where the careful driver answers. seed: which towns and traffic; another seed shares none with it. Errors: InputError `empty_input` when no ego drove
-    long enough to give a sample; OnshoreError `world_crashed` when a world's process keeps dying.
+    long enough to give a sample, `bad_config` for families without `each` or of another region; OnshoreError `world_crashed`
+    when a world's process keeps dying.
     """
+    if families and not each:
+        raise InputError("bad_config", "families", "say with `each` how many worlds of every one.")
 
     def run() -> dict[str, Any]:
         from onshore.world import training_jobs

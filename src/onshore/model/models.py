@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 EXPORTER = 2  # raise when the same weights would give another file
 CALIBRATION_SAMPLES = 256
 CHECKPOINT_STEPS = 200
-TRAINER = 2  # raise when the same recipe would give other weights
+TRAINER = 3  # raise when the same recipe would give other weights
 
 
 @dataclass(frozen=True, kw_only=True)

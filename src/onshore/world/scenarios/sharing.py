@@ -64,6 +64,9 @@ def training_jobs(
     In every second world the careful driver drives itself, so that a scenario is seen to its end while the policy still
     fails early. Another seed shares no world.
     """
+    known = weights(pack)
+    if unknown := sorted(set(families) - set(known)):
+        raise InputError("bad_config", f"family {unknown[0]}", f"choose of {', '.join(known)}.")
     roads, below = Roads.from_record(pack.region, pack.roads), int(pack.suites["traffic_seeds_from"])
     mentor = replace(scripted("careful"), metadata=policy.metadata)
     return [
@@ -73,7 +76,7 @@ def training_jobs(
             teacher=TEACHER,
             cameras=cameras_of(policy),
         )
-        for name in weights(pack)
+        for name in known
         if not families or name in families
         for index in range(each)
     ]
