@@ -64,14 +64,15 @@ def edge(name: str, start: str, end: str, shape: Any, lanes: tuple[LaneSpec, ...
 
 @dataclass
 class Standing:
-    """One thing or road user at one place (x, y, yaw) until `until_s`."""
+    """One thing or road user at one place (x, y, yaw) until `until_s`; with a speed it is about to go on."""
 
     kind: str
     pose: tuple[float, float, float]
     until_s: float = math.inf
+    speed_mps: float = 0.0
 
     def step(self, t_s: float, world: object) -> Sequence[Actor]:
         x, y, yaw = self.pose
         if t_s >= self.until_s:
             return []
-        return [Actor(number=1, kind=self.kind, x_m=x, y_m=y, yaw_rad=yaw)]
+        return [Actor(number=1, kind=self.kind, x_m=x, y_m=y, yaw_rad=yaw, speed_mps=self.speed_mps)]

@@ -150,6 +150,31 @@ def test_somebody_on_a_crosswalk_uses_it(cache: Path) -> None:
     assert np.isnan(empty.steps["crosswalk_used"][~near][:3]).all()
 
 
+@pytest.mark.parametrize(
+    ("start", "y_m", "north_mps", "used"),
+    [
+        (Start(route=ON, lane=1, at_m=70.0, speed_mps=8.0), 2.4, 1.3, 0.0),  # has left our half
+        (Start(route=ON, lane=1, at_m=70.0, speed_mps=8.0), 2.4, -1.3, 1.0),  # comes to it
+        (Start(route=ON, lane=1, at_m=70.0, speed_mps=8.0), 2.4, 0.0, 1.0),  # waits in the middle
+        (Start(route=ON, lane=1, at_m=70.0, speed_mps=8.0), -2.0, 1.3, 1.0),  # still on it
+        (Start(route=("e_in", "w_out"), lane=1, at_m=130.0, speed_mps=8.0), -4.0, -1.3, 0.0),
+        (Start(route=("e_in", "w_out"), lane=1, at_m=130.0, speed_mps=8.0), -4.0, 1.3, 1.0),
+    ],
+)
+def test_who_leaves_the_other_half_of_a_crosswalk_uses_it_no_more(
+    cache: Path, start: Start, y_m: float, north_mps: float, used: float
+) -> None:
+    (walk,) = Town.of(Roads.from_record("cn", load_pack("cn").roads), crossing(), cache).crosswalks
+    x = float(walk.corners_42[:, 0].mean())
+    pose = (x, y_m, math.copysign(math.pi / 2, north_mps or 1.0))
+    facts = {"kind": "pedestrian", "pose": pose, "speed_mps": abs(north_mps)}
+    job = scene("constant-speed", start.lane, start.route, max_time_s=3.0, script=STANDING, script_facts=facts)
+    (run,) = drive(cache, replace(job, starts=(start,)))
+    there = (run.steps["crosswalk_m"] > 5.0) & (run.steps["crosswalk_m"] < 54.0)
+    assert there.any()
+    assert set(run.steps["crosswalk_used"][there]) == {used}
+
+
 def test_lanes_open_by_the_hour_and_arrows_change_with_it() -> None:
     bus = crossing().lanes["w_in"][0]
     assert [bus.open_to_cars(hour) for hour in (6.9, 7.0, 8.9, 9.0)] == [True, False, False, True]

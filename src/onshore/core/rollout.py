@@ -53,7 +53,7 @@ STEP_COLUMNS: tuple[str, ...] = (
     "waiting_area",  # 1 inside a left-turn waiting area (ahead of the stop line)
     "waiting_open",  # 1 while that area may be entered
     "crosswalk_m",  # front bumper to the near edge of the next crosswalk; negative while on it
-    "crosswalk_used",  # 1 while somebody walks or rides on it or is about to
+    "crosswalk_used",  # 1 while somebody walks or rides on it or is about to; not who leaves the other half
     "movement",  # TURNS bit of the movement the route makes at the next junction
 )
 #: From here on a column may be NaN throughout; before it a Rollout of schema version 1 has them all.

@@ -26,6 +26,8 @@ NAN = math.nan
 BEHIND_LINE_M = 10.0
 #: Who is this near a crosswalk, or will be within this time, uses it.
 NEAR_WALK_M, SOON_S = 0.6, 1.2
+#: Who is slower than this stands.
+STROLL_MPS = 0.2
 #: Actors are known this far: a crosswalk further away is not known to be free.
 WALK_SIGHT_M = 55.0
 WALKERS = tuple(ACTOR_KINDS.index(kind) for kind in ("pedestrian", "bicycle", "ebike", "tricycle"))
@@ -203,15 +205,15 @@ class RoadContext:
         return any(programs[program][link] in "gG" for link in links)
 
     def _crosswalk(self, place: Place, along: float) -> tuple[float, float]:
-        for near, far, walk in self._walks:
+        for near, far, walk, other in self._walks:
             if along - self.geometry.length_m < far:
                 gap = near - along
-                return gap, float(_used(walk, place)) if gap < WALK_SIGHT_M else NAN
+                return gap, float(_used(walk, other, place)) if gap < WALK_SIGHT_M else NAN
         return NAN, NAN
 
 
-def _walks_along(town: Town, xy_N2: Floats, along_N: Floats) -> list[tuple[float, float, Crosswalk]]:
-    """(near edge, far edge, crosswalk) along a line, in order."""
+def _walks_along(town: Town, xy_N2: Floats, along_N: Floats) -> list[tuple[float, float, Crosswalk, float]]:
+    """(near edge, far edge, crosswalk, on which side of its middle the other half lies: 1 left, -1 right) along a line, in order."""
     if not town.crosswalks:
         return []
     fine = np.arange(0.0, along_N[-1], 0.2)
@@ -222,13 +224,20 @@ def _walks_along(town: Town, xy_N2: Floats, along_N: Floats) -> list[tuple[float
         if len(inside):
             # a route may cross the same crosswalk more than once
             for part in np.split(inside, np.nonzero(np.diff(inside) > 20)[0] + 1):
-                found.append((float(fine[part[0]]), float(fine[part[-1]]), walk))
+                way = points[part[-1]] - points[part[0]]
+                with_it = way[0] * math.cos(walk.yaw_rad) + way[1] * math.sin(walk.yaw_rad) >= 0.0
+                other = town.roads.inward * (1.0 if with_it else -1.0)
+                found.append((float(fine[part[0]]), float(fine[part[-1]]), walk, other))
     return sorted(found, key=lambda item: item[0])
 
 
-def _used(walk: Crosswalk, place: Place) -> bool:
-    """Whether somebody who does not drive along the road is on the crosswalk or about to be."""
-    return bool(_anybody(place.neighbours_M5, place.speeds_M, place.kinds_M, *walk.box))
+def _used(walk: Crosswalk, other: float, place: Place) -> bool:
+    """Whether somebody who does not drive along the road is on the crosswalk or about to be.
+
+    Who has left the ego's half of the road and goes on does not count (Uniform Vehicle Code 11-502). other: on which side of
+    the middle the other half lies.
+    """
+    return bool(_anybody(place.neighbours_M5, place.speeds_M, place.kinds_M, *walk.box, walk.middle_m, other))
 
 
 @numba.njit(cache=True)
@@ -241,6 +250,8 @@ def _anybody(
     yaw: float,
     half_depth: float,
     half_width: float,
+    middle: float,
+    other: float,
 ) -> bool:
     depth, width = half_depth + NEAR_WALK_M, half_width + NEAR_WALK_M
     cos, sin = math.cos(yaw), math.sin(yaw)
@@ -251,7 +262,11 @@ def _anybody(
         heading = boxes_M5[row, 2]
         if not walks or (kinds_M[row] != ON_FOOT and abs(math.cos(heading - yaw)) >= 0.7):
             continue
-        for ahead_s in (0.0, SOON_S) if speeds_M[row] > 0.2 else (0.0, 0.0):
+        across = (boxes_M5[row, 1] - y) * cos - (boxes_M5[row, 0] - x) * sin
+        leaves = other * speeds_M[row] * math.sin(heading - yaw) > STROLL_MPS
+        if leaves and other * (across - middle) > NEAR_WALK_M:
+            continue
+        for ahead_s in (0.0, SOON_S) if speeds_M[row] > STROLL_MPS else (0.0, 0.0):
             way = speeds_M[row] * ahead_s
             gap_x = boxes_M5[row, 0] + way * math.cos(heading) - x
             gap_y = boxes_M5[row, 1] + way * math.sin(heading) - y

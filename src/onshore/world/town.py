@@ -88,11 +88,15 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class Crosswalk:
-    """A crosswalk across a whole street: corners (4, 2), and the direction of the road it crosses."""
+    """A crosswalk across a whole street: corners (4, 2), and the direction of the road it crosses.
+
+    middle_m: how far left of its centre that direction's half ends and the other one begins, NaN on a one-way street.
+    """
 
     edge: str
     corners_42: Floats
     yaw_rad: float
+    middle_m: float
 
     @cached_property
     def box(self) -> tuple[float, float, float, float, float]:
@@ -155,7 +159,7 @@ class Town:
             edge.lanes[0].xy_N2[-1] - inward * edge.lanes[0].width_m / 2,
             xy[-1] + inward * edge.lanes[-1].width_m / 2,
         ]
-        other = self.reverse.get(edge.id)
+        other, middle = self.reverse.get(edge.id), sides[1]
         if other is not None:
             kerb = self.edges[other].lanes[0]
             sides[1] = kerb.xy_N2[0] + inward * kerb.width_m / 2
@@ -168,7 +172,13 @@ class Town:
             near + inward * across[1],
             near + inward * across[0],
         ]
-        return Crosswalk(edge=edge.id, corners_42=np.array(corners), yaw_rad=math.atan2(along[1], along[0]))
+        beyond = float((middle - xy[-1]) @ inward) - sum(across) / 2
+        return Crosswalk(
+            edge=edge.id,
+            corners_42=np.array(corners),
+            yaw_rad=math.atan2(along[1], along[0]),
+            middle_m=math.nan if other is None else beyond * self.roads.inward,
+        )
 
     def command(self, edge: str, following: str | None) -> RouteCommand:
         return RouteCommand.UNKNOWN if following is None else self.net.commands[edge, following]
