@@ -161,7 +161,8 @@ def minutes_plot(found: Mapping[str, Any]) -> str:
                 row["fleet_minutes"], row["score"], yerr=_spread(row), color=colours[cars], marker="o" if on else "s"
             )
     for law in found["laws"]:
-        axes.plot(*zip(*law["curve"], strict=True), ":", color=MUTED)
+        learned = "logs and on-policy" if law["on_policy"] else "logs alone"
+        axes.plot(*zip(*law["curve"], strict=True), ":", color=MUTED, label=f"fitted to {law['cars']} cars, {learned}")
         if law["target"] is not None:
             axes.axhline(law["target"], color=GREEN, linewidth=1, linestyle="--")
             axes.annotate("parity", (law["curve"][0][0], law["target"] + 1), color=MUTED, fontsize=9)
@@ -188,11 +189,14 @@ def home_plot(found: Mapping[str, Any]) -> str:
     if len(both) < 2:
         return ""
     figure, axes = _figure(6.4, 3.8)
-    for name, of_row in both.items():
-        axes.scatter(of_row["cn"], of_row["us"], color=ORANGE if name == "base" else BLUE, s=40)
-        axes.annotate(
-            name, (of_row["cn"], of_row["us"]), textcoords="offset points", xytext=(7, -3), color=MUTED, fontsize=8
-        )
+    labels = list[tuple[float, float]]()
+    for name, of_row in sorted(both.items(), key=lambda item: -item[1]["us"]):
+        x, y = of_row["cn"], of_row["us"]
+        axes.scatter(x, y, color=ORANGE if name == "base" else BLUE, s=40)
+        while any(abs(x - other_x) < 30 and abs(y - other_y) < 5 for other_x, other_y in labels):
+            y -= 0.5
+        labels.append((x, y))
+        axes.annotate(name, (x + 1.5, y), va="center", color=MUTED, fontsize=8)
     axes.set_xlim(0, 100)
     _plain(axes, "Gained here, lost at home", "driving score in cn (synthetic)")
     axes.set_ylabel("driving score in us")
