@@ -26,6 +26,8 @@ from onshore.world.signs import LEVELS, SIDE, Atlas
 MAX_BOXES = 160
 MAX_DECALS = 120
 FAR_M = 130.0
+#: Nothing is seen nearer than this, and no box that ends before BLIND_M.
+NEAR_M, BLIND_M = 0.1, 0.3
 #: A tilted camera is cut out of a level one; rays steeper or farther aside than this are not seen by any level picture.
 WIDEST_RAD = 1.4
 Floats = NDArray[np.float64]
@@ -206,27 +208,31 @@ def _insert(order, near, count, most, item, ahead):  # type: ignore[no-untyped-d
 def _screen_box(row, x, y, cos, sin, lens, width, height):  # type: ignore[no-untyped-def]
     """(first column, last, first row, last, nearest depth) a box may cover; last < first when it covers nothing."""
     cb, sb = math.cos(row[6]), math.sin(row[6])
-    u0, u1, v0, v1, nearest = 1e9, -1e9, 1e9, -1e9, 1e9
-    behind = 0
-    for corner in range(8):
-        bx = row[3] if corner & 1 else -row[3]
-        by = row[4] if corner & 2 else -row[4]
-        up = row[2] + (row[5] if corner & 4 else -row[5]) - lens[3]
+    low, high = row[2] - row[5] - lens[3], row[2] + row[5] - lens[3]
+    u0, u1, v0, v1, nearest, farthest = 1e9, -1e9, 1e9, -1e9, 1e9, -1e9
+    ahead, left = 0.0, 0.0
+    for corner in range(-1, 4):  # around the footprint, beginning with the last corner, so that every side has both its ends
+        bx = row[3] if corner == 0 or corner == 3 or corner == -1 else -row[3]
+        by = row[4] if corner == 0 or corner == 1 else -row[4]
         wx, wy = cb * bx - sb * by + row[0] - x, sb * bx + cb * by + row[1] - y
+        before, left_before = ahead, left
         ahead, left = cos * wx + sin * wy, -sin * wx + cos * wy
-        nearest = min(nearest, ahead)
-        if ahead > 0.3:
-            u, v = lens[1] - lens[0] * left / ahead, lens[2] - lens[0] * up / ahead
-            u0, u1, v0, v1 = min(u0, u), max(u1, u), min(v0, v), max(v1, v)
-        else:
-            behind += 1
-    if behind == 8:
+        if corner < 0:
+            continue
+        nearest, farthest = min(nearest, ahead), max(farthest, ahead)
+        if (before > NEAR_M) != (ahead > NEAR_M):  # a side that comes from behind is seen from the nearest depth on
+            u = lens[1] - lens[0] * (left_before + (NEAR_M - before) / (ahead - before) * (left - left_before)) / NEAR_M
+            u0, u1 = min(u0, u), max(u1, u)
+            v0, v1 = min(v0, lens[2] - lens[0] * high / NEAR_M), max(v1, lens[2] - lens[0] * low / NEAR_M)
+        if ahead > NEAR_M:
+            u = lens[1] - lens[0] * left / ahead
+            u0, u1 = min(u0, u), max(u1, u)
+            v0, v1 = min(v0, lens[2] - lens[0] * high / ahead), max(v1, lens[2] - lens[0] * low / ahead)
+    if farthest <= BLIND_M:
         return 0, -1, 0, -1, nearest
-    if behind:
-        return 0, width - 1, 0, height - 1, 0.1
     u0, u1 = max(u0 - 1.0, 0.0), min(u1 + 1.0, width - 1.0)
     v0, v1 = max(v0 - 1.0, 0.0), min(v1 + 1.0, height - 1.0)
-    return int(u0), int(u1) if u1 >= u0 else -1, int(v0), int(v1) if v1 >= v0 else -1, nearest
+    return int(u0), int(u1) if u1 >= u0 else -1, int(v0), int(v1) if v1 >= v0 else -1, max(nearest, NEAR_M)
 
 
 @numba.njit(fastmath=True, error_model="numpy", cache=True)
@@ -246,7 +252,7 @@ def _draw_box(row, x, y, cos, sin, lens, depth, columns, shine, frame):  # type:
         a, b = (-row[3] - ox) / ex, (row[3] - ox) / ex
         c, d = (-row[4] - oy) / ey, (row[4] - oy) / ey
         enter_x, enter_y = min(a, b), min(c, d)
-        columns[0, u] = max(0.1, max(enter_x, enter_y))
+        columns[0, u] = max(NEAR_M, max(enter_x, enter_y))
         columns[1, u] = min(max(a, b), max(c, d))
         columns[2, u] = ey
         columns[3, u] = (1.0 if ex > 0 else -1.0) if enter_x >= enter_y else 0.0

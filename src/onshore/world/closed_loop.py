@@ -121,7 +121,7 @@ class Ego:
     context: RoadContext
     #: When, and what each camera of the rig showed.
     frames: deque[tuple[float, tuple[NDArray[np.uint8], ...]]] = field(
-        default_factory=lambda: deque(maxlen=FRAME_GAP_STEPS)
+        default_factory=lambda: deque(maxlen=FRAME_GAP_STEPS + 1)
     )
     plan: Plan | None = None
     action: Action = Action(steering_rad=0.0, accel_mps2=0.0)
@@ -404,18 +404,19 @@ class TownWorld:
         ego.done = True
         self.traffic.remove(ego.vehicle)
 
-    def step(self, plans: dict[int, Plan]) -> None:
-        """Drive every active ego by its plan for 0.2 s (the expert needs none)."""
+    def step(self, plans: dict[int, Plan], steps: int = STEPS_PER_PLAN) -> None:
+        """Drive every active ego by its plan for so many steps of 0.1 s (the expert needs none)."""
         for ego in self.active:
             if not self.expert:
                 ego.plan = plans[ego.index]
                 ego.action = self.controller.act(ego.plan, ego.state.speed_mps, self.bicycle.geometry)
             ego.engine_accel_mps2 = 0.0
-        for _ in range(STEPS_PER_PLAN):
+        for _ in range(steps):
             if not self.done:
-                self._physics()
+                self._physics(1.0 / steps)
 
-    def _physics(self) -> None:
+    def _physics(self, share: float) -> None:
+        """One step, which is this share of a plan's time."""
         driven = self.active
         # the engine counts from the speed it saw itself, which is the mean over the last step, not the model's
         before = self.moment
@@ -434,11 +435,11 @@ class TownWorld:
         if self._steps % ATTEND_STEPS == 0:
             self._attend()
         rows = self.moment.rows
-        still = [ego for ego in driven if self._advance(ego, rows.get(ego.vehicle), before)]
+        still = [ego for ego in driven if self._advance(ego, rows.get(ego.vehicle), before, share)]
         for ego, (centre, near) in zip(still, self._around(still), strict=True):
             self._judge(ego, centre, near)
 
-    def _advance(self, ego: Ego, row: int | None, before: Moment) -> bool:
+    def _advance(self, ego: Ego, row: int | None, before: Moment, share: float) -> bool:
         """Take over what the engine says of an ego; False when the engine has lost it."""
         if row is None:
             ego.referee.lost(self._steps * STEP_S)
@@ -449,7 +450,7 @@ class TownWorld:
         elif self.ask_engine:
             asked = self.traffic.engine_speed(ego.vehicle)
             seen = float(before.speed_N[before.rows[ego.vehicle]])
-            ego.engine_accel_mps2 += (asked - seen) / STEP_S / STEPS_PER_PLAN
+            ego.engine_accel_mps2 += (asked - seen) / STEP_S * share
         return True
 
     def _carried_out(self, ego: Ego) -> Action:

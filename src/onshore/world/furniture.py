@@ -61,7 +61,7 @@ class Furniture:
         self.fixed: Boxes = np.array(site.boxes, np.float32).reshape(-1, len(BOX_COLUMNS))
         self.signs: Decals = np.array(site.decals, np.float32).reshape(-1, len(DECAL_COLUMNS))
         self.lamps: Decals = np.array([lamp for lamp, _ in lamps], np.float32).reshape(-1, 3, len(DECAL_COLUMNS))
-        self._burning: tuple[NDArray[np.int8], Fixed] | None = None
+        self._burning: tuple[bytes, Fixed] | None = None
         self.digits: Decals = np.array([pair for _, pair in lamps], np.float32).reshape(-1, 2, len(DECAL_COLUMNS))
 
     @property
@@ -71,7 +71,8 @@ class Furniture:
 
     def lit(self, lights: NDArray[np.int8], seconds: NDArray[np.int64] | None = None) -> Fixed:
         """With the lamps as `lights` says (per head: 0 red, 1 yellow, 2 green, else off) and, where housings count, `seconds`."""
-        if seconds is None and self._burning is not None and np.array_equal(self._burning[0], lights):
+        burning_now = lights.tobytes()
+        if seconds is None and self._burning is not None and self._burning[0] == burning_now:
             return self._burning[1]
         lamps = self.lamps.copy()
         lamps[:, :, 7:10], lamps[:, :, 10] = LAMP_OFF, 0.0
@@ -83,7 +84,7 @@ class Furniture:
             decals.append(self._counting(np.asarray(lights), np.asarray(seconds)))
         fixed = Fixed(boxes=self.fixed, decals=np.concatenate(decals))
         if seconds is None:
-            self._burning = (np.array(lights), fixed)
+            self._burning = (burning_now, fixed)
         return fixed
 
     def _counting(self, lights: NDArray[np.int8], seconds: NDArray[np.int64]) -> Decals:

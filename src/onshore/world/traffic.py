@@ -92,8 +92,9 @@ class Moment:
 
 @dataclass(frozen=True, kw_only=True)
 class _Users:
-    """What does not change of the engine's vehicles while none comes and none goes."""
+    """What does not change of the engine's vehicles while none comes and none goes. named: with stand-ins, which ids lack."""
 
+    named: tuple[str, ...]
     ids: tuple[str, ...]
     numbers: NDArray[np.int32]
     kinds: NDArray[np.int8]
@@ -123,9 +124,13 @@ class Traffic:
         bare = libsumo._libsumo
         self._position = bare.vehicle_getPosition
         self._rest = (bare.vehicle_getAngle, bare.vehicle_getSpeed, bare.vehicle_getSignals)
+        self._names, self._count = bare.vehicle_getIDList, bare.vehicle_getIDCount
+        self._departed, self._now = bare.simulation_getDepartedNumber, bare.simulation_getTime
+        self._state, self._switch = bare.trafficlight_getRedYellowGreenState, bare.trafficlight_getNextSwitch
         self._watched, self._near = watched, frozenset[str]()
-        self._named: tuple[str, ...] = ("",)
+        self._users, self._newcomers = self._known(()), False
         self._shown: dict[str, str] = {}
+        self._switches_s = -math.inf
         self._lit = np.zeros(len(town.heads), np.int8)
         self._actors: tuple[Actor, ...] = ()
         self._stand_ins: dict[str, str] = {}
@@ -171,6 +176,7 @@ class Traffic:
 
     def step(self) -> None:
         self._engine.simulationStep()
+        self._newcomers = self._newcomers or self._departed() > 0
 
     def attend(self, moment: Moment, places_E2: Floats) -> None:
         """From now on who is near a place decides at every step, and who is not does so less often."""
@@ -188,8 +194,10 @@ class Traffic:
 
     def moment(self) -> Moment:
         """Read every vehicle and light."""
-        found: tuple[str, ...] = self._engine.vehicle.getIDList()
-        users = self._users(found)
+        if self._newcomers or self._count() != len(self._users.named):
+            self._users, self._newcomers = self._known(tuple(self._names())), False
+        users, now_s = self._users, float(self._now())
+        found = users.named
         # asked one by one: the engine's subscriptions cost it more in its step than they save here
         poses = np.empty((len(found), 3))
         places = np.fromiter(chain.from_iterable(map(self._position, found)), np.float64, 2 * len(found))
@@ -199,9 +207,10 @@ class Traffic:
         if len(found) > len(users.ids):
             own = [not name.startswith(STAND_IN) for name in found]
             poses, speed, signals = poses[own], speed[own], signals[own]
-        programs = {name: self._engine.trafficlight.getRedYellowGreenState(name) for name in self._programs}
+        if now_s >= self._switches_s:
+            self._read_lights()
         moment = Moment(
-            t_s=float(self._engine.simulation.getTime()),
+            t_s=now_s,
             ids=users.ids,
             numbers=users.numbers,
             kinds=users.kinds,
@@ -209,31 +218,28 @@ class Traffic:
             speed_N=speed,
             braking_N=(signals.astype(np.int64) & BRAKE_SIGNAL) > 0,
             sizes_N3=users.sizes_N3,
-            lights=self._lights(programs),
-            programs=programs,
+            lights=self._lit,
+            programs=self._shown,
         )
         return self._with_actors(moment) if self._actors else moment
 
-    def _users(self, names: tuple[str, ...]) -> _Users:
+    def _known(self, names: tuple[str, ...]) -> _Users:
         """What is known of the vehicles of these names, kind.number each, stand-ins left out."""
-        if names != self._named:
-            ids = tuple(name for name in names if not name.startswith(STAND_IN))
-            parts = [name.partition(".") for name in ids]
-            kinds = np.array([ACTOR_KINDS.index(kind) for kind, _, _ in parts], np.int8)
-            numbers = np.array([int(number) for _, _, number in parts], np.int32)
-            self._named = names
-            self._roster = _Users(ids=ids, numbers=numbers, kinds=kinds, sizes_N3=self.town.roads.sizes[kinds])
-        return self._roster
+        ids = tuple(name for name in names if not name.startswith(STAND_IN))
+        parts = [name.partition(".") for name in ids]
+        kinds = np.array([ACTOR_KINDS.index(kind) for kind, _, _ in parts], np.int8)
+        numbers = np.array([int(number) for _, _, number in parts], np.int32)
+        return _Users(named=names, ids=ids, numbers=numbers, kinds=kinds, sizes_N3=self.town.roads.sizes[kinds])
 
-    def _lights(self, programs: dict[str, str]) -> NDArray[np.int8]:
-        if programs == self._shown:
-            return self._lit
+    def _read_lights(self) -> None:
+        """What every program shows, until one of them switches."""
+        self._switches_s = min((self._switch(name) for name in self._programs), default=math.inf)
+        programs = {name: self._state(name) for name in self._programs}
         lights = np.zeros(len(self.town.heads), np.int8)
         for index, head in enumerate(self.town.heads):
             state = {programs[head.program][link].lower() for link in head.links}
             lights[index] = 2 if "g" in state else 1 if "y" in state or "u" in state else 0
         self._shown, self._lit = programs, lights
-        return lights
 
     def _with_actors(self, moment: Moment) -> Moment:
         actors = self._actors
