@@ -211,7 +211,9 @@ def _screen_box(row, x, y, cos, sin, lens, width, height):  # type: ignore[no-un
     low, high = row[2] - row[5] - lens[3], row[2] + row[5] - lens[3]
     u0, u1, v0, v1, nearest, farthest = 1e9, -1e9, 1e9, -1e9, 1e9, -1e9
     ahead, left = 0.0, 0.0
-    for corner in range(-1, 4):  # around the footprint, beginning with the last corner, so that every side has both its ends
+    for corner in range(
+        -1, 4
+    ):  # around the footprint, beginning with the last corner, so that every side has both its ends
         bx = row[3] if corner == 0 or corner == 3 or corner == -1 else -row[3]
         by = row[4] if corner == 0 or corner == 1 else -row[4]
         wx, wy = cb * bx - sb * by + row[0] - x, sb * bx + cb * by + row[1] - y
@@ -326,11 +328,14 @@ def _draw_ground(x, y, cos, sin, lens, look, depth, pixels, starts, sizes, origi
         drop = (v + 0.5 - lens[2]) / lens[0]
         if drop <= 1e-3:
             share = min(max(-drop * 2.2, 0.0), 1.0)
-            for k in range(3):
-                tone = np.uint8(look[HORIZON + k] * (1.0 - share) + look[ZENITH + k] * share)
-                for u in range(width):
-                    if depth[v, u] > 9e8:
-                        frame[v, u, k] = tone
+            red, green, blue = (
+                np.uint8(look[HORIZON] * (1.0 - share) + look[ZENITH] * share),
+                np.uint8(look[HORIZON + 1] * (1.0 - share) + look[ZENITH + 1] * share),
+                np.uint8(look[HORIZON + 2] * (1.0 - share) + look[ZENITH + 2] * share),
+            )
+            for u in range(width):
+                if depth[v, u] > 9e8:
+                    frame[v, u, 0], frame[v, u, 1], frame[v, u, 2] = red, green, blue
             continue
         t = np.float32(lens[3] / drop)
         footprint = max(t / lens[0], t * t / lens[0] / lens[3] * 0.25) / CELL_M
@@ -339,6 +344,7 @@ def _draw_ground(x, y, cos, sin, lens, look, depth, pixels, starts, sizes, origi
             footprint *= 0.5
             level += 1
         scale, size, start = 1.0 / (CELL_M * (1 << level)), sizes[level], starts[level]
+        one, below_by = np.uintp(1), np.uintp(size)
         # column and row of the raster run linearly along a picture row
         left0, step = (lens[1] - 0.5) / lens[0], -1.0 / lens[0]
         col = np.float32((x + t * (cos - sin * left0) - origin[0]) * scale - 0.5)
@@ -352,17 +358,14 @@ def _draw_ground(x, y, cos, sin, lens, look, depth, pixels, starts, sizes, origi
             r = min(max(line + line_step * np.float32(u), np.float32(0.0)), limit)
             j, i = int(c), int(r)
             wc, wr = np.int32((c - j) * 64.0), np.int32((r - i) * 64.0)
-            at = start + i * size + j
+            at = np.uintp(start + i * size + j)  # unsigned: nothing is counted from the end
+            here, below = pixels[at], pixels[at + below_by]
+            right, across = pixels[at + one], pixels[at + below_by + one]
             w11 = wc * wr
             w10, w01 = wr * 64 - w11, wc * 64 - w11
             w00 = 4096 - wr * 64 - wc * 64 + w11
             for k in range(3):
-                total = (
-                    pixels[at, k] * w00
-                    + pixels[at + 1, k] * w01
-                    + pixels[at + size, k] * w10
-                    + pixels[at + size + 1, k] * w11
-                )
+                total = here[k] * w00 + right[k] * w01 + below[k] * w10 + across[k] * w11
                 frame[v, u, k] = np.uint8(total >> 12)
 
 

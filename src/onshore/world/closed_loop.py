@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -483,17 +484,12 @@ class TownWorld:
 
     def _around(self, egos: Sequence[Ego]) -> list[tuple[tuple[float, float], NDArray[np.int64]]]:
         """The centre of each ego, and the rows of everybody else within ACTOR_RANGE_M of it."""
-        if not egos:
-            return []
         boxes, rows = self.moment.boxes_N5, self.moment.rows
         centres = [self._centre(ego) for ego in egos]
-        places = np.array(centres)
-        dx, dy = boxes[:, 0] - places[:, 0, None], boxes[:, 1] - places[:, 1, None]
-        near = dx * dx + dy * dy < ACTOR_RANGE_M**2
-        for index, ego in enumerate(egos):
-            if ego.vehicle in rows:
-                near[index, rows[ego.vehicle]] = False
-        return [(centre, np.flatnonzero(mine)) for centre, mine in zip(centres, near, strict=True)]
+        return [
+            (centre, _rows_near(boxes, *centre, rows.get(ego.vehicle, -1)))
+            for ego, centre in zip(egos, centres, strict=True)
+        ]
 
     def _centre(self, ego: Ego) -> tuple[float, float]:
         state, ahead = ego.state, self.bicycle.geometry.axle_to_centre_m
@@ -646,3 +642,15 @@ class TownWorld:
             events=tuple(ego.referee.events),
             frame_digest=ego.seen.hexdigest() if self.sees else "",
         )
+
+
+@numba.njit(cache=True)
+def _rows_near(boxes_N5: Floats, x: float, y: float, own: int) -> NDArray[np.int64]:
+    """The rows within ACTOR_RANGE_M of a place, but for one's own."""
+    rows, count = np.empty(len(boxes_N5), np.int64), 0
+    for row in range(len(boxes_N5)):
+        dx, dy = boxes_N5[row, 0] - x, boxes_N5[row, 1] - y
+        if dx * dx + dy * dy < ACTOR_RANGE_M**2 and row != own:
+            rows[count] = row
+            count += 1
+    return rows[:count]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -372,13 +373,31 @@ def vehicle_boxes(
     sizes = (roads.sizes[kind_N] if sizes_N3 is None else sizes_N3).astype(np.float32)
     kinds, numbers = np.asarray(kind_N, np.int8), np.asarray(number_N, np.int32)
     bodies = _bodies(roads, kinds.tobytes(), numbers.tobytes(), sizes.tobytes(), identities)
-    boxes, poses = bodies.boxes.copy(), poses_N3[bodies.owner]
-    yaw = poses[:, 2]
-    boxes[:, 0] = poses[:, 0] + np.cos(yaw) * bodies.ahead_m
-    boxes[:, 1] = poses[:, 1] + np.sin(yaw) * bodies.ahead_m
-    boxes[:, 6] = yaw
-    boxes[:, 10] += np.asarray(braking_N)[bodies.owner] & bodies.may_brake
+    boxes, yaw = bodies.boxes.copy(), poses_N3[:, 2]
+    braking = np.asarray(braking_N, np.bool_)
+    _put(boxes, bodies.owner, bodies.ahead_m, bodies.may_brake, poses_N3, np.cos(yaw), np.sin(yaw), braking)
     return boxes
+
+
+@numba.njit(cache=True)
+def _put(
+    boxes: Boxes,
+    owner: NDArray[np.int64],
+    ahead_m: NDArray[np.float32],
+    may_brake: NDArray[np.bool_],
+    poses_N3: Floats,
+    cos_N: Floats,
+    sin_N: Floats,
+    braking_N: NDArray[np.bool_],
+) -> None:
+    """Boxes to where their road users are, with their brake lights."""
+    for box in range(len(boxes)):
+        row = owner[box]
+        boxes[box, 0] = poses_N3[row, 0] + cos_N[row] * ahead_m[box]
+        boxes[box, 1] = poses_N3[row, 1] + sin_N[row] * ahead_m[box]
+        boxes[box, 6] = poses_N3[row, 2]
+        if braking_N[row] and may_brake[box]:
+            boxes[box, 10] += 1
 
 
 @dataclass(frozen=True, kw_only=True)
