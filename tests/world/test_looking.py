@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onshore.core.recording import Camera
 from onshore.region import load_pack, regions
-from onshore.world.camera import Scene, TownCamera
+from onshore.world.camera import BLIND_M, NEAR_M, Scene, TownCamera
 from onshore.world.furniture import BOX_COLUMNS, DECAL_COLUMNS, LAMP_COLOURS, LAMP_OFF, PLAIN, Fixed, sign_decal
 from onshore.world.ground import CELL_M, Ground
 from onshore.world.looks import LOOKS
@@ -65,6 +65,42 @@ def picture(
     fixed = Fixed(boxes=rows, decals=np.array(decals, np.float32).reshape(-1, len(DECAL_COLUMNS)))
     eye = TownCamera(camera, GROUND, atlas, roads.looks.sky)
     return eye.render(Scene(fixed=fixed, vehicles=rows[:0], look=look), np.zeros((1, 3)))[0].astype(np.float64)
+
+
+def covered(camera: Camera, box: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Every pixel whose ray meets a box (x, y, z, half sizes, yaw) beyond the nearest depth: all rays against all of it."""
+    x, y, z, hx, hy, hz, yaw = (float(value) for value in box[:7])
+    left = (camera.centre_x_px - np.arange(camera.width_px) - 0.5)[None] / camera.focal_px
+    up = (camera.centre_y_px - np.arange(camera.height_px) - 0.5)[:, None] / camera.focal_px
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    eye, ray = (-x * cos - y * sin, x * sin - y * cos, EYE_M - z), (cos + left * sin, -sin + left * cos, up)
+    enter, leave = np.full((camera.height_px, camera.width_px), NEAR_M), np.full((1, 1), np.inf)
+    for start, step, half in zip(eye, ray, (hx, hy, hz), strict=True):
+        ends = np.sort(np.stack(np.broadcast_arrays((-half - start) / step, (half - start) / step)), 0)
+        enter, leave = np.maximum(enter, ends[0]), np.minimum(leave, ends[1])
+    return enter < leave
+
+
+def test_a_box_beside_or_behind_the_camera_covers_what_its_rays_say() -> None:
+    rng, (roads, atlas) = np.random.default_rng(5), region_of("us")
+    eye, straddling = TownCamera(MIDDLE, GROUND, atlas, roads.looks.sky), 0
+    for _ in range(300):
+        half = rng.uniform((0.2, 0.2, 0.2), (6.0, 3.0, 3.0))
+        x, y, yaw = rng.uniform((-6.0, -6.0, -3.2), (8.0, 6.0, 3.2))
+        row = np.array([(x, y, half[2], *half, yaw, 1.0, 0.0, 0.0, PLAIN, -1.0, 0.0)], np.float32)
+        if (
+            abs(x * np.cos(yaw) + y * np.sin(yaw)) < half[0] + 0.2
+            and abs(x * np.sin(yaw) - y * np.cos(yaw)) < half[1] + 0.2
+        ):
+            continue  # the camera is inside
+        corners = [x + a * half[0] * np.cos(yaw) - b * half[1] * np.sin(yaw) for a in (-1, 1) for b in (-1, 1)]
+        straddling += min(corners) < NEAR_M < BLIND_M < max(corners)
+        scene = Scene(fixed=Fixed(boxes=row, decals=np.zeros((0, len(DECAL_COLUMNS)), np.float32)), vehicles=row[:0])
+        frame = eye.render(scene, np.zeros((1, 3)))[0]
+        red = (frame[..., 0] > 100) & (frame[..., 1] == 0)
+        wanted = covered(MIDDLE, row[0]) & (max(corners) > BLIND_M)
+        assert (red != wanted).sum() <= 2, row  # a ray along an edge may fall either way
+    assert straddling > 80
 
 
 def crop(frame: Pixels, camera: Camera, at: tuple[float, float, float], half_m: tuple[float, float]) -> Pixels:
