@@ -214,10 +214,6 @@ def test_lessons_are_worlds_of_no_suite_and_every_second_one_is_shown() -> None:
     assert not worlds & {(job.scenario, job.traffic_seed) for job in tested}
     assert [job.policy.kind for job in lessons[:4]] == ["stop", "scripted", "stop", "scripted"]
     assert all(job.collect and job.teacher for job in lessons)
-    some = training_jobs(pack, policy, each=6, seed=0, families=["curves"])
-    assert some == [job for job in lessons[: len(lessons) // 4] if job.scenario == "curves"] and len(some) == 6
-    with pytest.raises(InputError, match="family moon"):
-        training_jobs(pack, policy, each=6, seed=0, families=["moon"])
     assert {name: count for name, count in Counter(job.scenario for job in tested[-480:]).items()} == dict.fromkeys(
         weights(pack), 20
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -146,18 +145,14 @@ def collect(
     egos: int = 8,
     seed: int = 0,
     each: int = 0,
-    families: Sequence[str] = (),
     workers: int = 2,
     progress: Progress = silent,
 ) -> TakeoverRow:
     """Let a model drive `worlds` training worlds of the center's region and keep the expert's answers.
 
-    each: instead of town worlds, so many worlds of every scenario family (or of these `families`), where the careful driver answers. seed: which towns and traffic; another seed shares none with it. Errors: InputError `empty_input` when no ego drove
-    long enough to give a sample, `bad_config` for families without `each` or of another region; OnshoreError `world_crashed`
-    when a world's process keeps dying.
+    each: instead of town worlds, so many worlds of every scenario family, where the careful driver answers. seed: which towns and traffic; another seed shares none with it. Errors: InputError `empty_input` when no ego drove
+    long enough to give a sample; OnshoreError `world_crashed` when a world's process keeps dying.
     """
-    if families and not each:
-        raise InputError("bad_config", "families", "say with `each` how many worlds of every one.")
 
     def run() -> dict[str, Any]:
         from onshore.world import training_jobs
@@ -165,7 +160,7 @@ def collect(
 
         policy = policy_spec(center, model_id)
         jobs = (
-            scenario_jobs(center.pack, policy, each=each, seed=seed, families=families)
+            scenario_jobs(center.pack, policy, each=each, seed=seed)
             if each
             else training_jobs(center.pack, policy, worlds=worlds, egos=egos, seed=seed)
         )
@@ -174,7 +169,6 @@ def collect(
     inputs = {"collector": COLLECTOR, "model": model_id, "worlds": worlds, "egos": egos, "seed": seed}
     if each:
         inputs = {"collector": COLLECTOR, "model": model_id, "each": each, "seed": seed}
-        inputs |= {"families": sorted(families)} if families else {}
     outputs, fresh = center.stage("model.collect", inputs, run)
     return TakeoverRow(**outputs, fresh=fresh)
 

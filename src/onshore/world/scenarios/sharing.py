@@ -6,7 +6,6 @@ suite's own first seed and serve nothing else. The same pack gives the same jobs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -56,17 +55,12 @@ def scenario_suite(pack: RegionPack, name: str, policy: PolicySpec) -> list[Roll
     ]
 
 
-def training_jobs(
-    pack: RegionPack, policy: PolicySpec, *, each: int, seed: int, families: Sequence[str] = ()
-) -> list[RolloutJob]:
-    """Collecting jobs: `each` worlds of every family of the region (or of some), of seeds that no suite uses, taught by the careful driver.
+def training_jobs(pack: RegionPack, policy: PolicySpec, *, each: int, seed: int) -> list[RolloutJob]:
+    """Collecting jobs: `each` worlds of every family of the region, of seeds that no suite uses, taught by the careful driver.
 
     In every second world the careful driver drives itself, so that a scenario is seen to its end while the policy still
     fails early. Another seed shares no world.
     """
-    known = weights(pack)
-    if unknown := sorted(set(families) - set(known)):
-        raise InputError("bad_config", f"family {unknown[0]}", f"choose of {', '.join(known)}.")
     roads, below = Roads.from_record(pack.region, pack.roads), int(pack.suites["traffic_seeds_from"])
     mentor = replace(scripted("careful"), metadata=policy.metadata)
     return [
@@ -76,8 +70,7 @@ def training_jobs(
             teacher=TEACHER,
             cameras=cameras_of(policy),
         )
-        for name in known
-        if not families or name in families
+        for name in weights(pack)
         for index in range(each)
     ]
 
