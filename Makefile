@@ -6,7 +6,7 @@ EXTRAS  = center,train,world,pkcs11,test,lint
 WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo ladder ladder-two-views test lint bench proof real-footage clean
+.PHONY: setup demo ladder ladder-two-views ladder-four-views test lint bench proof real-footage clean
 
 setup: $(VENV)/.ready  ## everything that `make demo` and `make test` need
 
@@ -25,7 +25,10 @@ ladder: setup  ## what data is worth: every row for three seeds, hours; goes on 
 	$(BIN)/onshore flywheel ladder --seeds 0,1,2
 
 ladder-two-views: setup  ## the same for a fleet and a network with two views, few rows; writes docs/results/ladder-two-views.md
-	$(BIN)/onshore flywheel ladder --two-views --out onshore-ladder-two-views --seeds 0,1,2
+	$(BIN)/onshore flywheel ladder --views 2 --out onshore-ladder-two-views --seeds 0,1,2
+
+ladder-four-views: setup  ## and with views to both sides; writes docs/results/ladder-four-views.md
+	$(BIN)/onshore flywheel ladder --views 4 --out onshore-ladder-four-views --seeds 0,1,2
 
 test: setup  ## the test suite; real data through ONSHORE_TEST_DATA, else those tests say 'skipped'
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onshore import cli
 from onshore.bundle.inputs import View
 from onshore.core.errors import UsageError
 from onshore.dataset import manifest
 from onshore.flywheel import ladder, ladder_page
 from onshore.flywheel.demo import Turn
-from onshore.flywheel.ladder import FULL, TINY, TWO_VIEWS, Ladder, LadderPlan, rows_of
+from onshore.flywheel.ladder import FULL, PLANS, TINY, Ladder, rows_of
 from onshore.model import Nano
 from onshore.region import load_pack
 from onshore.store import Center
@@ -155,22 +156,25 @@ def test_the_plan_asks_everything_once_and_first_what_answers_most() -> None:
     assert {row.way for row in FULL.rows} == {"full", "frozen", "low_rank", "distilled", "averaged"}
 
 
-def test_the_ladder_with_two_views_drives_towns_of_its_own() -> None:
-    assert {row.name for row in TWO_VIEWS.rows} >= {
-        "expert",
-        "base",
-        "fleet-8x60",
-        "long-8x60-on",
-        "averaged-long-8x60-on",
-    }
-    for region, name in TWO_VIEWS.suites.items():
+@pytest.mark.parametrize("views", [2, 4])
+def test_a_ladder_with_more_views_drives_towns_of_its_own(views: int) -> None:
+    plan = PLANS[views]
+    assert {row.name for row in plan.rows} >= {"expert", "base", "fleet-8x60", "long-8x60-on", "averaged-long-8x60-on"}
+    assert plan.demo.surround and len(plan.demo.base_recipe.trainable.side_views) == views - 1
+    for region, name in plan.suites.items():
         suites = load_pack(region).suites
         own = {town for town, _ in suites["suites"][name]["worlds"]}
         others = {
             town for other, suite in suites["suites"].items() if other != name for town, _ in suite.get("worlds", ())
         }
         assert len(suites["suites"][name]["worlds"]) == 12 and own <= set(suites["fresh_towns"])
-        assert not own & (others | set(suites["training_towns"]) | set(TWO_VIEWS.demo.towns) | set(TWO_VIEWS.sim_towns))
+        assert not own & (others | set(suites["training_towns"]) | set(plan.demo.towns) | set(plan.sim_towns))
+
+
+def test_the_command_refuses_other_numbers_of_views(capsys: pytest.CaptureFixture[str]) -> None:
+    for asked in (["--views", "3"], ["--views", "2", "--tiny"]):
+        assert cli.run(["flywheel", "ladder", *asked]) == 2
+        assert "give 1, 2 or 4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cars", [2, 8, 32])
@@ -275,8 +279,7 @@ def test_a_row_of_another_process_is_left_to_it(climbed: tuple[Path, dict[str, A
 
 @pytest.mark.slow
 def test_every_kind_of_row_is_climbed(tmp_path: Path) -> None:
-    plan: LadderPlan = TINY
-    document = ladder.run(tmp_path / "run", tmp_path / "results", plan=plan)
+    document = ladder.run(tmp_path / "run", tmp_path / "results", plan=TINY)
     assert set(document["not_run"]) <= {"public"}
     assert (tmp_path / "results" / "ladder-home.svg").exists()
 
@@ -285,7 +288,7 @@ def test_every_kind_of_row_is_climbed(tmp_path: Path) -> None:
 def test_who_learns_with_boxes_and_who_without_learn_from_the_same_driving_and_nothing_else(tmp_path: Path) -> None:
     """A fleet's logs are its own: what other rows' fleets brought is not learned from, whichever came first."""
     names = ["fleet-2x0.5", "identifiable-2x0.5", "redacted-2x0.5"]
-    ladder.run(tmp_path / "run", tmp_path / "results", tiny=True, rows=names)
+    ladder.run(tmp_path / "run", tmp_path / "results", plan=TINY, rows=names)
     places = ("cn-2-center", "cn-2-identifiable-center", "cn-2-redacted-center")
     rows = [manifest.datasets(Center.open(tmp_path / "run" / place)) for place in places]
     assert [len(of_center) for of_center in rows] == [1, 1, 1]

@@ -39,18 +39,16 @@ def ladder(
     tiny: Annotated[
         bool, typer.Option("--tiny", help="every kind of row in minutes, for tests; no score claim")
     ] = False,
-    two_views: Annotated[
-        bool,
-        typer.Option(
-            "--two-views", help="fleet and network with a narrow view too: a ladder of few rows and a page of its own"
-        ),
-    ] = False,
+    views: Annotated[
+        int, typer.Option(help="1, 2 or 4: with more, fleet and network see more, in few rows with a page of their own")
+    ] = 1,
 ) -> None:
     """Base, public video, simulation, fleets by minutes and cars, with and without on-policy rounds, at equal steps."""
     from onshore.flywheel import ladder as experiment
 
-    if tiny and two_views:
-        raise UsageError("--tiny --two-views", "give one of them; the ladder with two views has no tiny size.")
+    if views not in experiment.PLANS or (tiny and views != 1):
+        raise UsageError(f"--views {views}", "give 1, 2 or 4; with --tiny there is one.")
+    plan = experiment.TINY if tiny else experiment.PLANS[views]
     show = session.output()
     with show.progress() as progress:
         document = experiment.run(
@@ -59,8 +57,7 @@ def ladder(
             rows=[name for name in rows.split(",") if name],
             seeds=_numbers(seeds),
             budget_minutes=budget_minutes,
-            tiny=tiny,
-            plan=experiment.TWO_VIEWS if two_views else None,
+            plan=plan,
             progress=progress,
             say=show.say,
         )
@@ -69,7 +66,7 @@ def ladder(
     show.answer(
         document,
         *experiment.summary(document),
-        f"page: {results / ('ladder-two-views.md' if two_views else 'ladder.md')}",
+        f"page: {results / plan.page}.md",
     )
 
 

@@ -207,25 +207,34 @@ FULL = LadderPlan(
     rows=rows_of((5.0, 20.0, 60.0, 160.0), (2, 8, 32), 4),
     suites={"us": "us-ladder", "cn": "cn-ladder"},
 )
-_NARROW = Nano(side_views=(View(focal_px=160.0),))
 _FEW = frozenset(
     ("expert", "base", "fleet-8x20", "fleet-8x60", "fleet-8x60-on", "averaged-8x60-on")
     + ("long-8x60", "long-8x60-on", "averaged-long-8x60-on")
 )
-#: A narrow view beside the wide one, which shows lamps from afar; new towns; rounds share one falling learning rate.
-TWO_VIEWS = replace(
-    FULL,
-    demo=replace(
-        FULL.demo,
-        surround=True,
-        base_recipe=replace(FULL.demo.base_recipe, trainable=_NARROW),
-        adapt_recipe=replace(FULL.demo.adapt_recipe, trainable=_NARROW),
-    ),
-    rows=tuple(row for row in FULL.rows if row.name in _FEW),
-    suites={"us": "us-two-views", "cn": "cn-two-views"},
-    last_rate=0.25,
-    page="ladder-two-views",
-)
+
+
+def _seeing(name: str, *side_views: View) -> LadderPlan:
+    """Few rows with more views in fleet and network, in towns of their own; rounds share one falling learning rate."""
+    network = Nano(side_views=side_views)
+    return replace(
+        FULL,
+        demo=replace(
+            FULL.demo,
+            surround=True,
+            base_recipe=replace(FULL.demo.base_recipe, trainable=network),
+            adapt_recipe=replace(FULL.demo.adapt_recipe, trainable=network),
+        ),
+        rows=tuple(row for row in FULL.rows if row.name in _FEW),
+        suites={region: f"{region}-{name}" for region in FULL.suites},
+        last_rate=0.25,
+        page=f"ladder-{name}",
+    )
+
+
+#: Ahead and narrow: it shows lamps from afar. To both sides: it shows who comes up beside a car that turns.
+_NARROW, _SIDES = View(focal_px=160.0), (View(focal_px=80.0, yaw_rad=1.2), View(focal_px=80.0, yaw_rad=-1.2))
+#: By the number of views.
+PLANS = {1: FULL, 2: _seeing("two-views", _NARROW), 4: _seeing("four-views", _NARROW, *_SIDES)}
 TINY = LadderPlan(
     demo=replace(demo.TINY, workers=1, base=replace(demo.TINY.base, cars=1, minutes=0.5, worlds=1), base_again_steps=8),
     rows=rows_of((0.25, 0.5, 0.75, 1.0), (1, 2, 3), 2),
@@ -247,8 +256,7 @@ def run(
     rows: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
     budget_minutes: float | None = None,
-    tiny: bool = False,
-    plan: LadderPlan | None = None,
+    plan: LadderPlan = FULL,
     progress: Progress = silent,
     say: Say = lambda text: None,
 ) -> dict[str, Any]:
@@ -257,7 +265,6 @@ def run(
     Seeds come one after the other, rows in their own order. A row that another process works on is left to it. After
     budget_minutes no further row begins. Errors: UsageError for an unknown row or a folder of another size.
     """
-    plan = plan or (TINY if tiny else FULL)
     names = list(rows) or [row.name for row in plan.rows]
     unknown = sorted(set(names) - {row.name for row in plan.rows})
     if unknown:

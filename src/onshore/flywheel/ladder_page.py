@@ -54,7 +54,7 @@ def files(found: Mapping[str, Any], name: str = "ladder") -> dict[str, bytes]:
     }
     text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
     named = {file: svg.encode() for file, svg in drawn.items() if svg}
-    return {f"{name}.json": text.encode(), f"{name}.md": page(found, sorted(named)).encode(), **named}
+    return {f"{name}.json": text.encode(), f"{name}.md": page(found, sorted(named), name).encode(), **named}
 
 
 class _Made:
@@ -513,8 +513,8 @@ def _p(p: float | None) -> str:
     return "not measurable" if p is None else f"{p:.4f}" if p >= 0.0001 else "below 0.0001"
 
 
-def page(found: Mapping[str, Any], drawn: Sequence[str]) -> str:
-    """The page in Markdown."""
+def page(found: Mapping[str, Any], drawn: Sequence[str], name: str = "ladder") -> str:
+    """The page in Markdown; `make NAME` writes it."""
     scores = "name suite kind cars fleet_minutes km takeovers score low high worlds egos seeds".split()
     changes = "question a b difference low high p p_holm seeds_above seeds worlds".split()
     parts = {
@@ -527,17 +527,17 @@ def page(found: Mapping[str, Any], drawn: Sequence[str]) -> str:
         ),
     }
     parts["Scores"] += ["", f"Not run: {', '.join(found['not_run']) or 'none'}. {_seeds_words(found['rows'])}"]
-    lines = ["# The ladder: does local data make it drive better?", "", *_opening(found["settings"]), ""]
+    lines = ["# The ladder: does local data make it drive better?", "", *_opening(found["settings"], name), ""]
     for title, body in parts.items():
         lines += [f"## {title}", *body, ""]
     return "\n".join(lines)
 
 
-def _opening(settings: Mapping[str, Any]) -> list[str]:
+def _opening(settings: Mapping[str, Any], name: str) -> list[str]:
     how = settings["supervision"]
     late = f" told {how['late_s']:g} s late," if how["late_s"] else ""
     return [
-        "**Synthetic.** Written by `make ladder` from its own records; nothing here was typed. Towns and traffic seeds of both suites are driven by these rows alone, and",
+        f"**Synthetic.** Written by `make {name}` from its own records; nothing here was typed. Towns and traffic seeds of both suites are driven by these rows alone, and",
         "nothing is tuned on them; docs/LOG.md tells what was seen of them before. A box world shows that the loop works and what feeds it, not how a real car drives.",
         "",
         f"Every row starts from the base of its training seed and learns for {settings['steps']} steps (rows called long for longer); on-policy rows share those steps",
