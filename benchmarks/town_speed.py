@@ -31,7 +31,7 @@ from onshore.world.jobs import WIDE_CAMERA
 from onshore.world.roads import Roads
 from row import print_row
 
-EGOS, STEPS, RUNS, WARM_PLANS = (1, 16), 300, 7, 10
+EGOS, STEPS, RUNS, WARM = (1, 16), 300, 7, 10
 CAMERA = replace(WIDE_CAMERA, width_px=128, height_px=64, focal_px=48.0, centre_x_px=64.0, centre_y_px=32.0)
 LOOKS = PolicySpec(kind="python", entry="onshore.core.policy:StopPolicy", name="looks")
 
@@ -41,7 +41,7 @@ class Run:
     """What one run adds up to."""
 
     seconds: float = 0.0
-    plans: int = 0
+    pictures: int = 0
     camera_steps: int = 0
     least: int = 10**6
 
@@ -51,7 +51,7 @@ def drive(world: TownWorld, job: RolloutJob, run: Run, steps: int) -> None:
     world.reset(job, job.traffic_seed)
     driver = Rule(world)
     began = 0.0
-    for plan in range(WARM_PLANS + STEPS - run.plans):
+    for picture in range(WARM + STEPS - run.pictures):
         if world.done:
             break
         began = time.process_time()
@@ -60,9 +60,9 @@ def drive(world: TownWorld, job: RolloutJob, run: Run, steps: int) -> None:
         plans = driver.plans(seen)
         planned = time.process_time()
         world.step(plans, steps)
-        if plan >= WARM_PLANS:
+        if picture >= WARM:
             run.seconds += time.process_time() - planned + looked - began
-            run.plans, run.camera_steps = run.plans + 1, run.camera_steps + len(seen)
+            run.pictures, run.camera_steps = run.pictures + 1, run.camera_steps + len(seen)
             run.least = min(run.least, len(world.moment.ids))
     world.rollouts()
 
@@ -72,7 +72,7 @@ def measured(roads: Roads, towns: Towns, egos: int, vehicles: int, steps: int = 
     world = TownWorld(roads, towns)
     for run in runs:
         seed = 1
-        while run.plans < STEPS:
+        while run.pictures < STEPS:
             job = RolloutJob(
                 region=roads.region,
                 suite="bench",
@@ -91,11 +91,11 @@ def measured(roads: Roads, towns: Towns, egos: int, vehicles: int, steps: int = 
     rates = [run.camera_steps / run.seconds for run in runs]
     return {
         "egos": egos,
-        "egos_driving_mean": round(runs[0].camera_steps / runs[0].plans, 1),
+        "egos_driving_mean": round(runs[0].camera_steps / runs[0].pictures, 1),
         "camera_steps_per_s": round(statistics.median(rates)),
         "runs": [round(rate) for rate in rates],
         "road_users_at_least": min(run.least for run in runs),
-        "pictures": runs[0].plans,
+        "pictures": runs[0].pictures,
     }
 
 

@@ -298,6 +298,7 @@ class Traffic:
         engine.vehicle.add(
             name, route, typeID=STAND_IN_TYPE, depart="now", departLane=str(place.lane), departPos="base"
         )
+        self._newcomers = True
         lengthwise = abs(math.cos(actor.yaw_rad - place.yaw_rad)) > 0.7
         engine.vehicle.setLength(name, max(size[0] if lengthwise else size[1], 0.5))
         engine.vehicle.setWidth(name, max(size[1] if lengthwise else size[0], 0.4))
@@ -320,6 +321,7 @@ class Traffic:
             departPos=str(start.at_m),
             departSpeed=str(start.speed_mps),
         )
+        self._newcomers = True  # placing it may take it in without a departure
 
     def route(self, vehicle: str) -> tuple[str, ...]:
         if vehicle not in self._routes:
