@@ -103,6 +103,8 @@ def test_words_follow_from_planted_figures(found: dict[str, Any]) -> None:
     assert "+22.0" in said(found, "Takeovers at errors")
     assert said(found, "Public video") == "Public video over the base: not run."
     assert "it learned from 400 samples of 40 takeovers in 8 km against 0 samples" in said(found, "More cars")
+    assert "(3 of 3 seeds above; collision vehicle 0.63 against 0.70 a route)" in said(found, "More minutes")
+    assert {one["name"] for one in found["causes"]} == {line["name"] for line in found["rows"] if line["worlds"]}
 
 
 def test_base_below_public_below_fleet_is_said_only_when_both_steps_are_there() -> None:
@@ -121,7 +123,9 @@ def test_a_page_of_worse_figures_says_so() -> None:
     made = [record("base", 0, 50, 80), record("expert", 0, 95), record("fleet-8x20", 0, 52)]
     made += [record("fleet-8x20-on", 0, 45, 20, rounds=(55, 40, 50, 45)), record("fleet-2x20-on", 0, 49)]
     found = ladder_page.document(ROWS, made, SETTINGS)
-    assert "no better (0 of 1 seeds above)" in said(found, "The whole ladder")
+    assert "no better (0 of 1 seeds above; collision vehicle 0.55 against 0.50 a route)" in said(
+        found, "The whole ladder"
+    )
     assert "no better" in said(found, "More cars") and "not each above the last" in said(found, "Rounds")
     assert "0.85 is not reached" in said(found, "Final") and "collision vehicle" in said(found, "Final")
     assert "none stays within 10 points" in said(found, "Home")

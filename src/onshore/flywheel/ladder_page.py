@@ -144,6 +144,7 @@ class _Made:
         for one in found:
             if one["question"] in ("more cars", "errors of the model, not the teacher"):
                 one["earned"] = f"{self.earned(one['b'])} against {self.earned(one['a'])}"
+            one["changed"] = _most_changed(self.rates(one["b"]), self.rates(one["a"]))
         return found
 
     def _about_fleets(self) -> list[tuple[str, str, str]]:
@@ -259,16 +260,14 @@ class _Made:
         return int(cars[len(cars) // 2])
 
     def causes(self) -> list[dict[str, Any]]:
-        """What still costs points: infractions a route of base, final and expert."""
-        found = []
-        for name in dict.fromkeys(("base", self.final()["name"], "expert")):
-            of_row = self.by_name.get(name, {})
-            rates = [record["cn"]["rates"] for record in of_row.values()]
-            if rates:
-                names = sorted({kind for rate in rates for kind in rate})
-                means = {kind: round(sum(rate.get(kind, 0.0) for rate in rates) / len(rates), 3) for kind in names}
-                found.append({"name": name, "rates": means})
-        return found
+        """What costs points: infractions a route of every row that was driven."""
+        return [{"name": name, "rates": rates} for name in self.rows if (rates := self.rates(name))]
+
+    def rates(self, name: str) -> dict[str, float]:
+        """Infraction -> how many a route, mean over seeds."""
+        of_row = [driven["rates"] for record in self.by_name.get(name, {}).values() if (driven := record.get("cn"))]
+        kinds = sorted({kind for rates in of_row for kind in rates})
+        return {kind: round(sum(rates.get(kind, 0.0) for rates in of_row) / len(of_row), 3) for kind in kinds}
 
 
 def routes_of(driven: Record) -> Scores:
@@ -281,6 +280,19 @@ def _round_scores(record: Record, number: int) -> Scores | None:
     if number == len(rounds):
         return routes_of(record["cn"])
     return routes_of(rounds[number - 1]) if number < len(rounds) and "routes" in rounds[number - 1] else None
+
+
+def _most_changed(now: Mapping[str, float], before: Mapping[str, float], most: int = 2) -> str:
+    """The infractions whose rate changed most, in words."""
+    change = {k: now.get(k, 0.0) - before.get(k, 0.0) for k in sorted({*now, *before}) if not k.endswith("_pct")}
+    return _rates_words(sorted((k for k in change if change[k]), key=lambda k: -abs(change[k]))[:most], now, before)
+
+
+def _rates_words(kinds: Sequence[str], now: Mapping[str, float], against: Mapping[str, float]) -> str:
+    return ", ".join(
+        f"{kind.replace('_', ' ')} {now.get(kind, 0.0):.2f} against {against.get(kind, 0.0):.2f} a route"
+        for kind in kinds
+    )
 
 
 def _number(value: float) -> float | None:
@@ -410,7 +422,7 @@ def answer(title: str, comparisons: Sequence[Record], level: float) -> str:
 
 
 def _verdict(one: Record, level: float) -> str:
-    seeds = f"{one['seeds_above']} of {one['seeds']} seeds above"
+    seeds = f"{one['seeds_above']} of {one['seeds']} seeds above" + (f"; {one['changed']}" if one["changed"] else "")
     if one["difference"] <= 0:
         return f"no better ({seeds})"
     return f"{'better' if one['p'] < level else 'not shown to be better'} at p < {level:g} ({seeds})"
@@ -465,10 +477,7 @@ def _final_words(found: Mapping[str, Any]) -> str:
     worse = {
         k: v - expert.get(k, 0.0) for k, v in mine.items() if not k.endswith("_pct") and v - expert.get(k, 0.0) > 0
     }
-    most = sorted(worse, key=lambda kind: -worse[kind])[:3]
-    limits = ", ".join(
-        f"{kind.replace('_', ' ')} {mine[kind]:.2f} against {expert.get(kind, 0.0):.2f} a route" for kind in most
-    )
+    limits = _rates_words(sorted(worse, key=lambda kind: -worse[kind])[:3], mine, expert)
     return f"{text} What costs most over the expert: {limits}." if limits and reached != "reached" else text
 
 
@@ -516,6 +525,7 @@ def _p(p: float | None) -> str:
 def page(found: Mapping[str, Any], drawn: Sequence[str], name: str = "ladder") -> str:
     """The page in Markdown; `make NAME` writes it."""
     scores = "name suite kind cars fleet_minutes km takeovers score low high worlds egos seeds".split()
+    kinds = sorted({kind for one in found["causes"] for kind in one["rates"]})
     changes = "question a b difference low high p p_holm seeds_above seeds worlds".split()
     parts = {
         "What was asked": [f"* {text}" for text in found["findings"]] + ["", *(f"![{name}]({name})" for name in drawn)],
@@ -523,7 +533,8 @@ def page(found: Mapping[str, Any], drawn: Sequence[str], name: str = "ladder") -
         "Comparisons": _table(found["comparisons"], changes),
         "Gained here, lost at home (over the base)": _table(*_home_table(found["home"])),
         "Infractions a route": _table(
-            [{"row": one["name"], **one["rates"]} for one in found["causes"]], _rate_columns(found["causes"])
+            [{**dict.fromkeys(kinds, 0.0), "row": one["name"], **one["rates"]} for one in found["causes"]],
+            ("row", *kinds),
         ),
     }
     parts["Scores"] += ["", f"Not run: {', '.join(found['not_run']) or 'none'}. {_seeds_words(found['rows'])}"]
@@ -570,10 +581,6 @@ def _home_table(home: Sequence[Record]) -> tuple[list[dict[str, Any]], Sequence[
         for one in home
     ]
     return rows, ("row", "way", "here", "home", "home low", "home high", "seeds")
-
-
-def _rate_columns(causes: Sequence[Record]) -> tuple[str, ...]:
-    return ("row", *sorted({kind for one in causes for kind in one["rates"]}))
 
 
 def _table(rows: Sequence[Record], columns: Sequence[str]) -> list[str]:
