@@ -147,11 +147,16 @@ def test_a_moment_whose_interval_is_too_wide_is_rejected(place: tuple[Center, st
     ids = [row["id"] for row in drive.segments(center) if row["public"]]
     halves = np.concatenate([one.speed_half_mps for one in estimate(center, network, ids)])
     limit = float(np.quantile(halves, 0.6))
-    row = pseudo_label(center, network, speed_half_mps=limit, yaw_half_radps=1e3)
+    row = pseudo_label(center, network, speed_half_mps=limit, speed_share=0.0, yaw_half_radps=1e3)
     assert row.rejected > 0 and row.kept > 0
     labels = [PseudoLabels.from_bytes(center.read(one)) for one in row.ids]
     assert max(one.speed_half_mps.max() for one in labels) <= limit
-    assert pseudo_label(center, network, speed_half_mps=1e-6).ids == []
+    assert pseudo_label(center, network, speed_half_mps=1e-6, speed_share=0.0).ids == []
+    shared = pseudo_label(center, network, speed_half_mps=limit, speed_share=0.5, yaw_half_radps=1e3)
+    labels = [PseudoLabels.from_bytes(center.read(one)) for one in shared.ids]
+    assert shared.kept >= row.kept
+    for one in labels:
+        assert (one.speed_half_mps <= np.maximum(limit, 0.5 * one.signals.speed_mps) + 1e-9).all()
 
 
 @pytest.mark.slow

@@ -77,7 +77,9 @@ def inverse(
 @noun.command("pseudo-label")
 def pseudo_label(
     model_id: Annotated[str, typer.Argument(metavar="MODEL", help="from `onshore model inverse`")],
-    speed: Annotated[float, typer.Option(help="reject a moment whose speed is less sure than this, m/s")] = 2.5,
+    speed: Annotated[
+        float, typer.Option(help="reject a moment whose speed is less sure than this, m/s, and than 35 % of it")
+    ] = 2.5,
     yaw_rate: Annotated[float, typer.Option(help="the same for the yaw rate, rad/s")] = 0.12,
 ) -> None:
     """Label public video that has no signals; `dataset freeze --pseudo-labels` trains on it (experimental)."""

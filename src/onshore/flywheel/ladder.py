@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from onshore import border, dataset, world
+from onshore import border, dataset, drive, world
 from onshore.bundle.inputs import View
 from onshore.clip import find
 from onshore.core.digest import sha256_hex
@@ -468,9 +468,14 @@ class Ladder:
         return [clip for clip in find(center, None, limit=None) if clip["segment"] in segments]
 
     def _pseudo_labels(self, us: Center) -> inverse.PseudoRow:
-        """Inverse dynamics learned from the home fleet's drives reads the motion of videos of cn streets."""
+        """Inverse dynamics learned from the home fleet and from simulated cn towns reads the motion of videos of cn streets.
+
+        What paint and streets look like is a scale: taught at home alone it takes these streets' 12 m/s for 7 (docs/LOG.md).
+        """
         plan, folder = self.plan, self.out / "fleet" / "public"
         own = self._record_and_take_in(us, self.packs["us"], [plan.demo.base], "us")
+        self._simulated(us)
+        own = [row["id"] for row in drive.drives(us) if not row["public"]]
         inputs = {"towns": list(plan.demo.towns), "seconds": plan.public_seconds, "pack": self.packs["cn"].digest}
 
         def film() -> dict[str, Any]:
@@ -493,7 +498,7 @@ class Ladder:
             inputs,
             lambda: _plain(intake.take_in(us, [folder], public=True, workers=1, progress=self.progress)),
         )
-        taught = self._freeze(us, "us-own", own, [], held_out=0.25)
+        taught = self._freeze(us, "us-own-and-simulated", own, [], held_out=0.25)
         recipe = inverse.inverse_recipe(steps=plan.inverse_steps)
         reader = inverse.train_inverse(us, taught, recipe, progress=self.progress)
         # no stage of ours around it: what a stage reads is a parent of all that it makes, and labels of one video know no other
@@ -582,15 +587,15 @@ class Ladder:
         return choose(center, pool, row.select, SELECTED * row.minutes, model=base, seed=seed, progress=self.progress)
 
     def _simulated(self, center: Center) -> list[str]:
-        """Drives of towns drawn from public knowledge: other towns, random looks, random traffic; no fleet clip."""
+        """Drives of cn towns drawn from public knowledge: other towns, random looks, random traffic; no fleet clip."""
         folder = self.out / "fleet" / "simulated"
-        towns = self.plan.sim_towns
-        inputs = {"towns": list(towns), "minutes": self.plan.sim_minutes, "pack": center.pack.digest}
+        towns, pack = self.plan.sim_towns, self.packs["cn"]
+        inputs = {"towns": list(towns), "minutes": self.plan.sim_minutes, "pack": pack.digest}
 
         def drive_about() -> dict[str, Any]:
             for index, town in enumerate(towns):
                 world.record_fleet(
-                    randomised(center.pack, town),
+                    randomised(pack, town),
                     town_seed=town,
                     cars=4,
                     minutes=self.plan.sim_minutes / len(towns),

@@ -61,8 +61,9 @@ CAMERAS_PER_DRIVE = 6
 LEAST_DRIVES = 5
 #: Units of the two outputs and the least scale an interval is built on.
 UNITS, LEAST_SCALE = (10.0, 0.3), (0.02, 0.001)
-#: A moment whose interval is wider on either side becomes no label.
-SPEED_LIMIT_MPS, YAW_LIMIT_RADPS = 2.5, 0.12
+#: A moment whose interval is wider on either side becomes no label; of speeds also a share may be unsure, as scale is (how high
+#: the camera hangs): a limit in m/s alone would keep slow traffic and reject fast.
+SPEED_LIMIT_MPS, SPEED_SHARE, YAW_LIMIT_RADPS = 2.5, 0.35, 0.12
 Floats = NDArray[np.float64]
 
 
@@ -263,24 +264,26 @@ def pseudo_label(
     *,
     drives: Sequence[str] | None = None,
     speed_half_mps: float = SPEED_LIMIT_MPS,
+    speed_share: float = SPEED_SHARE,
     yaw_half_radps: float = YAW_LIMIT_RADPS,
     progress: Progress = silent,
 ) -> PseudoRow:
     """Label the public drives of this center that have video and no speed; `dataset.freeze` takes the row's `ids`.
 
-    drives: only these (ids); by default every public drive without a speed. speed_half_mps, yaw_half_radps: a moment whose
-    interval is wider on either side is rejected. Errors: InputError `empty_input` when there is no such drive, `not_allowed`
+    drives: only these (ids); by default every public drive without a speed. speed_half_mps, speed_share, yaw_half_radps: a
+    moment whose interval is wider on either side, for the speed wider than the larger of both, is rejected. Errors: InputError `empty_input` when there is no such drive, `not_allowed`
     for a drive that is not public or has a speed, RefusedError when a rule forbids reading.
     """
     rows = _unsignalled(center, drives)
     kept: list[tuple[Estimate, PseudoLabels]] = []
     rejected = 0
     for one in estimate(center, model_id, [row["id"] for row in rows], progress=progress):
-        sure = (one.speed_half_mps <= speed_half_mps) & (one.yaw_half_radps <= yaw_half_radps)
+        most = np.maximum(speed_half_mps, speed_share * one.speed_mps)
+        sure = (one.speed_half_mps <= most) & (one.yaw_half_radps <= yaw_half_radps)
         rejected += int((~sure).sum())
         if sure.sum() > 1:
             kept.append((one, _labels(one, sure)))
-    limits = {"speed_half_mps": speed_half_mps, "yaw_half_radps": yaw_half_radps}
+    limits = {"speed_half_mps": speed_half_mps, "speed_share": speed_share, "yaw_half_radps": yaw_half_radps}
     made = [_keep_labels(center, model_id, one, labels, limits) for one, labels in kept]
     return PseudoRow(
         ids=sorted(artifact.id for artifact in made),
