@@ -347,7 +347,7 @@ By what was planted (each group has its own chance error, about ± 2 to 3 points
 
 By true speed, what is read and how much the interval covers; coverage is promised over all moments and not for each speed:
 
-| m/s | windows | {" | covered | ".join([f"{told['region']} drives", *(other["taught_by"] for other in told["elsewhere"])])} | covered | kept |
+| m/s | windows | {" | covered | ".join([f"{told['region']} drives", *(other["taught_by"] for other in told["elsewhere"])])} | covered | kept of the first |
 |---|---|{"---|---|" * (1 + len(told["elsewhere"]))}---|
 {by_speed}
 

@@ -443,18 +443,22 @@ class Ladder:
         return drive_jobs(center, jobs, policy, f"{region}-validation", workers=1, progress=self.progress).score.mean
 
     def _public(self, center: Center, row: Row, seed: int, base: str) -> dict[str, Any]:
-        """What strangers filmed here teaches the base at home, by pseudo-labels; then it comes in as the base did."""
+        """What strangers filmed here teaches the base at home, by pseudo-labels; then it comes in as the base did.
+
+        It learns from that beside what the base had learned from: in videos neither command nor distance to the junction is
+        known, and a network that saw nothing else would forget what to do with them.
+        """
         with self._alone(f"base-of-{seed}"):
             us = self._center("us", 0)
-            at_home = self._base_at_home(us, seed)
+            at_home, own, takeovers = self._base_at_home(us, seed)
         with self._alone("public"):
             labels = self._pseudo_labels(us)
         if not labels.ids:
             raise OnshoreError(
                 "not_measurable", row.name, f"all {labels.rejected} moments were too uncertain to label."
             )
-        drives = sorted({clip["drive"] for clip in self._clips_of(us, labels.ids)})
-        frozen = self._freeze(us, f"{row.name}-{seed}", drives, [], pseudo_labels=labels.ids)
+        public = sorted({clip["drive"] for clip in self._clips_of(us, labels.ids)})
+        frozen = self._freeze(us, f"{row.name}-{seed}", own + public, takeovers, pseudo_labels=labels.ids)
         recipe = self._recipe(seed, 0, self.plan.steps)
         weights = models.train(us, frozen, recipe, base=at_home, progress=self.progress).id
         brought = self._brought(center, us, weights)
@@ -527,7 +531,7 @@ class Ladder:
         """The base of a seed, trained at home, permitted to leave, imported here."""
         with self._alone(f"base-of-{seed}"):
             us = self._center("us", 0)
-            return self._brought(center, us, self._base_at_home(us, seed))
+            return self._brought(center, us, self._base_at_home(us, seed)[0])
 
     def _brought(self, center: Center, us: Center, weights: str) -> str:
         """Weights from home, through both gates."""
@@ -537,7 +541,8 @@ class Ladder:
         outputs, _ = center.stage("ladder.import", inputs, lambda: {"id": border.import_file(center, file).id})
         return str(outputs["id"])
 
-    def _base_at_home(self, us: Center, seed: int) -> str:
+    def _base_at_home(self, us: Center, seed: int) -> tuple[str, list[str], list[str]]:
+        """The base of a training seed, and the drives and takeovers that it learned from."""
         plan = self.plan.demo
         drives = self._record_and_take_in(us, self.packs["us"], [plan.base], "us")
         frozen = self._freeze(us, "us-base", drives, [])
@@ -553,7 +558,7 @@ class Ladder:
             frozen = self._freeze(us, f"us-base-{seed}-{number}", drives, taken)
             recipe = replace(plan.adapt_recipe, steps=plan.base_again_steps, seed=1000 * seed + number)
             weights = models.train(us, frozen, recipe, base=weights, progress=self.progress).id
-        return weights
+        return weights, drives, taken
 
     def _drives(self, center: Center, row: Row) -> list[str]:
         """What a row learns from, before any base is there."""
