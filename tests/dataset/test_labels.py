@@ -53,6 +53,16 @@ def test_the_source_of_poses_is_named() -> None:
     ]
 
 
+def test_a_speed_that_looked_ahead_is_an_input_only_once_it_is_known() -> None:
+    track = tracks([(signals(6, lambda t: (0.0, 1.0)), CAR)])[0]
+    recorded, read_off = moments(track, at(3.0)), moments(track, at(3.0), ahead_s=0.4)
+    assert read_off.side_M9[0, 0] * 10 == pytest.approx(recorded.side_M9[0, 0] * 10 - 0.4, abs=1e-5)
+    assert read_off.speed_MS[0] == pytest.approx(recorded.speed_MS[0])  # labels are the future either way
+    assert read_off.path_MK2[0] == pytest.approx(recorded.path_MK2[0])
+    early = moments(track, at(0.2), ahead_s=0.4)
+    assert early.side_M9[0, :2].tolist() == [0, 0] and early.speed_mask_MS.all()
+
+
 def test_labels_end_where_the_drive_ends() -> None:
     track = tracks([(signals(10), CAR)])[0]
     found = moments(track, at(8.75))  # 10 m and 1.25 s are left

@@ -16,7 +16,8 @@ from onshore.clip import cut
 from onshore.core.errors import InputError
 from onshore.core.recording import Recording, Signals
 from onshore.dataset import WindowSpec, freeze, load_windows, manifest
-from onshore.dataset.footage import Cameras, Footage, MotionWindows, pictures
+from onshore.dataset.footage import OFFSETS_S, Cameras, Footage, MotionWindows, pictures
+from onshore.dataset.proxy import Proxy
 from onshore.dataset.pseudo import PseudoLabels
 from onshore.model import Nano, Recipe
 from onshore.model.inverse import (
@@ -135,6 +136,8 @@ def test_pseudo_labels_come_from_pictures_alone_and_keep_their_origin(place: tup
     windows = load_windows(center, frozen.id, WindowSpec())
     of_public = np.isin(np.array(windows.segments)[windows.segment_M], list(public))
     assert of_public.sum() > 20 and windows.labels.speed_mask_MS[of_public].any()
+    # what a moment is told of its own speed was read off pictures up to then
+    assert all(Proxy.from_bytes(center.read(entry["id"])).ahead_s == OFFSETS_S[-1] for entry in public.values())
     plain = load_windows(center, freeze(center, "same", pseudo_labels=row.ids, held_out=0.5).id, WindowSpec())
     assert np.allclose(windows.weight_M[of_public], plain.weight_M[of_public] * 0.5)
     assert np.allclose(windows.weight_M[~of_public], plain.weight_M[~of_public])

@@ -74,12 +74,15 @@ def tracks(segments: Sequence[tuple[Signals, VehicleGeometry]]) -> list[Track]:
     return [_track(parts) for parts in joined]
 
 
-def moments(track: Track, t_ns: NDArray[np.int64]) -> Moments:
-    """Inputs and labels at `t_ns` (M), which must lie within the track."""
+def moments(track: Track, t_ns: NDArray[np.int64], ahead_s: float = 0.0) -> Moments:
+    """Inputs and labels at `t_ns` (M), which must lie within the track.
+
+    ahead_s: the track's speeds were read from pictures up to so long after their moment, so that is when they are known.
+    """
     held = np.searchsorted(track.t_ns, t_ns, side="right") - 1
-    side = side_inputs(
-        track.speed_mps[held], track.command[held], track.junction_distance_m[held], track.in_junction[held]
-    )
+    known = np.searchsorted(track.t_ns, t_ns - round(ahead_s * 1e9), side="right") - 1
+    speed_known = np.where(known >= 0, track.speed_mps[np.maximum(known, 0)], np.nan)
+    side = side_inputs(speed_known, track.command[held], track.junction_distance_m[held], track.in_junction[held])
     path, path_mask = _paths(track, t_ns)
     ahead = t_ns[:, None] + np.round(np.array(SPEED_TIMES_S) * 1e9).astype(np.int64)
     speed = _at(track, ahead, track.speed_mps)

@@ -23,6 +23,7 @@ from onshore.core.errors import CorruptError, InputError, NotFoundError, Onshore
 from onshore.core.label import Artifact, Label
 from onshore.core.progress import Progress, silent
 from onshore.core.recording import ClipRef
+from onshore.dataset.footage import OFFSETS_S
 from onshore.dataset.proxy import CRF, GOP_FRAMES, PROXY_VERSION, RATE_HZ, Proxy, build_proxy, fitting_view
 from onshore.dataset.pseudo import PseudoLabels
 from onshore.dataset.split import HELD_OUT, TRAIN, split_drives
@@ -441,7 +442,7 @@ def _proxy(center: Center, segment: Mapping[str, Any], view: View, pseudo: Artif
     }
 
     if pseudo is not None:
-        inputs["pseudo_labels"] = pseudo.id
+        inputs |= {"pseudo_labels": pseudo.id, "ahead_s": OFFSETS_S[-1]}
 
     def run() -> dict[str, Any]:
         proxy = build_proxy(open_segment(center, segment["id"]), view)
@@ -472,7 +473,7 @@ def _with_labels(center: Center, proxy: Proxy, pseudo: Artifact) -> Proxy:
     if np.isfinite(proxy.signals.speed_mps).any():
         raise InputError("not_allowed", proxy.segment, "it has a recorded speed; pseudo-labels never replace that.")
     labels = PseudoLabels.from_bytes(center.read(pseudo.id, purpose="train"), pseudo.id)
-    return replace(proxy, signals=labels.signals)
+    return replace(proxy, signals=labels.signals, ahead_s=OFFSETS_S[-1])
 
 
 def segment_proxy(center: Center, segment_id: str, view: View) -> Artifact:

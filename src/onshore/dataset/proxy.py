@@ -37,6 +37,7 @@ class Proxy:
     """One segment as the loader reads it. `view` is the network's view; frames are its wide form.
 
     mount_xy_m: the camera's place in the rig frame. shown_share: how much of the wide view the camera really covers.
+    ahead_s: how long after their moment the speeds are known: read off pictures, they look ahead; 0 for recorded ones.
     """
 
     segment: str
@@ -49,6 +50,7 @@ class Proxy:
     signals: Signals
     video: Video
     synthetic: bool
+    ahead_s: float = 0.0
     schema_version: int = 1
 
     @property
@@ -72,6 +74,8 @@ class Proxy:
             "vehicle": vars(self.vehicle).copy(),
             "synthetic": self.synthetic,
         }
+        if self.ahead_s:
+            head["ahead_s"] = self.ahead_s
         sizes = [len(packet.data) for packet in packets]
         arrays: dict[str, NDArray[Any]] = {
             "packet.bytes": np.frombuffer(b"".join(packet.data for packet in packets), np.uint8),
@@ -107,6 +111,7 @@ class Proxy:
                 signals=Signals(t_ns=arrays["signal.t_ns"], **columns),
                 video=Video(camera=head["camera"], codec=head["codec"], packets=packets),
                 synthetic=head["synthetic"],
+                ahead_s=head.get("ahead_s", 0.0),
                 schema_version=head["schema_version"],
             )
         except (KeyError, IndexError, TypeError, ValueError, InputError) as problem:

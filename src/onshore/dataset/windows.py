@@ -234,7 +234,7 @@ def _piece(
     found: list[tuple[NDArray[np.intp], Moments, NDArray[np.float64]]] = []
     for track in stretches:
         on = np.flatnonzero(asked & (moment_ns >= track.t_ns[0]) & (moment_ns <= track.t_ns[-1]))
-        labels = moments(track, moment_ns[on])
+        labels = moments(track, moment_ns[on], views[0].ahead_s)
         on, labels = on[labels.usable_M], _chosen(labels, labels.usable_M)
         found.append((on, labels, travelled(track, frame_t[index_MT[on]], moment_ns[on][:, None])))
     kept = np.concatenate([np.empty(0, np.intp), *(on for on, _, _ in found)])
