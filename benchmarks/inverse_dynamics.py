@@ -35,6 +35,7 @@ from onshore.model.inverse import (
     inverse_recipe,
     motion_labels,
     predict,
+    sure_enough,
 )
 from onshore.model.training import fit, made_ahead
 from onshore.region import RegionPack, load_pack
@@ -188,18 +189,12 @@ def elsewhere(folder: Path, steps: int, found: Sequence[Footage]) -> list[dict[s
     return told
 
 
-def sure(value: Floats, half: Floats) -> NDArray[np.bool_]:
-    """Which moments (M, 2) the default limits keep."""
-    most = np.maximum(SPEED_LIMIT_MPS, SPEED_SHARE * value[:, 0])
-    return np.asarray((half[:, 0] <= most) & (half[:, 1] <= YAW_LIMIT_RADPS))
-
-
 def speeds(judged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """By true speed: what is read on average, how much its intervals cover, how much is kept."""
     value, truth, off, half = (
         np.concatenate([one[name] for one in judged]) for name in ("value", "truth", "off", "half")
     )
-    kept, told = sure(value, half), []
+    kept, told = sure_enough(value[:, 0], half[:, 0], half[:, 1]), []
     for low, high in itertools.pairwise(SPEEDS_MPS):
         here = (np.abs(truth[:, 0]) >= low) & (np.abs(truth[:, 0]) < high)
         told.append(
@@ -264,7 +259,7 @@ def _group(name: str, judged: Sequence[dict[str, Any]], which: NDArray[np.bool_]
 def rejection(judged: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the default limits keep, and the errors of what is kept and of what is not."""
     value, off, half = (np.concatenate([one[name] for one in judged]) for name in ("value", "off", "half"))
-    kept = sure(value, half)
+    kept = sure_enough(value[:, 0], half[:, 0], half[:, 1])
     told = {
         "limits": [SPEED_LIMIT_MPS, SPEED_SHARE, YAW_LIMIT_RADPS],
         "kept_pct": round(100 * float(kept.mean()), 1),
@@ -292,24 +287,6 @@ def page(told: dict[str, Any]) -> str:
         + " | ".join(f"{row['coverage_pct']:.1f} % | {row['error']:.3g}" for row in group["rows"])
         + " |"
         for group in told["groups"]
-    )
-    by_speed = "\n".join(
-        f"| {here['from_mps']:g} to {here['to_mps']:g} | {here['windows']:,} | "
-        + " | ".join(
-            f"{one['read_mps']:.1f} of {one['true_mps']:.1f} m/s | {one['coverage_pct']:.0f} %"
-            for one in (here, *(other["speeds"][number] for other in told["elsewhere"]))
-        )
-        + f" | {here['kept_pct']:.0f} % |"
-        for number, here in enumerate(told["speeds"])
-    )
-    others = "\n".join(
-        f"| {other['taught_by']} | "
-        + " | ".join(
-            f"{row['coverage_pct']:.1f} % [{row['low_pct']:.1f}, {row['high_pct']:.1f}] | {row['error']:.3g} {unit}"
-            for row, unit in zip(other["all"], UNITS, strict=True)
-        )
-        + " |"
-        for other in ({"taught_by": f"{told['region']} drives", "all": told["all"]}, *told["elsewhere"])
     )
     cut = told["rejection"]
     gone = (
@@ -339,7 +316,36 @@ By what was planted (each group has its own chance error, about ± 2 to 3 points
 |---|---|---|---|---|---|
 {groups_lines}
 
-**Taught elsewhere.** The same videos, read by networks that no drive of this region taught (as many steps, calibrated on drives of their own kind):
+{_elsewhere(told)}
+
+**Rejection** at {cut["limits"][0]} m/s (or {cut["limits"][1]:.0%} of the speed, if that is more) and {cut["limits"][2]} rad/s keeps {cut["kept_pct"]} % of the moments; kept ones are off by {cut["kept_errors"][0]:.2f} m/s and {cut["kept_errors"][1]:.4f} rad/s,
+{gone}; of the kept, {cut["kept_coverage_pct"][0]} % and {cut["kept_coverage_pct"][1]} % lie in their intervals (coverage is promised over all moments, not over those that
+were kept).
+"""
+
+
+def _elsewhere(told: dict[str, Any]) -> str:
+    """The section about readers that no drive of this region taught."""
+    by_speed = "\n".join(
+        f"| {here['from_mps']:g} to {here['to_mps']:g} | {here['windows']:,} | "
+        + " | ".join(
+            f"{one['read_mps']:.1f} of {one['true_mps']:.1f} m/s | {one['coverage_pct']:.0f} %"
+            for one in (here, *(other["speeds"][number] for other in told["elsewhere"]))
+        )
+        + f" | {here['kept_pct']:.0f} % |"
+        for number, here in enumerate(told["speeds"])
+    )
+    others = "\n".join(
+        f"| {other['taught_by']} | "
+        + " | ".join(
+            f"{row['coverage_pct']:.1f} % [{row['low_pct']:.1f}, {row['high_pct']:.1f}] | {row['error']:.3g} {unit}"
+            for row, unit in zip(other["all"], UNITS, strict=True)
+        )
+        + " |"
+        for other in ({"taught_by": f"{told['region']} drives", "all": told["all"]}, *told["elsewhere"])
+    )
+    names = [f"{told['region']} drives", *(other["taught_by"] for other in told["elsewhere"])]
+    return f"""**Taught elsewhere.** The same videos, read by networks that no drive of this region taught (as many steps, calibrated on drives of their own kind):
 
 | taught by | speed: covered | error | yaw rate: covered | error |
 |---|---|---|---|---|
@@ -347,14 +353,9 @@ By what was planted (each group has its own chance error, about ± 2 to 3 points
 
 By true speed, what is read and how much the interval covers; coverage is promised over all moments and not for each speed:
 
-| m/s | windows | {" | covered | ".join([f"{told['region']} drives", *(other["taught_by"] for other in told["elsewhere"])])} | covered | kept of the first |
-|---|---|{"---|---|" * (1 + len(told["elsewhere"]))}---|
-{by_speed}
-
-**Rejection** at {cut["limits"][0]} m/s (or {cut["limits"][1]:.0%} of the speed, if that is more) and {cut["limits"][2]} rad/s keeps {cut["kept_pct"]} % of the moments; kept ones are off by {cut["kept_errors"][0]:.2f} m/s and {cut["kept_errors"][1]:.4f} rad/s,
-{gone}; of the kept, {cut["kept_coverage_pct"][0]} % and {cut["kept_coverage_pct"][1]} % lie in their intervals (coverage is promised over all moments, not over those that
-were kept).
-"""
+| m/s | windows | {" | covered | ".join(names)} | covered | kept of the first |
+|---|---|{"---|---|" * len(names)}---|
+{by_speed}"""
 
 
 def main() -> None:

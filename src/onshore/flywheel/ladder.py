@@ -477,9 +477,9 @@ class Ladder:
         What paint and streets look like is a scale: taught at home alone it takes these streets' 12 m/s for 7 (docs/LOG.md).
         """
         plan, folder = self.plan, self.out / "fleet" / "public"
-        own = self._record_and_take_in(us, self.packs["us"], [plan.demo.base], "us")
+        self._record_and_take_in(us, self.packs["us"], [plan.demo.base], "us")
         self._simulated(us)
-        own = [row["id"] for row in drive.drives(us) if not row["public"]]
+        signalled = [row["id"] for row in drive.drives(us) if not row["public"]]
         inputs = {"towns": list(plan.demo.towns), "seconds": plan.public_seconds, "pack": self.packs["cn"].digest}
 
         def film() -> dict[str, Any]:
@@ -502,7 +502,7 @@ class Ladder:
             inputs,
             lambda: _plain(intake.take_in(us, [folder], public=True, workers=1, progress=self.progress)),
         )
-        taught = self._freeze(us, "us-own-and-simulated", own, [], held_out=0.25)
+        taught = self._freeze(us, "us-own-and-simulated", signalled, [], held_out=0.25)
         recipe = inverse.inverse_recipe(steps=plan.inverse_steps)
         reader = inverse.train_inverse(us, taught, recipe, progress=self.progress)
         # no stage of ours around it: what a stage reads is a parent of all that it makes, and labels of one video know no other

@@ -278,8 +278,9 @@ def pseudo_label(
     kept: list[tuple[Estimate, PseudoLabels]] = []
     rejected = 0
     for one in estimate(center, model_id, [row["id"] for row in rows], progress=progress):
-        most = np.maximum(speed_half_mps, speed_share * one.speed_mps)
-        sure = (one.speed_half_mps <= most) & (one.yaw_half_radps <= yaw_half_radps)
+        sure = sure_enough(
+            one.speed_mps, one.speed_half_mps, one.yaw_half_radps, limits=(speed_half_mps, speed_share, yaw_half_radps)
+        )
         rejected += int((~sure).sum())
         if sure.sum() > 1:
             kept.append((one, _labels(one, sure)))
@@ -295,6 +296,17 @@ def pseudo_label(
         seconds=round(sum(labels.seconds for _, labels in kept), 3),
         synthetic=any(artifact.label.synthetic for artifact in made),
     )
+
+
+def sure_enough(
+    speed_mps_M: Floats,
+    speed_half_mps_M: Floats,
+    yaw_half_radps_M: Floats,
+    limits: tuple[float, float, float] = (SPEED_LIMIT_MPS, SPEED_SHARE, YAW_LIMIT_RADPS),
+) -> NDArray[np.bool_]:
+    """Which moments (M) become labels. limits: half widths of the speed in m/s and as its share, and of the yaw rate in rad/s."""
+    most = np.maximum(limits[0], limits[1] * speed_mps_M)
+    return np.asarray((speed_half_mps_M <= most) & (yaw_half_radps_M <= limits[2]))
 
 
 def conformal_factor(scores_M: Floats, drive_M: NDArray[Any], level: float) -> float:
