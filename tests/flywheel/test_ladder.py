@@ -12,7 +12,8 @@ import pytest
 
 from onshore import cli
 from onshore.bundle.inputs import View
-from onshore.core.errors import UsageError
+from onshore.core.errors import OnshoreError, UsageError
+from onshore.core.progress import silent
 from onshore.dataset import manifest
 from onshore.flywheel import ladder, ladder_page
 from onshore.flywheel.demo import Turn
@@ -179,6 +180,52 @@ def test_the_command_refuses_other_numbers_of_views(capsys: pytest.CaptureFixtur
     for asked in (["--views", "3"], ["--views", "2", "--tiny"]):
         assert cli.run(["flywheel", "ladder", *asked]) == 2
         assert "give 1, 2 or 4" in capsys.readouterr().err
+
+
+def test_a_page_keeps_the_rows_of_folders_that_are_gone(tmp_path: Path) -> None:
+    def published(folder: str, plan: ladder.LadderPlan, *records: dict[str, Any]) -> list[str]:
+        experiment = Ladder(tmp_path / folder, tmp_path / "results", plan, silent, print)
+        experiment.claim()
+        for one in records:
+            experiment._keep(one)
+        return [row["name"] for row in experiment.publish()["rows"] if row["score"] is not None]
+
+    first = published("first", FULL, record("base", 0, 10, 80), record("fleet-8x20", 0, 30))
+    assert first == ["base", "base", "fleet-8x20"]
+    again = published("second", FULL, record("fleet-8x20", 0, 40), record("fleet-8x60", 0, 50))
+    assert again == ["base", "base", "fleet-8x20", "fleet-8x60"]
+    kept = json.loads((tmp_path / "results" / "ladder-rows.json").read_text())
+    assert kept["rows"][1] == record("fleet-8x20", 0, 40)  # the newer folder's
+    assert published("third", replace(FULL, steps=9), record("fleet-8x5", 0, 20)) == ["fleet-8x5"]
+
+
+def test_earlier_rounds_drive_the_suite_once_their_row_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look back that breaks off loses no row, and the next run takes up what is missing."""
+    asked: list[str] = []
+
+    def driven(self: Ladder, center: Center, region: str, policy: str) -> dict[str, Any]:
+        asked.append(policy)
+        if len(asked) == 2:
+            raise OnshoreError("world_crashed", policy, "it died")
+        return record("x", 0, 60)["cn"]
+
+    made = record("fleet-8x20-on", 0, 60, 40, rounds=(35, 45, 52, 60))
+    for number, part in enumerate(made["rounds"], 1):
+        part["weights"] = f"weights-{number}"
+        part.pop("routes", None)
+    told: list[str] = []
+    experiment = Ladder(tmp_path / "run", tmp_path / "results", FULL, silent, told.append)
+    experiment.claim()
+    monkeypatch.setattr(Ladder, "_make", lambda self, row, seed: made)
+    monkeypatch.setattr(Ladder, "_driven", driven)
+    monkeypatch.setattr(ladder.models, "policy_spec", lambda center, weights: weights)
+    row = experiment.by_name["fleet-8x20-on"]
+    experiment.make(row, 0)
+    assert "not made" in told[-1] and (tmp_path / "run" / "rows" / "fleet-8x20-on-0.json").exists()
+    found = experiment.make(row, 0)
+    assert asked == ["weights-1", "weights-2", "weights-2", "weights-3"]
+    assert found is not None and ["routes" in part for part in found["rounds"]] == [True, True, True, False]
+    assert experiment.make(row, 0) == found and len(asked) == 4
 
 
 @pytest.mark.parametrize("cars", [2, 8, 32])

@@ -42,6 +42,7 @@ def ladder(
     views: Annotated[
         int, typer.Option(help="1, 2 or 4: with more, fleet and network see more, in few rows with a page of their own")
     ] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="processes for worlds, recording and intake")] = 1,
 ) -> None:
     """Base, public video, simulation, fleets by minutes and cars, with and without on-policy rounds, at equal steps."""
     from onshore.flywheel import ladder as experiment
@@ -57,6 +58,7 @@ def ladder(
             rows=[name for name in rows.split(",") if name],
             seeds=_numbers(seeds),
             budget_minutes=budget_minutes,
+            workers=workers,
             plan=plan,
             progress=progress,
             say=show.say,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -144,8 +145,8 @@ def prepare(center_dir: str, out: str, plan: DemoPlan, rounds: int, seed: int) -
     center, earlier = Center.open(center_dir), list[str]()
     for number, turn in enumerate(plan.rounds[:rounds], 1):
         folder = Path(out) / "fleet" / f"{center.region}-{number}"
-        record_fleet(center, folder, turn, number, plan, seed)
-        taken, _ = take_fleet_in(center, folder, earlier, plan)
+        recorded, _ = record_fleet(center, folder, turn, number, plan, seed)
+        taken, _ = take_fleet_in(center, folder, recorded["files"], earlier, plan)
         earlier += taken["drives"]
     evaluation.closed_loop(center, plain_policies(), plan.suites[center.region], workers=1)
 
@@ -178,27 +179,29 @@ def record_fleet(
     if plan.surround:
         inputs["surround"] = True
 
+    towns = plan.towns[: turn.cars]
+    shares = [len(range(place, turn.cars, len(towns))) for place in range(len(towns))]
+
+    def drive_in(place: int) -> None:
+        cars = shares[place]
+        world.record_fleet(
+            center.pack,
+            town_seed=towns[place],
+            cars=cars,
+            minutes=turn.minutes * cars / turn.cars,
+            seed=record_seed(seed, number, towns[place]),
+            out_dir=folder / f"town-{towns[place]}",
+            progress=progress,
+            workers=max(1, plan.workers // len(towns)),
+            first_car=1 + sum(shares[:place]),
+            look=look,
+            surround=plan.surround,
+        )
+
     def drive_about() -> dict[str, Any]:
-        towns, first = plan.towns[: turn.cars], 1
-        for place, town in enumerate(towns):
-            cars = len(range(place, turn.cars, len(towns)))
-            world.record_fleet(
-                center.pack,
-                town_seed=town,
-                cars=cars,
-                minutes=turn.minutes * cars / turn.cars,
-                seed=record_seed(seed, number, town),
-                out_dir=folder / f"town-{town}",
-                progress=progress,
-                workers=plan.workers,
-                first_car=first,
-                look=look,
-                surround=plan.surround,
-            )
-            first += cars
-        return {
-            "files": {str(p.relative_to(folder)): sha256_hex(p.read_bytes()) for p in sorted(folder.rglob("*.mcap"))}
-        }
+        with ThreadPoolExecutor(min(plan.workers, len(towns))) as pool:
+            list(pool.map(drive_in, range(len(towns))))
+        return {"files": digests_of(folder)}
 
     return center.stage("demo.fleet", inputs, drive_about)
 
@@ -208,14 +211,19 @@ def record_seed(seed: int, number: int, town: int) -> int:
     return (211 * seed + 37 * number + town) % 1000
 
 
+def digests_of(folder: Path) -> dict[str, str]:
+    """The recordings below a folder and their digests."""
+    return {str(p.relative_to(folder)): sha256_hex(p.read_bytes()) for p in sorted(folder.rglob("*.mcap"))}
+
+
 def take_fleet_in(
-    center: Center, folder: Path, earlier: list[str], plan: DemoPlan, progress: Progress = silent
+    center: Center, folder: Path, files: dict[str, str], earlier: list[str], plan: DemoPlan, progress: Progress = silent
 ) -> tuple[dict[str, Any], bool]:
     """Take one fleet's recordings in; returns its drives: those that no earlier fleet brought.
 
-    What a run adds depends on where the last one was killed; what is there afterwards does not.
+    files: the recordings' digests; once they are in, the files themselves are not looked at again and may go. What a run
+    adds depends on where the last one was killed; what is there afterwards does not.
     """
-    files = {str(p.relative_to(folder)): sha256_hex(p.read_bytes()) for p in sorted(folder.rglob("*.mcap"))}
 
     def admit() -> dict[str, Any]:
         intake.take_in(center, [folder], workers=plan.workers, progress=progress)
@@ -364,12 +372,13 @@ class _Demo:
     def _fleet(self, region: str, center: Center, number: int, turn: Turn, earlier: list[str]) -> list[str]:
         folder = self.out / "fleet" / f"{region}-{number}"
         title = f"{region} {number}" if number else region
-        self._timed(
+        recorded = self._timed(
             f"{title}: the fleet drives",
             lambda: record_fleet(center, folder, turn, number, self.plan, self.seed, self.progress),
         )
         outputs = self._timed(
-            f"{title}: intake", lambda: take_fleet_in(center, folder, earlier, self.plan, self.progress)
+            f"{title}: intake",
+            lambda: take_fleet_in(center, folder, recorded["files"], earlier, self.plan, self.progress),
         )
         return list(outputs["drives"])
 

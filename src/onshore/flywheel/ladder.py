@@ -35,6 +35,7 @@ from onshore.flywheel.demo import DemoPlan, Turn
 from onshore.model import Nano, Recipe, inverse, models
 from onshore.model.adaptation import Distilled, Frozen, LowRank, average
 from onshore.model.collection import Fleet, collect, supervise
+from onshore.model.ranks import ALONE
 from onshore.model.trainable import Adaptation
 from onshore.region import RegionPack, load_pack
 from onshore.store import Center
@@ -64,6 +65,8 @@ VALIDATION_SEED = 330
 SHARES = (0.4, 0.6, 0.8)
 WAYS: dict[str, Adaptation] = {"frozen": Frozen(), "low_rank": LowRank(), "distilled": Distilled()}
 LONGEST_DRIVE_MIN = 2.5
+#: Fleet minutes and cars of the full ladder.
+LEVELS, FLEETS = (5.0, 20.0, 60.0, 160.0), (2, 8, 32)
 #: The share of the minutes that a selection may take.
 SELECTED = 0.25
 #: Points that home may lose.
@@ -180,7 +183,7 @@ class LadderPlan:
     demo: DemoPlan
     rows: tuple[Row, ...]
     suites: dict[str, str]
-    levels: tuple[float, ...] = (5.0, 20.0, 60.0, 160.0)
+    levels: tuple[float, ...] = LEVELS
     steps: int = 1600
     long: int = 3
     last_rate: float = 1.0
@@ -204,7 +207,7 @@ FULL = LadderPlan(
         towns=(1, 2, 4, 5, 6, 8, 9, 10),
         workers=1,
     ),
-    rows=rows_of((5.0, 20.0, 60.0, 160.0), (2, 8, 32), 4),
+    rows=rows_of(LEVELS, FLEETS, 4),
     suites={"us": "us-ladder", "cn": "cn-ladder"},
 )
 _FEW = frozenset(
@@ -213,20 +216,28 @@ _FEW = frozenset(
 )
 
 
-def _seeing(name: str, *side_views: View) -> LadderPlan:
-    """Few rows with more views in fleet and network, in towns of their own; rounds share one falling learning rate."""
-    network = Nano(side_views=side_views)
+def _seeing(name: str, *side_views: View, rounds: int = 4, km_per_car: float = 1.0) -> LadderPlan:
+    """Few rows with more views in fleet and network, in towns of their own; rounds share one falling learning rate.
+
+    In float32: its convolutions are too small for a GPU to gain by bfloat16 (1.7 times as fast without, on an H200).
+    """
+    network, demo = Nano(side_views=side_views), FULL.demo
     return replace(
         FULL,
         demo=replace(
-            FULL.demo,
+            demo,
             surround=True,
-            base_recipe=replace(FULL.demo.base_recipe, trainable=network),
-            adapt_recipe=replace(FULL.demo.adapt_recipe, trainable=network),
+            base_recipe=replace(demo.base_recipe, trainable=network, bf16=False),
+            adapt_recipe=replace(demo.adapt_recipe, trainable=network, bf16=False),
         ),
-        rows=tuple(row for row in FULL.rows if row.name in _FEW),
+        rows=tuple(
+            replace(row, each_round=row.long and row.rounds > 0 and row.way == "full")
+            for row in rows_of(LEVELS, FLEETS, rounds)
+            if row.name in _FEW
+        ),
         suites={region: f"{region}-{name}" for region in FULL.suites},
         last_rate=0.25,
+        km_per_car=km_per_car,
         page=f"ladder-{name}",
     )
 
@@ -234,7 +245,12 @@ def _seeing(name: str, *side_views: View) -> LadderPlan:
 #: Ahead and narrow: it shows lamps from afar. To both sides: it shows who comes up beside a car that turns.
 _NARROW, _SIDES = View(focal_px=160.0), (View(focal_px=80.0, yaw_rad=1.2), View(focal_px=80.0, yaw_rad=-1.2))
 #: By the number of views.
-PLANS = {1: FULL, 2: _seeing("two-views", _NARROW), 4: _seeing("four-views", _NARROW, *_SIDES)}
+#: With four, fewer rounds of more kilometres each: reading and writing what four views saw takes most of a round.
+PLANS = {
+    1: FULL,
+    2: _seeing("two-views", _NARROW),
+    4: _seeing("four-views", _NARROW, *_SIDES, rounds=2, km_per_car=2.0),
+}
 TINY = LadderPlan(
     demo=replace(demo.TINY, workers=1, base=replace(demo.TINY.base, cars=1, minutes=0.5, worlds=1), base_again_steps=8),
     rows=rows_of((0.25, 0.5, 0.75, 1.0), (1, 2, 3), 2),
@@ -256,6 +272,7 @@ def run(
     rows: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
     budget_minutes: float | None = None,
+    workers: int = 1,
     plan: LadderPlan = FULL,
     progress: Progress = silent,
     say: Say = lambda text: None,
@@ -263,14 +280,15 @@ def run(
     """Make the rows that are asked for (all of them, unless named) for each seed, and write the page; returns its document.
 
     Seeds come one after the other, rows in their own order. A row that another process works on is left to it. After
-    budget_minutes no further row begins. Errors: UsageError for an unknown row or a folder of another size.
+    budget_minutes no further row begins. workers: processes for worlds, recording and intake; they change nothing but the
+    time. Errors: UsageError for an unknown row or a folder of another size.
     """
     names = list(rows) or [row.name for row in plan.rows]
     unknown = sorted(set(names) - {row.name for row in plan.rows})
     if unknown:
         raise UsageError(f"--rows {unknown[0]}", f"choose of {', '.join(row.name for row in plan.rows)}.")
     until = None if budget_minutes is None else time.monotonic() + 60 * budget_minutes
-    ladder = Ladder(Path(out).resolve(), Path(results).resolve(), plan, progress, say)
+    ladder = Ladder(Path(out).resolve(), Path(results).resolve(), plan, progress, say, workers)
     ladder.claim()
     for seed in seeds:
         for row in plan.rows:
@@ -282,8 +300,11 @@ def run(
 class Ladder:
     """The experiment in one folder: its centers, the rows that are there, and how a row is made."""
 
-    def __init__(self, out: Path, results: Path, plan: LadderPlan, progress: Progress, say: Say) -> None:
-        self.out, self.results, self.plan, self.progress, self.say = out, results, plan, progress, say
+    def __init__(
+        self, out: Path, results: Path, plan: LadderPlan, progress: Progress, say: Say, workers: int = 1
+    ) -> None:
+        self.out, self.results, self.progress, self.say, self.workers = out, results, progress, say, workers
+        self.plan = replace(plan, demo=replace(plan.demo, workers=workers))
         self.by_name = {row.name: row for row in plan.rows}
         self.packs = {region: load_pack(region) for region in plan.suites}
 
@@ -303,30 +324,56 @@ class Ladder:
             if not mine:
                 self.say(f"{row.name}, seed {seed}: another process makes it")
                 return None
-            known = self._record(row.name, seed)
-            if known is not None:
-                return known
-            began = time.monotonic()
+            record = self._record(row.name, seed)
+            if record is not None and not self._unseen_rounds(row, record):
+                return record
             try:
-                made = self._make(row, seed)
+                if record is None:
+                    began = time.monotonic()
+                    record = {**self._make(row, seed), "name": row.name, "seed": seed, "device": ALONE.title}
+                    record["seconds"] = round(time.monotonic() - began, 1)
+                    self._keep(record)
+                    self.say(f"{row.name}, seed {seed}: {score_of(record):.1f} in {record['seconds']:.0f} s")
+                self._look_back(row, record)
             except (OnshoreError, OSError) as problem:  # one row's trouble is told, and the other rows go on
                 LOG.exception("row %s of seed %s was not made", row.name, seed)
                 self.say(f"{row.name}, seed {seed}: not made: {problem}")
-                return None
-            record = {**made, "name": row.name, "seed": seed, "seconds": round(time.monotonic() - began, 1)}
-            path = self.out / "rows" / f"{row.name}-{seed}.json"
-            path.parent.mkdir(exist_ok=True)
-            write_durably(path, json.dumps(record).encode(), scratch=self.out)
-            self.say(f"{row.name}, seed {seed}: {score_of(record):.1f} in {record['seconds']:.0f} s")
+                return record
         self.publish()
         return record
 
+    def _keep(self, record: dict[str, Any]) -> None:
+        path = self.out / "rows" / f"{record['name']}-{record['seed']}.json"
+        path.parent.mkdir(exist_ok=True)
+        write_durably(path, json.dumps(record).encode(), scratch=self.out)
+
+    def _unseen_rounds(self, row: Row, record: dict[str, Any]) -> list[dict[str, Any]]:
+        """The earlier rounds whose network is still to drive the suite."""
+        earlier = record.get("rounds", [])[:-1] if row.each_round else []
+        return [one for one in earlier if "routes" not in one]
+
+    def _look_back(self, row: Row, record: dict[str, Any]) -> None:
+        """Let the network of every earlier round drive the suite, once the row itself is kept."""
+        center = self._center("cn", row.cars, row.look)
+        for one in self._unseen_rounds(row, record):
+            one["routes"] = self._driven(center, "cn", models.policy_spec(center, one["weights"]))["routes"]
+            self._keep(record)
+
     def publish(self) -> dict[str, Any]:
-        """Write document, page and plots from every record that is there."""
-        found = [json.loads(path.read_text()) for path in sorted((self.out / "rows").glob("*.json"))]
+        """Write document, page, plots and the records themselves: those of this folder, and those that the page had of
+        the same plan from folders that are gone."""
         with self._alone("publish"):
-            document = ladder_page.document([asdict(row) for row in self.plan.rows], found, self._settings())
+            kept = self.results / f"{self.plan.page}-rows.json"
+            found = _kept(kept, plan_record(self.plan))
+            for path in sorted((self.out / "rows").glob("*.json")):
+                record = json.loads(path.read_text())
+                found[record["name"], record["seed"]] = record
+            records = [found[key] for key in sorted(found)]
+            document = ladder_page.document([asdict(row) for row in self.plan.rows], records, self._settings())
             files = ladder_page.files(document, self.plan.page)
+            lines = ",\n".join(json.dumps(record) for record in records)
+            plan = json.dumps(plan_record(self.plan), sort_keys=True)
+            files[kept.name] = f'{{"plan": {plan},\n"rows": [\n{lines}\n]}}\n'.encode()
             border.write_out(self._center("us", 0), files, self.results)
         return document
 
@@ -383,9 +430,6 @@ class Ladder:
             recipe = replace(recipe, learning_rate=recipe.learning_rate * (1 - fallen))
             weights = models.train(center, frozen, recipe, base=weights, progress=self.progress).id
             rounds.append({**made, "round": number, "weights": weights})
-            if row.each_round and number < row.rounds:
-                policy = models.policy_spec(center, weights)
-                rounds[-1]["routes"] = self._driven(center, "cn", policy)["routes"]
         judged = self._judged(center, row, models.policy_spec(center, weights), weights=weights)
         return {**judged, "rounds": rounds}
 
@@ -405,7 +449,7 @@ class Ladder:
                 how,
                 seed=100 * seed + number,
                 most_samples=most,
-                workers=1,
+                workers=self.workers,
                 progress=self.progress,
             )
         except InputError as problem:
@@ -440,7 +484,9 @@ class Ladder:
         policy = models.policy_spec(center, weights)
         jobs = world.training_jobs(self.packs[region], policy, worlds=worlds, egos=egos, seed=VALIDATION_SEED)
         jobs = [replace(job, collect=False, suite="validation") for job in jobs]
-        return drive_jobs(center, jobs, policy, f"{region}-validation", workers=1, progress=self.progress).score.mean
+        return drive_jobs(
+            center, jobs, policy, f"{region}-validation", workers=self.workers, progress=self.progress
+        ).score.mean
 
     def _public(self, center: Center, row: Row, seed: int, base: str) -> dict[str, Any]:
         """What strangers filmed here teaches the base at home, by pseudo-labels; then it comes in as the base did.
@@ -491,7 +537,7 @@ class Ladder:
                     seconds=plan.public_seconds,
                     seed=town,
                     out_dir=folder / f"town-{town}",
-                    workers=1,
+                    workers=self.workers,
                     progress=self.progress,
                 )
             return {"files": sorted(path.name for path in folder.rglob("*.mcap"))}
@@ -500,7 +546,7 @@ class Ladder:
         us.stage(
             "ladder.public",
             inputs,
-            lambda: _plain(intake.take_in(us, [folder], public=True, workers=1, progress=self.progress)),
+            lambda: _plain(intake.take_in(us, [folder], public=True, workers=self.workers, progress=self.progress)),
         )
         taught = self._freeze(us, "us-own-and-simulated", signalled, [], held_out=0.25)
         recipe = inverse.inverse_recipe(steps=plan.inverse_steps)
@@ -521,7 +567,7 @@ class Ladder:
         """A suite of any region, driven in a cn center: its towns are public knowledge and its weights need not leave."""
         name = self.plan.suites[region]
         jobs: list[RolloutJob] = [replace(job, look=look) for job in world.suite(self.packs[region], name, policy)]
-        found = drive_jobs(center, jobs, policy, name, workers=1, progress=self.progress)
+        found = drive_jobs(center, jobs, policy, name, workers=self.workers, progress=self.progress)
         routes = [[route.world, route.ego, round(route.score, 6)] for route in found.routes]
         return {"suite": name, "evaluation": found.id, "routes": routes, "rates": found.rates}
 
@@ -552,7 +598,13 @@ class Ladder:
         for number in range(self.plan.base_rounds):
             worlds, egos = plan.base.worlds, plan.egos
             found = collect(
-                us, weights, worlds=worlds, egos=egos, seed=10 * seed + number, workers=1, progress=self.progress
+                us,
+                weights,
+                worlds=worlds,
+                egos=egos,
+                seed=10 * seed + number,
+                workers=self.workers,
+                progress=self.progress,
             )
             taken.append(found.id)
             frozen = self._freeze(us, f"us-base-{seed}-{number}", drives, taken)
@@ -579,8 +631,11 @@ class Ladder:
         with self._alone(f"fleet-{name}"):
             for number, turn in enumerate(turns, 1):
                 folder = self.out / "fleet" / name / str(number)
-                demo.record_fleet(center, folder, turn, 10 * turn.cars + number, self.plan.demo, 0, self.progress, look)
-                taken, fresh = demo.take_fleet_in(center, folder, drives, self.plan.demo, self.progress)
+                turning = (turn, 10 * turn.cars + number, self.plan.demo, 0)
+                recorded, _ = demo.record_fleet(center, folder, *turning, self.progress, look)
+                taken, fresh = demo.take_fleet_in(
+                    center, folder, recorded["files"], drives, self.plan.demo, self.progress
+                )
                 drives += taken["drives"]
                 if fresh:
                     self.say(f"fleet {name}: {turn.minutes:g} minutes more, {len(drives)} drives")
@@ -607,16 +662,17 @@ class Ladder:
                     seed=town,
                     out_dir=folder / f"town-{town}",
                     progress=self.progress,
-                    workers=1,
+                    workers=self.workers,
                     first_car=1 + 4 * index,
                     look=list(LOOKS)[index % len(LOOKS)],
                     surround=self.plan.demo.surround,
                 )
-            return {"files": sorted(path.name for path in folder.rglob("*.mcap"))}
+            return {"files": demo.digests_of(folder)}
 
         with self._alone("simulated"):
-            center.stage("ladder.simulated", inputs, drive_about)
-            return list(demo.take_fleet_in(center, folder, [], self.plan.demo, self.progress)[0]["drives"])
+            recorded, _ = center.stage("ladder.simulated", inputs, drive_about)
+            taken, _ = demo.take_fleet_in(center, folder, recorded["files"], [], self.plan.demo, self.progress)
+            return list(taken["drives"])
 
     def _freeze(
         self,
@@ -712,6 +768,13 @@ def plan_record(plan: LadderPlan) -> dict[str, Any]:
         "towns": list(plan.demo.towns),
         **recipes,
     }
+
+
+def _kept(path: Path, plan: dict[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
+    """The records that a page of the same plan was made of."""
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    rows = kept["rows"] if kept.get("plan") == plan else []
+    return {(row["name"], row["seed"]): row for row in rows}
 
 
 def _plain(report: dict[str, Any]) -> dict[str, Any]:

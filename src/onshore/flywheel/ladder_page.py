@@ -40,6 +40,7 @@ def document(rows: Sequence[Record], records: Sequence[Record], settings: Record
         "laws": [law for on in (False, True) if (law := ladder.law(on))],
         "final": ladder.final(),
         "causes": ladder.causes(),
+        "devices": sorted({record.get("device", "processor") for record in records}),
     }
     _adjust(found["comparisons"])
     return {**found, "findings": _findings(found)}
@@ -538,7 +539,13 @@ def page(found: Mapping[str, Any], drawn: Sequence[str], name: str = "ladder") -
         ),
     }
     parts["Scores"] += ["", f"Not run: {', '.join(found['not_run']) or 'none'}. {_seeds_words(found['rows'])}"]
-    lines = ["# The ladder: does local data make it drive better?", "", *_opening(found["settings"], name), ""]
+    lines = [
+        "# The ladder: does local data make it drive better?",
+        "",
+        *_opening(found["settings"], name),
+        *_devices(found["devices"]),
+        "",
+    ]
     for title, body in parts.items():
         lines += [f"## {title}", *body, ""]
     return "\n".join(lines)
@@ -558,6 +565,13 @@ def _opening(settings: Mapping[str, Any], name: str) -> list[str]:
         "of worlds' mean differences over seeds (paired by seed, world and ego). Holm's p counts all comparisons of this page.",
         *_other(settings),
     ]
+
+
+def _devices(names: Sequence[str]) -> list[str]:
+    """Where anything learned on a GPU: there, equal bits are not promised."""
+    if set(names) <= {"processor"}:
+        return []
+    return [f"Made on: {', '.join(names)}. On a GPU the same seed gives other bits each time it learns."]
 
 
 def _other(settings: Mapping[str, Any]) -> list[str]:

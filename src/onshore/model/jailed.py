@@ -22,7 +22,7 @@ from onshore.dataset.manifest import open_split, windows_of
 from onshore.dataset.split import TRAIN
 from onshore.jail import Limits, Outside, gpu_files
 from onshore.model.checkpoint import Checkpoint
-from onshore.model.ranks import Ranks, together
+from onshore.model.ranks import ALONE, Ranks, together
 from onshore.model.recipe import Recipe
 from onshore.model.samples import SampleLog, subjects_of
 from onshore.model.trainable import manifest as tensors
@@ -33,7 +33,7 @@ from onshore.store import Center
 LOG = logging.getLogger(__name__)
 GIB = 1 << 30
 CHECKPOINT, METRICS = "checkpoint", "metrics"
-#: Threads that make batches for a GPU; a processor learns slowly enough for one.
+#: Threads that decode and make batches for a GPU; a processor learns slowly enough for one.
 MOST_MAKERS = 16
 #: Numerical libraries reserve far more address space than they use; a run may take weeks.
 LIMITS = Limits(memory_bytes=1024 * GIB, cpu_s=(1 << 31) - 1, file_bytes=64 * GIB, files=4096, answer_bytes=64 * GIB)
@@ -101,7 +101,7 @@ def learn(asked: dict[str, Any], outside: Outside) -> dict[str, Any]:
     base = asked["base"]
     network = load(recipe.trainable.build(), outside.ask(base), base) if base else None
     since = Checkpoint.from_bytes(outside.ask(CHECKPOINT)) if asked["since"] else None
-    windows = windows_of(manifest, outside.ask, window_spec(recipe), TRAIN)
+    windows = windows_of(manifest, outside.ask, window_spec(recipe), TRAIN, workers=_makers(ALONE))
     task = _Task(recipe, windows, network, since, asked, outside)
     return together(recipe.processes, task.share)
 
@@ -165,7 +165,7 @@ class _Task:
 
 
 def _makers(ranks: Ranks) -> int:
-    """A GPU outruns one thread that makes batches."""
+    """A GPU outruns one thread that decodes or makes batches."""
     if ranks.device.type == "cpu":
         return 1
     return max(1, min(MOST_MAKERS, len(os.sched_getaffinity(0)) // ranks.count - 1))

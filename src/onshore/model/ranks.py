@@ -46,6 +46,11 @@ class Ranks:
             return torch.device("cuda", self.rank % torch.cuda.device_count())
         return torch.device("cpu")
 
+    @property
+    def title(self) -> str:
+        """What `device` is, in words."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "processor"
+
     def part(self, batch: int) -> slice:
         """The samples of a batch that this process takes."""
         size = batch // self.count
