@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 from onshore.core.plan import Plan
 from onshore.core.policy import ConstantSpeedPolicy, Observation
+from onshore.world.closed_loop import TownWorld
+from onshore.world.drivers import Rule
 
 
 class DieOnce(ConstantSpeedPolicy):
@@ -59,3 +62,19 @@ class LookingAround(ConstantSpeedPolicy):
         if (observation.frames["left"] == observation.frames["right"]).all():
             raise ValueError("left and right show the same")
         return super().act(observation)
+
+
+class Followed:
+    """The rule driver, who fails where the engine does not follow an ego through a junction."""
+
+    def __init__(self, world: TownWorld) -> None:
+        self.world, self.rule, self.inside = world, Rule(world), Counter[int]()
+
+    def plans(self, observations: dict[int, Observation]) -> dict[int, Plan]:
+        for ego in self.world.active:
+            lane = self.world.traffic._engine.vehicle.getLaneID(ego.vehicle)
+            self.inside[ego.index] = self.inside[ego.index] + 1 if ego.fix.in_junction else 0
+            before = lane.startswith(f"{ego.navigation.edges[ego.fix.street]}_")
+            if self.inside[ego.index] > 3 and (before or not lane):
+                raise ValueError(f"ego {ego.index} is in a junction, for the engine on {lane or 'no lane'}")
+        return self.rule.plans(observations)

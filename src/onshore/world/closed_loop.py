@@ -227,7 +227,7 @@ class TownWorld:
         poses = [self._start_pose(start) for _, start in egos]
         for (name, start), (x, y, yaw) in zip(egos, poses, strict=True):
             if not self.expert:
-                self.traffic.put(name, x, y, yaw, start.speed_mps)
+                self.traffic.put(name, (x, y), yaw, start.speed_mps)
         self.traffic.step()
         self.moment = self.traffic.moment()
         self.egos = [
@@ -426,9 +426,9 @@ class TownWorld:
                 ego.state = self.bicycle.step(ego.state, self._carried_out(ego), STEP_S)
                 front = front_of(ego.state, self.bicycle.geometry)
                 # the engine dies of a car that is on no lane of its route: there its copy keeps to the lane's edge
-                x, y = ego.navigation.on_route(front)
+                place = ego.navigation.on_route(front)
                 speed = None if self.ask_engine else ego.state.speed_mps
-                self.traffic.put(ego.vehicle, x, y, ego.state.yaw_rad, speed)
+                self.traffic.put(ego.vehicle, place, ego.state.yaw_rad, speed, in_junction=ego.fix.in_junction)
         self._move_actors((self._steps + 1) * STEP_S)
         self.traffic.step()
         self._steps += 1

@@ -44,8 +44,10 @@ FASTEST_STREET_S = 9.0
 LONG_S = 400.0
 #: No vehicle starts on a street shorter than this.
 SHORTEST_START_M = 25.0
-#: The ego is placed exactly, may leave its lane and route, and may use lanes forbidden to it (bits 1, 2 and 4).
-PLACE_FREELY = 7
+#: The ego is placed exactly, may leave its lane and route, and may use lanes forbidden to it (bits 1, 2 and 4). Inside a
+#: junction not the last: with it the engine knows one way to each next street, that of the first lane that goes there, and
+#: who turns from another lane would be nowhere, unseen by others and without an answer for itself.
+PLACE_FREELY, PLACE_IN_JUNCTION = 7, 3
 OBEY_NOTHING, OBEY_ALL = 0, 31
 #: Vehicles by which the engine sees scripted actors.
 STAND_IN, STAND_IN_TYPE = "scripted-", "scripted"
@@ -354,12 +356,20 @@ class Traffic:
             self._engine.vehicle.setTau(vehicle, careful["time_gap_s"])
             self._engine.vehicle.setMinGap(vehicle, careful["standing_gap_m"])
 
-    def put(self, vehicle: str, front_x_m: float, front_y_m: float, yaw_rad: float, speed_mps: float | None) -> None:
+    def put(
+        self,
+        vehicle: str,
+        front_xy_m: tuple[float, float],
+        yaw_rad: float,
+        speed_mps: float | None,
+        *,
+        in_junction: bool = False,
+    ) -> None:
         """Place a taken-over vehicle for the coming step; must be called before every step, also when it stands."""
         if speed_mps is not None:
             self._engine.vehicle.setSpeed(vehicle, speed_mps)
-        angle = (90.0 - math.degrees(yaw_rad)) % 360.0
-        self._engine.vehicle.moveToXY(vehicle, "", -1, front_x_m, front_y_m, angle=angle, keepRoute=PLACE_FREELY)
+        angle, how = (90.0 - math.degrees(yaw_rad)) % 360.0, PLACE_IN_JUNCTION if in_junction else PLACE_FREELY
+        self._engine.vehicle.moveToXY(vehicle, "", -1, *front_xy_m, angle=angle, keepRoute=how)
 
     def engine_speed(self, vehicle: str) -> float:
         """The speed the engine's own driver would have chosen for the step just made, in the vehicle's actual place."""
