@@ -57,6 +57,8 @@ FRAME_GAP_STEPS = 4
 ACTOR_RANGE_M = 60.0
 APART_M, LEAST_SPEED_MPS, LEAST_DISTANCE_M = 50.0, 2.0, 12.0
 BLEND_M = 10.0
+#: So near its way through a junction an ego is on it, for the engine too.
+ON_WAY_M = 1.0
 #: So far beyond a line it is passed.
 PAST_LINE_M = 2.0
 ONCOMING_DEG = 120.0
@@ -428,7 +430,8 @@ class TownWorld:
                 # the engine dies of a car that is on no lane of its route: there its copy keeps to the lane's edge
                 place = ego.navigation.on_route(front)
                 speed = None if self.ask_engine else ego.state.speed_mps
-                self.traffic.put(ego.vehicle, place, ego.state.yaw_rad, speed, in_junction=ego.fix.in_junction)
+                inside = ego.fix.in_junction and abs(ego.fix.lateral_m) < ON_WAY_M
+                self.traffic.put(ego.vehicle, place, ego.state.yaw_rad, speed, in_junction=inside)
         self._move_actors((self._steps + 1) * STEP_S)
         self.traffic.step()
         self._steps += 1

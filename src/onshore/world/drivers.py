@@ -25,6 +25,7 @@ from onshore.region import load_pack
 from onshore.region.packs import PACKS
 from onshore.world.closed_loop import STEPS_PER_PLAN, WAY_STEP_M, Ego, Towns, TownWorld
 from onshore.world.jobs import PolicySpec, RolloutJob, Supervision
+from onshore.world.last_look import LastLook
 from onshore.world.rivals import MappedOnnx, Program, Signature
 from onshore.world.roads import Roads
 from onshore.world.traffic import STEP_S
@@ -116,16 +117,18 @@ class Nobody:
 
 @dataclass
 class Oracle:
-    """The engine's wish and the lane's centre through our controller: privileged, and not an upper bound."""
+    """The engine's wish after a last look, and the lane's centre, through our controller: privileged, and not an upper bound."""
 
     world: TownWorld
 
     def plans(self, observations: dict[int, Observation]) -> dict[int, Plan]:
         plans = {}
         for ego in self.world.active:
-            path, usable = self.world.answer(ego)
-            speeds = wanted_speeds(self.world.roads, ego.state.speed_mps, ego.engine_accel_mps2)
-            plans[ego.index] = Plan(path_xy_m=path if usable else straight_plan(0.0).path_xy_m, speed_mps=speeds)
+            look = last_look(self.world, ego, *self.world.answer(ego))
+            wish = look.accel(ego.engine_accel_mps2)
+            plans[ego.index] = Plan(
+                path_xy_m=look.path_K2, speed_mps=wanted_speeds(self.world.roads, ego.state.speed_mps, wish)
+            )
         return plans
 
 
@@ -198,6 +201,13 @@ def _corners(boxes_M5: NDArray[np.float64]) -> NDArray[np.float64]:
     cos, sin = np.cos(boxes_M5[:, 2])[:, None], np.sin(boxes_M5[:, 2])[:, None]
     turned = np.stack([local[..., 0] * cos - local[..., 1] * sin, local[..., 0] * sin + local[..., 1] * cos], -1)
     return np.asarray(boxes_M5[:, None, :2] + turned, np.float64)
+
+
+def last_look(world: TownWorld, ego: Ego, path_K2: NDArray[np.float64], usable: bool) -> LastLook:
+    """What an ego's driver sees around at this moment, on the way along a path or, where that is not usable, straight on."""
+    boxes, speeds = world.boxes_around(ego)
+    path = path_K2 if usable else straight_plan(0.0).path_xy_m
+    return LastLook(state=ego.state, geometry=world.bicycle.geometry, path_K2=path, boxes_M5=boxes, speed_M=speeds)
 
 
 def wanted_speeds(roads: Roads, speed_mps: float, accel_mps2: float) -> NDArray[np.float64]:
@@ -274,9 +284,10 @@ class Supervisor:
         held = {}
         for ego in self.world.active:
             hands = self._hands[ego.index]
-            hands.wishes.append(ego.engine_accel_mps2)
             path, usable = self.world.answer(ego)
-            exact = wanted_speeds(self.world.roads, ego.state.speed_mps, ego.engine_accel_mps2)
+            wish = last_look(self.world, ego, path, usable).accel(ego.engine_accel_mps2)
+            hands.wishes.append(wish)
+            exact = wanted_speeds(self.world.roads, ego.state.speed_mps, wish)
             wrong = self.how.when == "always" or self._errs(plans[ego.index], path if usable else None, exact)
             self._decide(ego, hands, wrong)
             if hands.held_ticks > 0:
@@ -341,7 +352,7 @@ class Takeovers:
         self._views = [(name, camera.name, cut) for name, camera, cut in zip(pictures, cameras, maps, strict=True)]
         self._teacher = _driver_named(world.job.teacher, world) if world.job.teacher else None
         self._rows: list[dict[str, Any]] = []
-        self._open: list[tuple[Ego, dict[str, Any], float]] = []
+        self._open: list[tuple[Ego, dict[str, Any], LastLook | None]] = []
 
     def before(
         self, observations: dict[int, Observation], *, keep: bool, held: dict[int, Answer] | None = None
@@ -355,9 +366,10 @@ class Takeovers:
             if held is not None:
                 if ego.index in held:
                     row = self._held(ego, observations[ego.index], held[ego.index])
-                    self._open.append((ego, row, ego.state.speed_mps))
+                    self._open.append((ego, row, None))
             elif self._teacher is None:
-                self._open.append((ego, self._row(ego, observations[ego.index]), ego.state.speed_mps))
+                look = last_look(self.world, ego, *self.world.answer(ego))
+                self._open.append((ego, self._row(ego, observations[ego.index]), look))
             elif ego.index in told:
                 self._rows.append(self._taught(ego, observations[ego.index], told[ego.index]))
 
@@ -402,11 +414,11 @@ class Takeovers:
 
     def after(self) -> None:
         """Add the engine's wish to the samples noted before the step; egos whose run ended bring none."""
-        for ego, row, speed in self._open:
+        for ego, row, look in self._open:
             if not ego.done:
-                if "speed_NT" not in row:
-                    wish = wanted_speeds(self.world.roads, speed, ego.engine_accel_mps2)
-                    row["speed_NT"] = wish.astype(np.float32)
+                if look is not None:
+                    wish = look.accel(ego.engine_accel_mps2)
+                    row["speed_NT"] = wanted_speeds(self.world.roads, look.state.speed_mps, wish).astype(np.float32)
                 self._rows.append(row)
         self._open.clear()
 

@@ -365,7 +365,10 @@ class Traffic:
         *,
         in_junction: bool = False,
     ) -> None:
-        """Place a taken-over vehicle for the coming step; must be called before every step, also when it stands."""
+        """Place a taken-over vehicle for the coming step; must be called before every step, also when it stands.
+
+        in_junction: it is on its own way through one; of a car that is on no way of its route, the engine would die.
+        """
         if speed_mps is not None:
             self._engine.vehicle.setSpeed(vehicle, speed_mps)
         angle, how = (90.0 - math.degrees(yaw_rad)) % 360.0, PLACE_IN_JUNCTION if in_junction else PLACE_FREELY
