@@ -98,7 +98,7 @@ def test_words_follow_from_planted_figures(found: dict[str, Any]) -> None:
     )
     assert "fleet-8x20-on over fleet-2x20-on +10.0" in said(found, "More cars")
     assert "34.5, 44.5, 51.5, 59.5: each above the last, 4 of 4" in said(found, "Rounds")
-    assert "0.90 of the expert's score; 0.85 is reached" in said(found, "Final")
+    assert "0.8989 of the expert's score; 0.85 is reached" in said(found, "Final")
     home = said(found, "Home")
     assert "within 10 points: distilled-8x60-on" in home and "fleet-8x20-on -40.0" in home
     assert "+22.0" in said(found, "Takeovers at errors")

@@ -471,7 +471,7 @@ def _final_words(found: Mapping[str, Any]) -> str:
         return f"Final against {PARITY:g} of the expert: not measurable yet."
     reached = "reached" if final["share_of_expert"] >= PARITY else "not reached"
     text = (
-        f"Final ({final['name']}) drives {final['share_of_expert']:.2f} of the expert's score; {PARITY:g} is {reached}."
+        f"Final ({final['name']}) drives {final['share_of_expert']:.4g} of the expert's score; {PARITY:g} is {reached}."
     )
     rates = {one["name"]: one["rates"] for one in found["causes"]}
     mine, expert = rates.get(final["name"], {}), rates.get("expert", {})
