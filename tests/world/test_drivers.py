@@ -56,8 +56,7 @@ def test_the_engine_follows_an_ego_through_every_turn(cache: Path) -> None:
     """Of two car lanes that turn, the second has a way of its own through the junction; there egos were once nowhere."""
     followed = PolicySpec(kind="scripted", entry="world.policies:Followed", name="followed")
     world = job(region="cn", town_seed=1, traffic_seed=960, egos=6, route_m=200.0, max_time_s=30.0, policy=followed)
-    (turned,) = run_jobs([world], workers=1, cache_dir=cache)
-    assert not [event for run in turned for event in run.events if event.kind == "policy_failed"]
+    (turned,) = run_jobs([world], workers=1, cache_dir=cache)  # the driver raises where the engine does not
     assert sum(int((run.steps["junction"] > 0).any()) for run in turned) >= 4
 
 

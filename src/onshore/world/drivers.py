@@ -368,13 +368,13 @@ class Takeovers:
                     row = self._held(ego, observations[ego.index], held[ego.index])
                     self._open.append((ego, row, None))
             elif self._teacher is None:
-                look = last_look(self.world, ego, *self.world.answer(ego))
-                self._open.append((ego, self._row(ego, observations[ego.index]), look))
+                path, usable = self.world.answer(ego)
+                row = self._row(ego, observations[ego.index], path, usable)
+                self._open.append((ego, row, last_look(self.world, ego, path, usable)))
             elif ego.index in told:
                 self._rows.append(self._taught(ego, observations[ego.index], told[ego.index]))
 
-    def _row(self, ego: Ego, observation: Observation) -> dict[str, Any]:
-        path, usable = self.world.answer(ego)
+    def _row(self, ego: Ego, observation: Observation, path: NDArray[np.float64], usable: bool) -> dict[str, Any]:
         return {
             **self._seen(observation),
             "path_NK2": path.astype(np.float32),
