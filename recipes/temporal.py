@@ -22,6 +22,7 @@ def base_three_cameras(*, seed: int = 0, steps: int = 20000) -> Recipe:
     big = Temporal(
         name="base",
         channels=(128, 256, 512, 1024, 1536),
+        pooled=False,
         feature=1024,
         hidden=1024,
         view=SMALL_VIEW,

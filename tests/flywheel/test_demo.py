@@ -36,9 +36,13 @@ def test_the_document_has_the_shape_that_programs_rely_on(turned: tuple[Path, di
     assert json.loads((out / "result.json").read_text())["digests"] == result["digests"]
 
 
-def test_it_makes_nothing_new_when_run_again(turned: tuple[Path, dict[str, Any]]) -> None:
+def test_it_makes_nothing_new_when_run_again(
+    turned: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Run again by the command, which prints one document."""
     out, first = turned
-    again = demo.run(out, tiny=True)
+    assert cli.run(["demo", "--tiny", "--json", "--out", str(out)]) == 0
+    again = json.loads(capsys.readouterr().out)
     assert [stage["stage"] for stage in again["stages"] if stage["fresh"]] == []
     assert again["digests"] == first["digests"] and again["scores"] == first["scores"]
     assert any("nothing new" in line for line in demo.summary(again))
@@ -83,10 +87,3 @@ def test_words_follow_from_figures() -> None:
     scores[2] = row("round-2", "cn", 55)
     assert "chance hardly explains" in report.verdict({**worse, "scores": scores})
     assert "not measurable" in report.verdict({**worse, "p_last_over_base": None})
-
-
-def test_the_command_prints_one_document(
-    turned: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.run(["demo", "--tiny", "--json", "--out", str(turned[0])]) == 0
-    assert json.loads(capsys.readouterr().out)["digests"] == turned[1]["digests"]

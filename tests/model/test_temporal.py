@@ -24,7 +24,7 @@ from onshore.model.training import reproducible
 
 VIEW, LEFT = View(), View(width_px=64, height_px=32, focal_px=32.0, yaw_rad=1.2)
 ONE = Temporal(name="one", channels=(8, 12, 16), feature=24, hidden=32, view=VIEW, frame_offsets_s=(0.6, 0.4, 0.2, 0.0))
-TWO = replace(ONE, name="two", side_views=(LEFT,))
+TWO = replace(ONE, name="two", side_views=(LEFT,), pooled=False)
 NANO_TWO = Nano(name="nano-two", side_views=(View(focal_px=160.0),))
 
 
@@ -47,6 +47,11 @@ def test_onnx_equals_pytorch_on_a_thousand_steps(trainable: Temporal) -> None:
 @pytest.mark.parametrize("trainable", [ONE, TWO, Nano(), NANO_TWO], ids=lambda one: one.name)
 def test_a_record_builds_the_same_network(trainable: Temporal) -> None:
     assert from_record(record_of(trainable)) == trainable
+
+
+def test_a_record_of_before_pooling_builds_blocks_that_stride() -> None:
+    record = {name: value for name, value in record_of(TWO).items() if name != "pooled"}
+    assert from_record(record) == TWO != replace(TWO, pooled=True)
 
 
 @pytest.mark.parametrize("named", ["os:system", "onshore.store.center:Center", "onshore.model.nano:Nobody", "json"])

@@ -29,11 +29,14 @@ SMALL_VIEW = View(width_px=256, height_px=128, focal_px=128.0)
 class Temporal:
     """Configuration and Trainable of the network. channels: of the stem, then of each stride-2 residual block.
 
+    pooled: blocks look at the whole picture and keep the maxima of each 2x2 cells; else they stride first, with 3.7 times
+    fewer products a picture of which a processor does fewer a second (docs/model.md).
     feature: width of what is kept of one moment (all views together). hidden: width of the GRU and the head.
     """
 
     name: str = "small"
     channels: tuple[int, ...] = (32, 48, 96, 160, 224)
+    pooled: bool = True
     feature: int = 256
     hidden: int = 256
     view: View = SMALL_VIEW
@@ -66,7 +69,7 @@ class Temporal:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Temporal:
         """Read back `as_record`; arcs and times must be those of this version's Plan."""
-        values = dict(record)
+        values = {"pooled": False, **record}  # networks of before there was a choice strode
         if values.pop("arcs_m", None) != [*PATH_ARCS_M] or values.pop("times_s", None) != [*SPEED_TIMES_S]:
             raise InputError("bad_config", "network", "the plan's arc lengths or times differ from this version's.")
         lists = {name: tuple(values[name]) for name in ("channels", "frame_offsets_s")}
@@ -82,7 +85,7 @@ class TemporalNetwork(nn.Module):
         channels = config.channels
         self.encoder = nn.Sequential(
             _normed(3, channels[0], 7, STEM_STRIDE),
-            *(Residual(a, b) for a, b in itertools.pairwise(channels)),
+            *(Residual(a, b, config.pooled) for a, b in itertools.pairwise(channels)),
         )
         self.seen = nn.Linear(2 * channels[-1] * (1 + len(config.side_views)), config.feature)
         self.memory = nn.GRU(config.feature, config.hidden, batch_first=True)
@@ -138,16 +141,19 @@ class Streaming(nn.Module):
 
 
 class Residual(nn.Module):
-    """Halves the picture: two convolutions beside a strided one, summed (He et al. 2016, basic block)."""
+    """Halves the picture: two convolutions beside one of 1x1, summed (He et al. 2016, basic block), before or after that."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, pooled: bool) -> None:
         super().__init__()
-        self.first = _normed(inputs, outputs, 3, 2)
+        stride = 1 if pooled else 2
+        self.first = _normed(inputs, outputs, 3, stride)
         self.second = _normed(outputs, outputs, 3, 1)[:2]
-        self.beside = _normed(inputs, outputs, 1, 2)[:2]
+        self.beside = _normed(inputs, outputs, 1, stride)[:2]
+        self.halve = nn.MaxPool2d(2) if pooled else nn.Identity()
 
     def forward(self, image: Tensor) -> Tensor:
-        return torch.relu(self.second(self.first(image)) + self.beside(image))
+        halved: Tensor = self.halve(torch.relu(self.second(self.first(image)) + self.beside(image)))
+        return halved
 
 
 def _normed(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
