@@ -52,16 +52,12 @@ def test_the_rule_driver_stops_for_red_and_for_what_stands_in_its_lane(cache: Pa
     assert epdms_windows(red)[-1]["EP"].value == epdms_windows(blocked)[-1]["EP"].value == 1.0
 
 
-@pytest.mark.parametrize(("how", "least"), [("Followed", 4), ("Strayed", 3)])
-def test_the_engine_follows_an_ego_through_every_turn(cache: Path, how: str, least: int) -> None:
-    """Of two car lanes that turn, the second has a way of its own through the junction; there egos were once nowhere.
-
-    One further from its way than a metre got another route, and the engine died of it. The driver raises where either happens.
-    """
-    followed = PolicySpec(kind="scripted", entry=f"world.policies:{how}", name=how)
+def test_the_engine_follows_an_ego_through_every_turn(cache: Path) -> None:
+    """Of two car lanes that turn, the second has a way of its own through the junction; there egos were once nowhere."""
+    followed = PolicySpec(kind="scripted", entry="world.policies:Followed", name="followed")
     world = job(region="cn", town_seed=1, traffic_seed=960, egos=6, route_m=200.0, max_time_s=30.0, policy=followed)
-    (turned,) = run_jobs([world], workers=1, cache_dir=cache)
-    assert sum(int((run.steps["junction"] > 0).any()) for run in turned) >= least
+    (turned,) = run_jobs([world], workers=1, cache_dir=cache)  # the driver raises where the engine does not
+    assert sum(int((run.steps["junction"] > 0).any()) for run in turned) >= 4
 
 
 def test_a_blind_policy_is_shown_black(cache: Path) -> None:

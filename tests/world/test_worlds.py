@@ -123,6 +123,12 @@ def test_a_child_that_always_dies_is_given_up(cache: Path) -> None:
         run_jobs([job(policy=deadly, egos=1)], workers=1, cache_dir=cache)
 
 
+def test_a_world_that_the_engine_dies_of_is_driven_with_egos_placed_freely(cache: Path) -> None:
+    deadly = PolicySpec(kind="scripted", entry="world.policies:DieOfPlacing", name="rule")
+    (driven,) = run_jobs([job(policy=deadly, egos=1, max_time_s=4.0)], workers=1, cache_dir=cache)
+    assert driven[0].ended == "timeout"
+
+
 def test_what_a_child_raises_arrives(cache: Path) -> None:
     with pytest.raises(OnshoreError, match="no_such_module"):
         run_jobs([job(policy=PolicySpec(kind="python", entry="no_such_module:x"))], workers=1, cache_dir=cache)

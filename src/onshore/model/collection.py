@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Metres of one supervised drive, and how many cars of a fleet share a world.
 DRIVE_M, CARS_A_WORLD = 250.0, 8
-COLLECTOR = 4  # raise when the same model and worlds would give other samples
+COLLECTOR = 3  # raise when the same model and worlds would give other samples
 
 
 @dataclass(frozen=True, kw_only=True)

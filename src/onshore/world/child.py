@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from onshore.world.public import film_public
 
 TASKS: dict[str, Callable[..., Any]] = {
     "rollout": run_job,
+    "rollout-freely": partial(run_job, freely=True),
     "log": log_traffic,
     "film": film_car,
     "film-public": film_public,

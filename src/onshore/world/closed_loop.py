@@ -44,7 +44,7 @@ from onshore.world.generated import generated_layout
 from onshore.world.ground import Ground, paint_ground
 from onshore.world.jobs import WIDE_CAMERA, RolloutJob, Start
 from onshore.world.layout import Layout
-from onshore.world.navigation import ON_LANE_M, Fix, Navigation, front_of
+from onshore.world.navigation import Fix, Navigation, front_of
 from onshore.world.referee import Box, Referee, Sight
 from onshore.world.roads import Roads
 from onshore.world.towing import rear_axle_track
@@ -57,7 +57,7 @@ FRAME_GAP_STEPS = 4
 ACTOR_RANGE_M = 60.0
 APART_M, LEAST_SPEED_MPS, LEAST_DISTANCE_M = 50.0, 2.0, 12.0
 BLEND_M = 10.0
-#: So near its way through a junction an ego's copy in the engine keeps.
+#: So near its way through a junction an ego is on it, for the engine too.
 ON_WAY_M = 1.0
 #: So far beyond a line it is passed.
 PAST_LINE_M = 2.0
@@ -151,10 +151,16 @@ def _script(job: RolloutJob) -> Script | None:
 
 
 class TownWorld:
-    """A closed-loop world: `reset`, then `observe` and `step` until `done`, then `rollouts`."""
+    """A closed-loop world: `reset`, then `observe` and `step` until `done`, then `rollouts`.
 
-    def __init__(self, roads: Roads, towns: Towns, controller: Controller | None = None) -> None:
-        self.roads, self._towns = roads, towns
+    freely: egos in junctions are placed on whatever lane is there; the engine then does not see all of them (docs/world.md),
+    but never died of one that left its way.
+    """
+
+    def __init__(
+        self, roads: Roads, towns: Towns, controller: Controller | None = None, *, freely: bool = False
+    ) -> None:
+        self.roads, self._towns, self.freely = roads, towns, freely
         self._controller, self.bicycle = controller, Bicycle(geometry=roads.ego_geometry)
         self._traffic: Traffic | None = None
         self.egos: list[Ego] = []
@@ -427,10 +433,10 @@ class TownWorld:
             for ego in driven:
                 ego.state = self.bicycle.step(ego.state, self._carried_out(ego), STEP_S)
                 front = front_of(ego.state, self.bicycle.geometry)
-                # the engine dies of a car that is on no lane of its route: its copy keeps to the lane's edge, in a junction to its way
-                inside = ego.fix.in_junction
-                place = ego.navigation.on_route(front, ON_WAY_M if inside else ON_LANE_M)
+                # the engine dies of a car that is on no lane of its route: there its copy keeps to the lane's edge
+                place = ego.navigation.on_route(front)
                 speed = None if self.ask_engine else ego.state.speed_mps
+                inside = not self.freely and ego.fix.in_junction and abs(ego.fix.lateral_m) < ON_WAY_M
                 self.traffic.put(ego.vehicle, place, ego.state.yaw_rad, speed, in_junction=inside)
         self._move_actors((self._steps + 1) * STEP_S)
         self.traffic.step()

@@ -429,9 +429,10 @@ class Takeovers:
         return {name: np.stack([row[name] for row in self._rows]) for name in self._rows[0]}
 
 
-def run_job(job: RolloutJob, towns: Towns) -> tuple[list[Rollout], Arrays]:
-    """Run one world to its end."""
-    world = TownWorld(Roads.from_record(job.region, load_pack(job.region, job.packs or PACKS).roads), towns)
+def run_job(job: RolloutJob, towns: Towns, *, freely: bool = False) -> tuple[list[Rollout], Arrays]:
+    """Run one world to its end. freely: as `TownWorld` says, for a world that the engine died of otherwise."""
+    roads = Roads.from_record(job.region, load_pack(job.region, job.packs or PACKS).roads)
+    world = TownWorld(roads, towns, freely=freely)
     driver: Driver = Nobody()
     try:
         world.reset(job, job.traffic_seed)

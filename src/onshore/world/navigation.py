@@ -170,15 +170,15 @@ class Navigation:
             self.passed = tuple(i for i, end in enumerate(ends) if before <= end + 2 < self.index)
         return self._fix()
 
-    def on_route(self, front_xy: tuple[float, float], within_m: float = ON_LANE_M) -> tuple[float, float]:
-        """The same place, or where it is further than `within_m` from every lane of the route, the nearest that is not."""
+    def on_route(self, front_xy: tuple[float, float]) -> tuple[float, float]:
+        """The same place, or where it is further than ON_LANE_M from every lane of the route, the nearest that is not."""
         self._all.follow(front_xy)
         aways = self._all.apart.tolist()
         away = min(aways)
-        if away <= within_m:
+        if away <= ON_LANE_M:
             return front_xy
         (x, y), (centre_x, centre_y) = front_xy, self._all.point(aways.index(away))
-        share = within_m / away
+        share = ON_LANE_M / away
         return centre_x + (x - centre_x) * share, centre_y + (y - centre_y) * share
 
     def _fix(self) -> Fix:

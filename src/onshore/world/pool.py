@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
@@ -36,11 +36,15 @@ def default_cache_dir() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One call: a name that `onshore.world.child` knows, its argument, and what a child keeps ready for it (its town)."""
+    """One call: a name that `onshore.world.child` knows, its argument, and what a child keeps ready for it (its town).
+
+    last: the name that the last try goes by, after all earlier ones died.
+    """
 
     name: str
     argument: Any
     affinity: object = None
+    last: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +132,7 @@ class Workers:
 
     def map(self, tasks: Sequence[Task], *, what: str, progress: Progress = silent) -> list[Any]:
         """The tasks' results in order. Raises what a task raised, or OnshoreError `world_crashed` after three deaths."""
-        results: list[Any] = [None] * len(tasks)
+        tasks, results = list(tasks), [None] * len(tasks)
         waiting = list(range(len(tasks)))
         deaths = [0] * len(tasks)
         done = 0
@@ -144,6 +148,8 @@ class Workers:
                 except (EOFError, ConnectionError):
                     deaths[index] += 1
                     self._bury(child, tasks[index], deaths[index])
+                    if deaths[index] == MAX_CRASHES - 1 and tasks[index].last:
+                        tasks[index] = replace(tasks[index], name=tasks[index].last)
                     waiting.insert(0, index)
                     continue
                 child.task = None

@@ -45,7 +45,12 @@ def collect_takeovers(
 
 def _results(jobs: Sequence[RolloutJob], workers: int, progress: Progress, cache_dir: Path | None) -> list[Any]:
     tasks = [
-        Task(name="rollout", argument=job, affinity=(job.region, job.layout.digest if job.layout else job.town_seed))
+        Task(
+            name="rollout",
+            argument=job,
+            affinity=(job.region, job.layout.digest if job.layout else job.town_seed),
+            last="rollout-freely",
+        )
         for job in jobs
     ]
     with workers_for(workers, cache_dir) as pool:

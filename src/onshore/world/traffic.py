@@ -367,7 +367,7 @@ class Traffic:
     ) -> None:
         """Place a taken-over vehicle for the coming step; must be called before every step, also when it stands.
 
-        in_junction: it is on its own way through one, or the engine would die of it.
+        in_junction: it is on its own way through one; of a car that is on no way of its route, the engine would die.
         """
         if speed_mps is not None:
             self._engine.vehicle.setSpeed(vehicle, speed_mps)
