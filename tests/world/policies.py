@@ -24,12 +24,6 @@ class DieOnce(ConstantSpeedPolicy):
         return super().act(observation)
 
 
-class DieAlways(ConstantSpeedPolicy):
-    def act(self, observation: Observation) -> Plan:
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError("unreachable")
-
-
 class Looking(ConstantSpeedPolicy):
     """Fails unless it is shown two pictures of the right size and age, and a command of the map."""
 
@@ -83,7 +77,15 @@ class Followed:
 class DieOfPlacing(Rule):
     """The rule driver, whose process dies as the engine does, unless egos are placed freely."""
 
+    how = signal.SIGSEGV
+
     def plans(self, observations: dict[int, Observation]) -> dict[int, Plan]:
         if not self.world.freely:
-            os.kill(os.getpid(), signal.SIGSEGV)
+            os.kill(os.getpid(), self.how)
         return super().plans(observations)
+
+
+class Killed(DieOfPlacing):
+    """The same, killed as from outside."""
+
+    how = signal.SIGKILL

@@ -117,8 +117,8 @@ def test_a_killed_child_costs_time_and_no_result(
     assert crashed[0][0].digest == calm[0][0].digest
 
 
-def test_a_child_that_always_dies_is_given_up(cache: Path) -> None:
-    deadly = PolicySpec(kind="python", entry="world.policies:DieAlways")
+def test_a_child_that_is_always_killed_is_given_up_and_drives_nothing_else(cache: Path) -> None:
+    deadly = PolicySpec(kind="scripted", entry="world.policies:Killed", name="rule")
     with pytest.raises(OnshoreError, match="world_crashed"):
         run_jobs([job(policy=deadly, egos=1)], workers=1, cache_dir=cache)
 

@@ -154,7 +154,7 @@ class TownWorld:
     """A closed-loop world: `reset`, then `observe` and `step` until `done`, then `rollouts`.
 
     freely: egos in junctions are placed on whatever lane is there; the engine then does not see all of them (docs/world.md),
-    but never died of one that left its way.
+    but has not been seen to die of one that left its way.
     """
 
     def __init__(

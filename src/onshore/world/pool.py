@@ -1,5 +1,7 @@
 """Child processes for worlds: starts them, feeds them, and runs a task again, identically, when its child dies.
 
+A task that two children died of by themselves, not killed from outside, may go by another name at its last try (`Task.last`).
+
 Where ONSHORE_RAY is set, closed-loop jobs go to actors of that Ray cluster (`ray_pool`).
 Rule: results come back in the order of the tasks and do not depend on how many children there are or which one ran what.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +27,8 @@ from onshore.core.progress import Progress, silent
 
 LOG = logging.getLogger(__name__)
 MAX_CRASHES = 3
+#: How a child ends that somebody, or a lack of memory, killed.
+KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 #: "local" for a cluster of this machine alone, "auto" for the one that runs here, else its address.
 RAY_VARIABLE = "ONSHORE_RAY"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -38,7 +43,7 @@ def default_cache_dir() -> Path:
 class Task:
     """One call: a name that `onshore.world.child` knows, its argument, and what a child keeps ready for it (its town).
 
-    last: the name that the last try goes by, after all earlier ones died.
+    last: the name that the last try goes by, when no child that died of the task was killed from outside.
     """
 
     name: str
@@ -134,7 +139,7 @@ class Workers:
         """The tasks' results in order. Raises what a task raised, or OnshoreError `world_crashed` after three deaths."""
         tasks, results = list(tasks), [None] * len(tasks)
         waiting = list(range(len(tasks)))
-        deaths = [0] * len(tasks)
+        deaths, killed = [0] * len(tasks), [False] * len(tasks)
         done = 0
         progress(what, 0, len(tasks))
         while done < len(tasks):
@@ -147,9 +152,10 @@ class Workers:
                     results[index] = _checked(child.receive())
                 except (EOFError, ConnectionError):
                     deaths[index] += 1
-                    self._bury(child, tasks[index], deaths[index])
-                    if deaths[index] == MAX_CRASHES - 1 and tasks[index].last:
+                    killed[index] |= self._bury(child, tasks[index], deaths[index]) in KILLED
+                    if deaths[index] == MAX_CRASHES - 1 and tasks[index].last and not killed[index]:
                         tasks[index] = replace(tasks[index], name=tasks[index].last)
+                        LOG.warning("its last try goes by the name of %s", tasks[index].name)
                     waiting.insert(0, index)
                     continue
                 child.task = None
@@ -188,7 +194,8 @@ class Workers:
                     return index
         raise IndexError("no task is waiting")
 
-    def _bury(self, child: Child, task: Task, deaths: int) -> None:
+    def _bury(self, child: Child, task: Task, deaths: int) -> object:
+        """Tell of a death; returns how the child ended."""
         words = child.last_words()
         code = child.end()
         self._children.remove(child)
@@ -199,6 +206,7 @@ class Workers:
             raise errors.OnshoreError(
                 "world_crashed", f"{task.name} {task.affinity}", f"it died {deaths} times, last with {code}: {words}"
             )
+        return code
 
     def _start(self) -> Child:
         mine, theirs = socket.socketpair()
