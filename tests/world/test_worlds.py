@@ -9,6 +9,7 @@ import pytest
 
 from onshore.core.errors import OnshoreError
 from onshore.core.rollout import ACTOR_COLUMNS, FIRST_CONTEXT_COLUMN, STEP_COLUMNS, Rollout
+from onshore.evaluation.closedloop import score_suite
 from onshore.region import load_pack
 from onshore.wire import decode, read_mcap
 from onshore.world import (
@@ -127,6 +128,9 @@ def test_a_world_that_the_engine_dies_of_is_driven_with_egos_placed_freely(cache
     deadly = PolicySpec(kind="scripted", entry="world.policies:DieOfPlacing", name="rule")
     (driven,) = run_jobs([job(policy=deadly, egos=1, max_time_s=4.0)], workers=1, cache_dir=cache)
     assert driven[0].ended == "timeout"
+    assert Rollout.from_bytes(driven[0].to_bytes()).placed_freely
+    rates = score_suite(driven)["rates"]
+    assert rates["placed_freely_pct"] == 100
 
 
 def test_what_a_child_raises_arrives(cache: Path) -> None:

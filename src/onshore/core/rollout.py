@@ -100,7 +100,8 @@ class Rollout:
 
     steps: column name -> (N,) float64. plan_path_NK2 and plan_speed_NT: the plan in force (NaN for the expert).
     actors: column -> (M,) float32; actor_row, actor_id, actor_kind -> (M,) ints. others_known: False where nobody looked
-    for other road users, so that none being there says nothing. ended: the last event's kind.
+    for other road users, so that none being there says nothing. placed_freely: True where the engine had died of this
+    world twice and egos in junctions were put on any lane (docs/world.md). ended: the last event's kind.
     """
 
     region: str
@@ -122,6 +123,7 @@ class Rollout:
     synthetic: bool = True
     schema_version: int = 2
     others_known: bool = True
+    placed_freely: bool = False
 
     @property
     def world(self) -> str:
@@ -156,6 +158,8 @@ class Rollout:
         }
         if not self.others_known:
             head["others_known"] = False
+        if self.placed_freely:
+            head["placed_freely"] = True
         head["events"] = [[event.t_s, event.kind, event.detail] for event in self.events]
         arrays: dict[str, NDArray[Any]] = {f"step.{name}": self.steps[name] for name in STEP_COLUMNS}
         arrays |= {f"actor.{name}": self.actors[name] for name in ACTOR_COLUMNS}

@@ -52,7 +52,7 @@ class SuiteResult:
     """How one policy drove one suite. score: mean driving score (percent) with a 95 % interval by world.
 
     by_formula: means under every formula. rates: infractions per route (percent of distance for `_pct`), hits that were
-    not its fault among them. rollouts: artifacts from which all this can be computed again. id: this record's artifact.
+    not its fault among them; placed_freely_pct: of the routes, where any was. rollouts: artifacts from which all this can be computed again. id: this record's artifact.
     """
 
     id: str
@@ -252,12 +252,14 @@ def _rates(scored: Sequence[tuple[Rollout, RouteScore]]) -> dict[str, float]:
     rates = {name: sum(score.events.get(name, 0.0) for _, score in scored) / len(scored) for name in names}
     blameless = sum(event.kind == "collision_not_at_fault" for rollout, _ in scored for event in rollout.events)
     failed = sum(event.kind == "policy_failed" for rollout, _ in scored for event in rollout.events)
+    placed = sum(rollout.placed_freely for rollout, _ in scored)
     completion = sum(score.route_completion_pct for _, score in scored) / len(scored)
     return {
         **{name: round(rate, 6) for name, rate in rates.items()},
         "collision_not_at_fault": round(blameless / len(scored), 6),
         "completion_pct": round(completion, 6),
         **({"policy_failed": round(failed / len(scored), 6)} if failed else {}),
+        **({"placed_freely_pct": round(100 * placed / len(scored), 6)} if placed else {}),
     }
 
 

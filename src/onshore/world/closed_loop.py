@@ -650,6 +650,7 @@ class TownWorld:
             actor_kind=kinds.astype(np.int8),
             events=tuple(ego.referee.events),
             frame_digest=ego.seen.hexdigest() if self.sees else "",
+            placed_freely=self.freely,
         )
 
 
