@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,18 @@ def job(kind: str = "constant-speed", **changes: object) -> RolloutJob:
     fields = {"region": "us", "suite": "test", "town_seed": 3, "traffic_seed": 1021, "egos": 2, "route_m": 60.0}
     policy = changes.pop("policy", None) or PolicySpec(kind=kind)
     return RolloutJob(**{**fields, "max_time_s": 8.0, "policy": policy, **changes})
+
+
+def worlds_children() -> list[int]:
+    """Process ids of this process's own world children."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                words = (folder / "cmdline").read_bytes()
+            except OSError:  # it ended meanwhile
+                continue
+            if int(parent) == os.getpid() and b"onshore.world.child" in words:
+                found.append(int(folder.name))
+    return sorted(found)

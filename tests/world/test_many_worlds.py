@@ -12,6 +12,7 @@ import pytest
 from onshore.core.rollout import Rollout
 from onshore.region import load_pack
 from onshore.world import PolicySpec, RolloutJob, run_jobs
+from world.conftest import worlds_children
 
 WORLDS, SEED, KILLED_EVERY, AGAIN = 500, 20261126, 25, 40
 LOOKING = PolicySpec(kind="python", entry="world.policies:Looking")
@@ -40,21 +41,6 @@ def random_jobs() -> list[RolloutJob]:
             )
         )
     return jobs
-
-
-def worlds_children() -> list[int]:
-    """Process ids of this process's own world children."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-                words = (folder / "cmdline").read_bytes()
-            except OSError:  # it ended meanwhile
-                continue
-            if int(parent) == os.getpid() and b"onshore.world.child" in words:
-                found.append(int(folder.name))
-    return sorted(found)
 
 
 def killing(what: str, done: int, total: int) -> None:

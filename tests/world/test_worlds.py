@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,8 @@ from onshore.world import (
     record_fleet,
     run_jobs,
 )
-from world.conftest import job
+from onshore.world.pool import SPARE
+from world.conftest import job, worlds_children
 
 CRASH = PolicySpec(kind="python", entry="world.policies:DieOnce", name="constant-speed")
 LOOKING = PolicySpec(kind="python", entry="world.policies:Looking")
@@ -131,6 +134,29 @@ def test_a_world_that_the_engine_dies_of_is_driven_with_egos_placed_freely(cache
     assert Rollout.from_bytes(driven[0].to_bytes()).placed_freely
     rates = score_suite(driven)["rates"]
     assert rates["placed_freely_pct"] == 100
+
+
+def test_an_idle_child_serves_the_next_run_unless_it_ran_code_from_elsewhere(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drive(policy: PolicySpec) -> tuple[str, set[int]]:
+        (driven,) = run_jobs([job(policy=policy, egos=1, max_time_s=1.0)], workers=1, cache_dir=cache)
+        return driven[0].digest, set(worlds_children())
+
+    stop = PolicySpec(kind="stop")
+    SPARE.end()
+    first, kept = drive(stop)
+    again, same = drive(stop)
+    assert first == again and len(kept) == 1 and same == kept
+    assert drive(LOOKING)[1] == set()  # it took the idle child, which then ended
+    _, fresh = drive(stop)
+    os.kill(*fresh, signal.SIGKILL)
+    after, other = drive(stop)
+    assert after == first and len(other) == 1 and other != fresh
+    monkeypatch.setenv("ONSHORE_TEST_MARK", "x")
+    assert len(drive(stop)[1]) == 2  # what it was started with no longer holds
+    SPARE.end()
+    assert worlds_children() == []
 
 
 def test_what_a_child_raises_arrives(cache: Path) -> None:

@@ -184,6 +184,12 @@ class RolloutJob:
         return self.layout.name if self.layout is not None else f"town-{self.town_seed:03d}"
 
     @property
+    def foreign(self) -> bool:
+        """Does it load code that is none of this project's?"""
+        entry = self.policy.entry if self.policy.kind in ("python", "scripted") else ""
+        return any(name and not name.startswith("onshore.") for name in (entry, self.script, self.teacher))
+
+    @property
     def rig_cameras(self) -> tuple[Camera, ...]:
         """The cameras of the egos' rig."""
         return self.cameras or cameras_of(self.policy)

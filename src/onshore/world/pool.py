@@ -1,6 +1,7 @@
 """Child processes for worlds: starts them, feeds them, and runs a task again, identically, when its child dies.
 
 A task that two children died of by themselves, not killed from outside, may go by another name at its last try (`Task.last`).
+Up to SPARES idle children outlive their pool and serve the next one of this process: towns and compiled code take seconds.
 
 Where ONSHORE_RAY is set, closed-loop jobs go to actors of that Ray cluster (`ray_pool`).
 Rule: results come back in the order of the tasks and do not depend on how many children there are or which one ran what.
@@ -8,6 +9,7 @@ Rule: results come back in the order of the tasks and do not depend on how many 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -15,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -27,6 +30,8 @@ from onshore.core.progress import Progress, silent
 
 LOG = logging.getLogger(__name__)
 MAX_CRASHES = 3
+#: Idle children that a process keeps, of some 300 MB each.
+SPARES = 4
 #: How a child ends that somebody, or a lack of memory, killed.
 KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 #: "local" for a cluster of this machine alone, "auto" for the one that runs here, else its address.
@@ -43,13 +48,15 @@ def default_cache_dir() -> Path:
 class Task:
     """One call: a name that `onshore.world.child` knows, its argument, and what a child keeps ready for it (its town).
 
-    last: the name that the last try goes by, when no child that died of the task was killed from outside.
+    last: the name that the last try goes by, when no child that died of the task was killed from outside. foreign: it runs
+    code from elsewhere; a child that did serves no other pool.
     """
 
     name: str
     argument: Any
     affinity: object = None
     last: str = ""
+    foreign: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +72,12 @@ class Failed:
 class Child(Protocol):
     """What runs one task at a time. affinity: of its last task; task: the index of the one that it has now.
 
-    `receive` raises EOFError or ConnectionError when it died.
+    foreign: it has run code from elsewhere. `receive` raises EOFError or ConnectionError when it died.
     """
 
     affinity: object
     task: int | None
+    foreign: bool
 
     def send(self, task: Task) -> None: ...
 
@@ -84,13 +92,15 @@ class Child(Protocol):
 
 @dataclass
 class _Process:
-    """A child of this machine."""
+    """A child of this machine. origin: what it was started with."""
 
     process: subprocess.Popen[bytes]
     connection: Connection
     complaints: IO[bytes]
+    origin: tuple[object, ...]
     affinity: object = None
     task: int | None = None
+    foreign: bool = False
 
     def send(self, task: Task) -> None:
         self.connection.send(task)
@@ -116,9 +126,50 @@ class _Process:
         return code
 
 
+class _Spares:
+    """Idle children of earlier pools, the latest last."""
+
+    def __init__(self) -> None:
+        self._lock, self._idle = threading.Lock(), list[_Process]()
+        atexit.register(self.end)
+
+    def keep(self, child: _Process) -> None:
+        """Keep a child; the oldest goes when there are too many."""
+        with self._lock:
+            self._idle.append(child)
+            surplus = [self._idle.pop(0)] if len(self._idle) > SPARES else []
+        for one in surplus:
+            one.end()
+
+    def take(self, origin: tuple[object, ...]) -> _Process | None:
+        """A living child that was started with this, or None."""
+        found, dead = None, list[_Process]()
+        with self._lock:
+            for child in [one for one in reversed(self._idle) if one.origin == origin]:
+                self._idle.remove(child)
+                if child.process.poll() is None:
+                    found = child
+                    break
+                dead.append(child)
+        for one in dead:
+            one.end()
+        return found
+
+    def end(self) -> None:
+        """End those of this process; a forked copy of it leaves them alone."""
+        with self._lock:
+            mine = [child for child in self._idle if child.origin[0] == os.getpid()]
+            self._idle.clear()
+        for child in mine:
+            child.end()
+
+
+SPARE = _Spares()
+
+
 @dataclass
 class Workers:
-    """Up to `count` children, started when first needed and kept until the context ends."""
+    """Up to `count` children, started when first needed; idle ones are left for the next pool when the context ends."""
 
     count: int
     cache_dir: Path
@@ -130,6 +181,9 @@ class Workers:
 
     def __exit__(self, *exception: object) -> None:
         for child in self._children:
+            if child.task is None and isinstance(child, _Process) and not child.foreign:
+                SPARE.keep(child)
+                continue
             if child.task is not None:
                 child.kill()
             child.end()
@@ -179,6 +233,7 @@ class Workers:
             if child.task is None and waiting:
                 child.task = self._pick(child, tasks, waiting)
                 child.affinity = tasks[child.task].affinity
+                child.foreign |= tasks[child.task].foreign
                 try:
                     child.send(tasks[child.task])
                 except ConnectionError:
@@ -209,6 +264,14 @@ class Workers:
         return code
 
     def _start(self) -> Child:
+        around = environment(self.cache_dir)
+        heeded = {name: value for name, value in os.environ.items() if name.startswith("ONSHORE_")}
+        origin = (os.getpid(), os.getcwd(), self.cache_dir, tuple(sorted({**heeded, **around}.items())))
+        spare = SPARE.take(origin)
+        if spare is not None:
+            spare.complaints.seek(0)  # the child writes where this stands
+            spare.complaints.truncate()
+            return spare
         mine, theirs = socket.socketpair()
         complaints = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         process = subprocess.Popen(
@@ -217,10 +280,10 @@ class Workers:
             stdout=subprocess.DEVNULL,
             stderr=complaints,
             pass_fds=[theirs.fileno()],
-            env={**os.environ, **environment(self.cache_dir)},
+            env={**os.environ, **around},
         )
         theirs.close()
-        return _Process(process=process, connection=Connection(mine.detach()), complaints=complaints)
+        return _Process(process=process, connection=Connection(mine.detach()), complaints=complaints, origin=origin)
 
 
 def environment(cache_dir: Path) -> dict[str, str]:

@@ -23,6 +23,7 @@ class _Actor:
     actor: Any
     affinity: object = None
     task: int | None = None
+    foreign: bool = False
     answer: Any = None
     words: str = ""
 

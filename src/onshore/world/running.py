@@ -50,6 +50,7 @@ def _results(jobs: Sequence[RolloutJob], workers: int, progress: Progress, cache
             argument=job,
             affinity=(job.region, job.layout.digest if job.layout else job.town_seed),
             last="rollout-freely",
+            foreign=job.foreign,
         )
         for job in jobs
     ]
