@@ -7,13 +7,14 @@ import pytest
 
 from onshore.region import RegionPack, load_pack
 from onshore.world import PolicySpec, RolloutJob
+from onshore.world.pool import default_cache_dir
 from onshore.world.roads import Roads
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Towns and compiled code of this test session."""
-    return tmp_path_factory.mktemp("world-cache")
+def cache() -> Path:
+    """Towns and compiled code, as everything else of this machine uses them: compiling takes a process 16 s."""
+    return default_cache_dir()
 
 
 @pytest.fixture(scope="session", params=["us", "cn"])
