@@ -31,7 +31,7 @@ ladder-four-views: setup  ## and with views to both sides; writes docs/results/l
 	$(BIN)/onshore flywheel ladder --views 4 --out onshore-ladder-four-views --seeds 0,1,2
 
 test: setup  ## the test suite; real data through ONSHORE_TEST_DATA, else those tests say 'skipped'
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 proof: setup  ## the slow proofs (kill -9 at random moments, long statistics); minutes to an hour
 	$(BIN)/python -m pytest -m slow --timeout 3600
