@@ -366,10 +366,11 @@ def test_workers_do_not_outlive_a_killed_parent(fleet: Fleet, tmp_path: Path) ->
 
 
 def _children(pid: int) -> list[int]:
-    """Children of any thread of a process, without the one in which Python keeps track of shared memory."""
+    """Children of any thread of a process, without the one in which Python keeps track of shared memory, and idle worlds."""
     lists = [found.read_text().split() for found in Path(f"/proc/{pid}/task").glob("*/children")]
     children = [int(child) for found in lists for child in found]
-    return [child for child in children if b"resource_tracker" not in _command(child)]
+    others = (b"resource_tracker", b"onshore.world.child")
+    return [child for child in children if not any(other in _command(child) for other in others)]
 
 
 def _command(pid: int) -> bytes:
