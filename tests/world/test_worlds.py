@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +155,12 @@ def test_an_idle_child_serves_the_next_run_unless_it_ran_code_from_elsewhere(
     os.kill(*fresh, signal.SIGKILL)
     after, other = drive(stop)
     assert after == first and len(other) == 1 and other != fresh
+    fork = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    fork.start()
+    assert SPARE.end() == [0], "a forked copy of this process keeps nobody's line open"
+    fork.kill()
+    fork.join()
+    drive(stop)
     monkeypatch.setenv("ONSHORE_TEST_MARK", "x")
     assert len(drive(stop)[1]) == 2  # what it was started with no longer holds
     SPARE.end()

@@ -130,8 +130,9 @@ class _Spares:
     """Idle children of earlier pools, the latest last."""
 
     def __init__(self) -> None:
-        self._lock, self._idle = threading.Lock(), list[_Process]()
+        self._lock, self._idle, self._parents = threading.Lock(), list[_Process](), list[_Process]()
         atexit.register(self.end)
+        os.register_at_fork(after_in_child=self._let_go)
 
     def keep(self, child: _Process) -> None:
         """Keep a child; the oldest goes when there are too many."""
@@ -155,13 +156,18 @@ class _Spares:
             one.end()
         return found
 
-    def end(self) -> None:
-        """End those of this process; a forked copy of it leaves them alone."""
+    def end(self) -> list[int]:
+        """End them all; how each ended."""
         with self._lock:
-            mine = [child for child in self._idle if child.origin[0] == os.getpid()]
-            self._idle.clear()
-        for child in mine:
-            child.end()
+            idle, self._idle = self._idle, []
+        return [child.end() for child in idle]
+
+    def _let_go(self) -> None:
+        """In a forked copy of this process: they are its parent's, and end when that one hangs up."""
+        self._lock, self._parents, self._idle = threading.Lock(), self._idle, []
+        for child in self._parents:
+            child.connection.close()
+            child.complaints.close()
 
 
 SPARE = _Spares()
@@ -266,7 +272,7 @@ class Workers:
     def _start(self) -> Child:
         around = environment(self.cache_dir)
         heeded = {name: value for name, value in os.environ.items() if name.startswith("ONSHORE_")}
-        origin = (os.getpid(), os.getcwd(), self.cache_dir, tuple(sorted({**heeded, **around}.items())))
+        origin = (os.getcwd(), self.cache_dir, tuple(sorted({**heeded, **around}.items())))
         spare = SPARE.take(origin)
         if spare is not None:
             spare.complaints.seek(0)  # the child writes where this stands
