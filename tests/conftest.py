@@ -8,13 +8,16 @@ import pytest
 LONGEST = (
     "flywheel/test_demo.py",
     "border/test_leakage.py",
-    "model/test_convert.py",
-    "drive/test_laundering.py",
-    "world/test_replay.py",
     "cli/test_recorded_drives.py",
     "drive/test_intake.py",
+    "model/test_resume.py",
+    "model/test_convert.py",
+    "model/test_jailed_training.py",
+    "drive/test_laundering.py",
+    "drive/test_ingest_attempts.py",
     "model/test_models.py",
     "world/test_worlds.py",
+    "world/test_replay.py",
 )
 
 

@@ -138,6 +138,7 @@ def test_a_world_that_the_engine_dies_of_is_driven_with_egos_placed_freely(cache
     assert rates["placed_freely_pct"] == 100
 
 
+@pytest.mark.filterwarnings("ignore:lance is not fork-safe")
 def test_an_idle_child_serves_the_next_run_unless_it_ran_code_from_elsewhere(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
