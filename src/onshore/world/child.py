@@ -34,14 +34,13 @@ TASKS: dict[str, Callable[..., Any]] = {
 
 
 def serve(connection: Connection, cache_dir: Path) -> None:
-    """Answer tasks until the other end closes."""
+    """Answer tasks until the other end closes; between two of them nothing of a task is kept."""
     towns = Towns(cache_dir)
     while True:
         try:
-            task: Task = connection.recv()
-        except EOFError:
+            connection.send(answer(connection.recv(), towns))
+        except EOFError:  # of the receiving alone: what a task raises is an answer
             return
-        connection.send(answer(task, towns))
 
 
 def answer(task: Task, towns: Towns) -> Any:
