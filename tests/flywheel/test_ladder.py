@@ -49,7 +49,7 @@ def record(name: str, seed: int, cn: float, us: float | None = None, rounds: tup
 
     parts = [{"round": n, "samples": 100, "takeovers": 10, "km": 2.0} for n in range(1, len(rounds) + 1)]
     for part, level in zip(parts[:-1], rounds, strict=False):
-        part["routes"] = driven(level, "cn")["routes"]
+        part |= {key: driven(level, "cn")[key] for key in ("routes", "rates")}
     return {
         "name": name,
         "seed": seed,
@@ -127,10 +127,24 @@ def test_a_page_of_worse_figures_says_so() -> None:
     assert "no better (0 of 1 seeds above; collision vehicle 0.55 against 0.50 a route)" in said(
         found, "The whole ladder"
     )
-    assert "no better" in said(found, "More cars") and "not each above the last" in said(found, "Rounds")
+    assert "no better" in said(found, "More cars")
+    assert "not each above the last, 2 of 4 steps with p < 0.05 (round 2 -15.0" in said(found, "Rounds")
+    assert ", collision vehicle 0.60 against 0.45 a route; round 4 -5.0" in said(found, "Rounds")
     assert "0.85 is not reached" in said(found, "Final") and "collision vehicle" in said(found, "Final")
     assert "none stays within 10 points" in said(found, "Home")
     assert said(found, "Law") == "Law of score against minutes: not enough rows."
+
+
+def test_what_is_not_shown_says_what_these_worlds_could_show() -> None:
+    few, more = record("fleet-2x20-on", 0, 50), record("fleet-8x20-on", 0, 51)
+    for number, route in enumerate(more["cn"]["routes"]):
+        route[2] += 20 * (-1) ** (number // 4)  # worlds that disagree
+    found = ladder_page.document(ROWS, [few, more], SETTINGS)
+    assert "points four times in five" in said(found, "More cars")
+    (one,) = (one for one in found["comparisons"] if one["question"] == "more cars")
+    assert one["detectable"] == pytest.approx(2.8 * 20 / np.sqrt(11), rel=0.02)
+    sure = ladder_page.document(ROWS, [few, record("fleet-8x20-on", 0, 90)], SETTINGS)
+    assert "four times in five" not in said(sure, "More cars")
 
 
 def test_nothing_run_is_a_page_too() -> None:
@@ -213,6 +227,7 @@ def test_earlier_rounds_drive_the_suite_once_their_row_is_kept(tmp_path: Path, m
     for number, part in enumerate(made["rounds"], 1):
         part["weights"] = f"weights-{number}"
         part.pop("routes", None)
+        part.pop("rates", None)
     told: list[str] = []
     experiment = Ladder(tmp_path / "run", tmp_path / "results", FULL, silent, told.append)
     experiment.claim()

@@ -114,6 +114,8 @@ class Crossed:
     """A mean over training seeds and worlds, its 95 % interval from resampling both, and where it is a difference a p.
 
     p: two-sided sign-flip over worlds of the mean over seeds: about these trained models in other worlds. None for a level.
+    detectable: the true difference that p < 0.05 would show in four of five such sets of worlds: 2.8 standard errors over
+    worlds (the minimum detectable effect, Bloom 1995, doi 10.1177/0193841X9501900504). None for a level or one world.
     seeds_above: how many seeds alone lie above 0. NaN bounds: fewer than two worlds. With one seed only worlds are resampled.
     """
 
@@ -121,6 +123,7 @@ class Crossed:
     low: float
     high: float
     p: float | None
+    detectable: float | None
     seeds: int
     seeds_above: int
     worlds: int
@@ -160,6 +163,7 @@ def crossed(
         low=low,
         high=high,
         p=_sign_flip(sums_SW.mean(0), draws, seed)[0] if a_by_seed else None,
+        detectable=_detectable(sums_SW.mean(0), counts_W) if a_by_seed and len(counts_W) > 1 else None,
         seeds=len(sums_SW),
         seeds_above=int((change_SR.mean(1) > 0).sum()),
         worlds=len(counts_W),
@@ -171,6 +175,14 @@ def _by_world(values: Floats, worlds: Sequence[str]) -> tuple[Floats, Floats]:
     _, index = np.unique(np.asarray(worlds), return_inverse=True)
     sums = np.asarray(np.bincount(index, weights=values), np.float64)
     return sums, np.asarray(np.bincount(index), np.float64)
+
+
+def _detectable(sums: Floats, counts: Floats) -> float:
+    """2.8 standard errors of the mean over routes, worlds as the unit."""
+    off = sums - counts * sums.sum() / counts.sum()
+    error = math.sqrt(len(sums) / (len(sums) - 1) * float((off**2).sum())) / float(counts.sum())
+    normal = NormalDist()
+    return (normal.inv_cdf(0.975) + normal.inv_cdf(0.8)) * error
 
 
 def _bootstrap(sums: Floats, counts: Floats, draws: int, seed: int) -> tuple[float, float]:

@@ -350,13 +350,14 @@ class Ladder:
     def _unseen_rounds(self, row: Row, record: dict[str, Any]) -> list[dict[str, Any]]:
         """The earlier rounds whose network is still to drive the suite."""
         earlier = record.get("rounds", [])[:-1] if row.each_round else []
-        return [one for one in earlier if "routes" not in one]
+        return [one for one in earlier if not {"routes", "rates"} <= set(one)]
 
     def _look_back(self, row: Row, record: dict[str, Any]) -> None:
         """Let the network of every earlier round drive the suite, once the row itself is kept."""
         center = self._center("cn", row.cars, row.look)
         for one in self._unseen_rounds(row, record):
-            one["routes"] = self._driven(center, "cn", models.policy_spec(center, one["weights"]))["routes"]
+            driven = self._driven(center, "cn", models.policy_spec(center, one["weights"]))
+            one |= {"routes": driven["routes"], "rates": driven["rates"]}
             self._keep(record)
 
     def publish(self) -> dict[str, Any]:

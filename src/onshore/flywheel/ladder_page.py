@@ -83,8 +83,9 @@ class _Made:
         return made or [self._line(row, "cn", None)]
 
     def _line(self, row: Record, region: str, level: Crossed | None) -> dict[str, Any]:
-        taken = [part for record in self.by_name.get(row["name"], {}).values() for part in record.get("rounds", ())]
-        seeds = max(1, len(self.by_name.get(row["name"], {})))
+        records = self._records(row["name"])
+        taken = [part for record in records for part in record.get("rounds", ())]
+        seeds = max(1, len(records))
         return {
             "name": row["name"],
             "suite": self.settings["suites"][region],
@@ -204,7 +205,10 @@ class _Made:
                     break
                 level = crossed([now[seed] for seed in seeds])
                 change = crossed([now[seed] for seed in seeds], [before[seed] for seed in seeds])
-                found.append({"row": name, "round": number, **_leveled(level), "change": _told(change)})
+                changed = _most_changed(self.round_rates(name, number), self.round_rates(name, number - 1))
+                found.append(
+                    {"row": name, "round": number, **_leveled(level), "change": _told(change), "changed": changed}
+                )
                 before = now
         return found
 
@@ -266,9 +270,22 @@ class _Made:
 
     def rates(self, name: str) -> dict[str, float]:
         """Infraction -> how many a route, mean over seeds."""
-        of_row = [driven["rates"] for record in self.by_name.get(name, {}).values() if (driven := record.get("cn"))]
-        kinds = sorted({kind for rates in of_row for kind in rates})
-        return {kind: round(sum(rates.get(kind, 0.0) for rates in of_row) / len(of_row), 3) for kind in kinds}
+        return _mean_rates([driven["rates"] for record in self._records(name) if (driven := record.get("cn"))])
+
+    def round_rates(self, name: str, number: int) -> dict[str, float]:
+        """The same of a row's round: the base's before the first, the row's own after the last, none of records without."""
+        if number in (0, self.rows[name]["rounds"]):
+            return self.rates(name if number else "base")
+        parts = [record["rounds"][number - 1] for record in self._records(name)]
+        return _mean_rates([part["rates"] for part in parts if "rates" in part])
+
+    def _records(self, name: str) -> list[Record]:
+        return list(self.by_name.get(name, {}).values())
+
+
+def _mean_rates(rates: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    kinds = sorted({kind for one in rates for kind in one})
+    return {kind: round(sum(one.get(kind, 0.0) for one in rates) / len(rates), 3) for kind in kinds}
 
 
 def routes_of(driven: Record) -> Scores:
@@ -284,7 +301,9 @@ def _round_scores(record: Record, number: int) -> Scores | None:
 
 
 def _most_changed(now: Mapping[str, float], before: Mapping[str, float], most: int = 2) -> str:
-    """The infractions whose rate changed most, in words."""
+    """The infractions whose rate changed most, in words; empty where either side is not known."""
+    if not (now and before):
+        return ""
     change = {k: now.get(k, 0.0) - before.get(k, 0.0) for k in sorted({*now, *before}) if not k.endswith("_pct")}
     return _rates_words(sorted((k for k in change if change[k]), key=lambda k: -abs(change[k]))[:most], now, before)
 
@@ -317,7 +336,11 @@ def _told(change: Crossed) -> dict[str, Any]:
         "low": _number(plain.pop("low")),
         "high": _number(plain.pop("high")),
     }
-    return {**named, **plain, "p": None if change.p is None else round(change.p, 6)}
+    rounded = {
+        name: None if plain[name] is None else round(plain[name], digits)
+        for name, digits in (("p", 6), ("detectable", 2))
+    }
+    return {**named, **plain, **rounded}
 
 
 def _inside(value: float, level: Record) -> bool:
@@ -426,7 +449,12 @@ def _verdict(one: Record, level: float) -> str:
     seeds = f"{one['seeds_above']} of {one['seeds']} seeds above" + (f"; {one['changed']}" if one["changed"] else "")
     if one["difference"] <= 0:
         return f"no better ({seeds})"
-    return f"{'better' if one['p'] < level else 'not shown to be better'} at p < {level:g} ({seeds})"
+    if one["p"] < level:
+        return f"better at p < {level:g} ({seeds})"
+    could = (
+        "" if one["detectable"] is None else f"; these worlds show {one['detectable']:.1f} points four times in five"
+    )
+    return f"not shown to be better at p < {level:g} ({seeds}{could})"
 
 
 def _order_words(found: Mapping[str, Any], by_question: Mapping[str, Sequence[Record]]) -> str:
@@ -458,9 +486,15 @@ def _rounds_words(rounds: Sequence[Record]) -> str:
         rising = all(one["change"]["difference"] > 0 for one in mine)
         sure = sum(one["change"]["difference"] > 0 and one["change"]["p"] < LEVEL for one in mine)
         levels = ", ".join(f"{one['score']:.1f}" for one in mine)
+        stuck = [
+            f"round {one['round']} {one['change']['difference']:+.1f}{_span(one['change'])}"
+            + (f", {one['changed']}" if one["changed"] else "")
+            for one in mine
+            if one["change"]["difference"] <= 0
+        ]
         texts.append(
             f"{name} {levels}: {'each above the last' if rising else 'not each above the last'}, "
-            f"{sure} of {len(mine)} steps with p < {LEVEL:g}"
+            f"{sure} of {len(mine)} steps with p < {LEVEL:g}" + (f" ({'; '.join(stuck)})" if stuck else "")
         )
     return f"Rounds: {'; '.join(texts)}."
 
