@@ -24,8 +24,6 @@ How = Literal["random", "triggers", "disagreement", "novelty"]
 HOWS: tuple[str, ...] = get_args(How)
 #: Covered time is counted in tenths of a second.
 TENTH_NS = 100_000_000
-#: Metres of disagreement grow with speed; chosen by them alone, nobody would stand in what is learned from.
-SPEED_CLASSES = 5
 Floats = NDArray[np.float64]
 Clip = Mapping[str, Any]
 
@@ -43,7 +41,7 @@ def choose(
     """Ids of clips of a dataset's training split that cover so many minutes, or all of them when it holds fewer.
 
     how: `random`; `triggers`: those that a trigger asked for first; `disagreement`: those first in which `model`, planning from
-    the log, would have gone furthest from where was driven (mean distance over 2 s), equally many of each fifth of speeds; `novelty`: each as unlike the ones before as
+    the log, would have gone furthest from where was driven (mean distance over 2 s); `novelty`: each as unlike the ones before as
     can be in what `model` plans there (farthest-first traversal, Gonzalez 1985, as for core-sets, Sener and Savarese 2018).
     seed: decides between equals. Errors: UsageError for an unknown way, one that lacks its model, or minutes not above 0.
     """
@@ -88,21 +86,13 @@ def moments_of(clip: Clip, segment_M: NDArray[np.str_], t_ns: NDArray[np.int64])
 def by_disagreement(
     clips: Sequence[Clip], rows: Sequence[NDArray[np.int64]], plans: Plans, driven: Driven
 ) -> list[Clip]:
-    """Furthest from what was driven among clips of like speed first: the beginning of the order has as large a share of each
-    of `SPEED_CLASSES` classes, which are equally large. Clips without a measurable moment last."""
+    """Furthest from what was driven first; clips without a measurable moment last."""
     known = measurable(driven)
     off = np.full(len(known), np.nan)
     for index in np.flatnonzero(known):
         off[index] = plan_distance(plans, driven, int(index)).mean()
-    here = [at for at, mine in enumerate(rows) if known[mine].any()]
-    apart = {at: float(np.nanmean(off[rows[at]])) for at in here}
-    speed = {at: float(driven.speed_now_N[rows[at]][known[rows[at]]].mean()) for at in here}
-    share: dict[int, float] = {}
-    for alike in np.array_split(sorted(here, key=speed.__getitem__), SPEED_CLASSES):
-        falling = sorted(alike.tolist(), key=lambda at: -apart[at])
-        share |= {at: (place + 0.5) / len(falling) for place, at in enumerate(falling)}
-    order = sorted(here, key=lambda at: (share[at], -apart[at]))
-    return [clips[at] for at in [*order, *(at for at in range(len(clips)) if at not in apart)]]
+    means = [float(np.nanmean(off[mine])) if known[mine].any() else -1.0 for mine in rows]
+    return [clips[at] for at in np.argsort(-np.array(means), kind="stable")]
 
 
 def by_novelty(clips: Sequence[Clip], rows: Sequence[NDArray[np.int64]], plans: Plans) -> list[Clip]:
