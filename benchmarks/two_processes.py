@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/two_processes.py [--steps 12] [--batch 16]
 
-Prints one JSON object: samples a second by the wall clock, so the machine must be quiet and have two cores. `apart` is the
-largest difference between the two networks' weights.
+Prints one JSON object: samples a second by the wall clock, so the machine must be quiet and have two cores. unshared: of two
+processes that learn half a batch each and share nothing, which is what this machine has to give; `of_unshared` is how much of
+it two that share are left with. apart: the largest difference between the weights that one and two learned.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
 from onshore.model import Recipe
 from onshore.model.export import example_inputs
-from onshore.model.ranks import Ranks, together
+from onshore.model.ranks import ALONE, Ranks, together
 from onshore.model.temporal import Temporal
 from onshore.model.training import fit
 from onshore.model.weights import parse, to_bytes
@@ -39,12 +40,16 @@ class Ready:
         self.side_frames: tuple[Any, ...] = ()
 
 
-def measured(recipe: Recipe) -> dict[str, Any]:
+def measured(recipe: Recipe, *, share: bool = True) -> dict[str, Any]:
+    """share: they learn one network together; else each its own, from its part of a batch."""
+
     def work(ranks: Ranks) -> dict[str, Any]:
         batch = Ready(recipe.trainable, recipe.batch, ranks.part(recipe.batch))  # type: ignore[arg-type]
         every: Iterator[Any] = iter([batch] * recipe.steps)
-        fit(replace(recipe, steps=4), iter([batch] * 4), ranks=ranks)  # kernels are chosen, pages are there
-        result = fit(recipe, every, ranks=ranks)
+        those = ranks if share else ALONE
+        asked = recipe if share else replace(recipe, batch=recipe.batch // 2, accumulate=1)
+        fit(replace(asked, steps=4), iter([batch] * 4), ranks=those)  # kernels are chosen, pages are there
+        result = fit(asked, every, ranks=those)
         return {"samples_per_s": result.samples_per_s, "weights": to_bytes(result.network)}
 
     return together(recipe.processes, work)
@@ -56,11 +61,21 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     asked = parser.parse_args()
     recipe = Recipe(name="speed", trainable=Temporal(), steps=asked.steps, batch=asked.batch, accumulate=2)
-    two, one = measured(replace(recipe, processes=2)), measured(recipe)  # forked before any thread pool is there
-    rates = [round(run["samples_per_s"], 2) for run in (one, two)]
+    pair = replace(recipe, processes=2)
+    two, alike, one = measured(pair), measured(pair, share=False), measured(recipe)  # forked before any thread pool
+    first, second, unshared = one["samples_per_s"], two["samples_per_s"], 2 * alike["samples_per_s"]
     a, b = parse(one["weights"]), parse(two["weights"])
     apart = max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
-    print_row("two_processes", one=rates[0], two=rates[1], times=round(rates[1] / rates[0], 2), apart=apart)
+    print_row(
+        "two_processes",
+        one=round(first, 2),
+        two=round(second, 2),
+        times=round(second / first, 2),
+        unshared=round(unshared, 2),
+        unshared_times=round(unshared / first, 2),
+        of_unshared=round(second / unshared, 2),
+        apart=apart,
+    )
 
 
 if __name__ == "__main__":

@@ -124,10 +124,10 @@ def test_a_page_of_worse_figures_says_so() -> None:
     made = [record("base", 0, 50, 80), record("expert", 0, 95), record("fleet-8x20", 0, 52)]
     made += [record("fleet-8x20-on", 0, 45, 20, rounds=(55, 40, 50, 45)), record("fleet-2x20-on", 0, 49)]
     found = ladder_page.document(ROWS, made, SETTINGS)
-    assert "no better (0 of 1 seeds above; collision vehicle 0.55 against 0.50 a route)" in said(
+    assert "worse at p < 0.01 (0 of 1 seeds above; collision vehicle 0.55 against 0.50 a route)" in said(
         found, "The whole ladder"
     )
-    assert "no better" in said(found, "More cars")
+    assert "worse at p < 0.05" in said(found, "More cars")
     assert "not each above the last, 2 of 4 steps with p < 0.05 (round 2 -15.0" in said(found, "Rounds")
     assert ", collision vehicle 0.60 against 0.45 a route; round 4 -5.0" in said(found, "Rounds")
     assert "0.85 is not reached" in said(found, "Final") and "collision vehicle" in said(found, "Final")
@@ -140,7 +140,12 @@ def test_what_is_not_shown_says_what_these_worlds_could_show() -> None:
     for number, route in enumerate(more["cn"]["routes"]):
         route[2] += 20 * (-1) ** (number // 4)  # worlds that disagree
     found = ladder_page.document(ROWS, [few, more], SETTINGS)
-    assert "points four times in five" in said(found, "More cars")
+    assert "not shown to be better" in said(found, "More cars") and "points four times in five" in said(
+        found, "More cars"
+    )
+    few["name"], more["name"] = more["name"], few["name"]
+    turned = said(ladder_page.document(ROWS, [few, more], SETTINGS), "More cars")
+    assert "no better" in turned and "points four times in five" in turned
     (one,) = (one for one in found["comparisons"] if one["question"] == "more cars")
     assert one["detectable"] == pytest.approx(2.8 * 20 / np.sqrt(11), rel=0.02)
     sure = ladder_page.document(ROWS, [few, record("fleet-8x20-on", 0, 90)], SETTINGS)

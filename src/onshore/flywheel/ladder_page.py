@@ -447,13 +447,13 @@ def answer(title: str, comparisons: Sequence[Record], level: float) -> str:
 
 def _verdict(one: Record, level: float) -> str:
     seeds = f"{one['seeds_above']} of {one['seeds']} seeds above" + (f"; {one['changed']}" if one["changed"] else "")
-    if one["difference"] <= 0:
-        return f"no better ({seeds})"
     if one["p"] < level:
-        return f"better at p < {level:g} ({seeds})"
+        return f"{'better' if one['difference'] > 0 else 'worse'} at p < {level:g} ({seeds})"
     could = (
         "" if one["detectable"] is None else f"; these worlds show {one['detectable']:.1f} points four times in five"
     )
+    if one["difference"] <= 0:
+        return f"no better ({seeds}{could})"
     return f"not shown to be better at p < {level:g} ({seeds}{could})"
 
 
