@@ -64,8 +64,12 @@ def test_a_plain_checkpoint_comes_out_as_the_same_tensors_and_passes_the_gate(ce
     for name, form in forms.items():
         found = convert(center, saved(tmp_path / f"{name}.pt", form))
         assert found.opened == "as tensors" and found.tensors == len(state)
+        assert found.left_out == (("epoch", "optimizer") if name == "nested" else ())
         loaded = load(network, found.data).state_dict()
         assert all(torch.equal(loaded[key], tensor) for key, tensor in state.items()), name
+    doubled = {"module.double": torch.zeros(2, dtype=torch.float64), "epoch": 3, **forms["wrapped"]}
+    found = convert(center, saved(tmp_path / "doubled.pt", doubled))
+    assert found.tensors == len(state) and found.left_out == ("epoch", "module.double")
     with pytest.raises(RefusedError, match="convert"):
         border.import_file(center, tmp_path / "bare.pt")
     out = tmp_path / "bare.safetensors"

@@ -35,7 +35,7 @@ WRAPPERS = ("module.", "_orig_mod.")
 class Converted:
     """data: canonical safetensors. opened: "as tensors", or "as code" when the file holds more than plain tensors.
 
-    left_out: what was in the file beside tensors, by name.
+    left_out: what was in the file and is not among the tensors, by its name there.
     """
 
     data: bytes
@@ -92,14 +92,13 @@ def opened(asked: dict[str, Any]) -> dict[str, Any] | None:
     """What runs in the child. None when the file cannot be opened this way."""
     read = _as_code if asked["as_code"] else _as_tensors
     found = read(asked["data"])
-    state = _state(found)
+    state, beside = _state(found)
     if not state:
         return None
-    tensors = {_plain(name): tensor for name, tensor in state.items() if tensor.dtype in NAMES}
-    left_out = sorted({*map(str, _names(found)), *map(_plain, state)} - {*map(str, state), *tensors})
+    kept = {name: tensor for name, tensor in state.items() if tensor.dtype in NAMES}
     return {
-        "data": serialise(tensors),
-        "left_out": left_out,
+        "data": serialise({_plain(name): tensor for name, tensor in kept.items()}),
+        "left_out": sorted(beside | (state.keys() - kept.keys())),
         "opened": "as code" if asked["as_code"] else "as tensors",
     }
 
@@ -126,17 +125,20 @@ def _unpickled(data: bytes) -> Any:
         return None
 
 
-def _state(found: Any) -> dict[str, Tensor]:
-    """The named tensors in what was read: a network's, a mapping's, or those of a nest inside."""
+def _state(found: Any) -> tuple[dict[str, Tensor], set[str]]:
+    """The named tensors in what was read (a network's, a mapping's, or those of a nest inside) and what lay beside them."""
     if isinstance(found, nn.Module):
         found = found.state_dict()
     if not isinstance(found, Mapping):
-        return {}
+        return {}, set()
     direct = {str(name): _tensor(value) for name, value in found.items() if _is_array(value)}
     if direct:
-        return direct
-    nested = (_state(found[name]) for name in NESTS if name in found)
-    return next((state for state in nested if state), {})
+        return direct, {str(name) for name in found} - direct.keys()
+    for nest in (name for name in NESTS if name in found):
+        state, beside = _state(found[nest])
+        if state:
+            return state, beside | {str(name) for name in found if name != nest}
+    return {}, set()
 
 
 def _is_array(value: Any) -> bool:
@@ -151,7 +153,3 @@ def _plain(name: str) -> str:
     for prefix in WRAPPERS:
         name = name.removeprefix(prefix)
     return name
-
-
-def _names(found: Any) -> list[str]:
-    return list(found) if isinstance(found, Mapping) else []
