@@ -62,3 +62,5 @@ def test_json_keeps_stdout_to_one_document(
     assert json.loads(capsys.readouterr().out)["region"] == "cn"
     assert cli.run(["drive", "show", "drive-nope", "--json", "--center", str(tmp_path / "nowhere")]) == 1
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "not_found"
+    assert cli.run(["drive", "show", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "usage"

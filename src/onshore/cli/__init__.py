@@ -134,7 +134,9 @@ def run(arguments: Sequence[str]) -> int:
         return leaving.exit_code
     except Exception as problem:
         if hasattr(problem, "format_message") and hasattr(problem, "exit_code"):  # the parser's usage errors
-            out.err.print(f"usage: {problem.format_message()}", markup=False)
+            told = problem.format_message()
+            out.answer({"error": {"code": "usage", "subject": "the line", "advice": told}})
+            out.err.print(f"usage: {told}", markup=False)
             return 2
         from onshore.border.scan import masked
 

@@ -57,6 +57,7 @@ ERROR_CODES: dict[str, str] = {
     "rollback": "an older version was offered",
     "still_held": "an erasure cannot be closed while a store still holds bytes",
     "tampered": "a file does not match its signed description",
+    "unexpected": "something broke that nobody foresaw",
     "unknown_format": "no reader recognises this file",
     "unlabelled": "an artifact without a label does not exist",
     "unsafe_member": "an upload holds something that is no plain file in its own folder",
