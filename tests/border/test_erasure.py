@@ -23,6 +23,7 @@ from onshore.border.retention import sweep
 from onshore.border.workdays import Calendar
 from onshore.core.errors import NotFoundError, OnshoreError, RefusedError
 from onshore.region import load_pack
+from onshore.residency import derive
 from onshore.store import Center, custody
 from onshore.store.clock import DAY_NS
 from onshore.store.sorted_tree import holds
@@ -129,6 +130,31 @@ def test_a_model_without_a_log_counts_as_one_that_saw(made: Shoal) -> None:
     done = erase(center, "car-0001")
     assert {mark["model"]: mark["answer"] for mark in done.models}[unknown.id] == "not measurable"
     assert any(unknown.id in step for step in done.plan)
+
+
+def test_how_it_moved_by_its_own_video_goes_and_what_was_read_off_others_stays(made: Shoal) -> None:
+    """Labels that a network read off a video lie under that drive's key; the network itself may have learned from anybody."""
+    center, network = made.center, _network(made)
+    labels = [_read_off(made, number, network) for number in (4, 5)]
+    done = erase(center, "car-0004")
+    assert labels[0] in done.reach.blobs and labels[1] not in done.reach.blobs
+    assert not center.has_bytes(labels[0]) and center.read(labels[1]) == b"moved 5"
+    assert not center.has_key(made.drives[4]) and holding(center, done) == {}
+
+
+def _network(made: Shoal) -> str:
+    """A model that learned from car-0004, too."""
+    return next(model for model, drawn in made.models.items() if made.cars[4] in drawn)
+
+
+def _read_off(made: Shoal, number: int, network: str) -> str:
+    parents = [made.center.artifact(one) for one in (made.blobs[number][2], network)]
+    label = derive([parent.label for parent in parents], kind="pseudo_labels", retention="clip")
+    meta = {"segment": f"segment-{number:032x}", "model": network}
+    ids = [parent.id for parent in parents]
+    return made.center.put(
+        f"moved {number}".encode(), label, name=f"pseudo-{number}", parents=ids, meta=meta, key=made.drives[number]
+    ).id
 
 
 def test_a_second_run_does_nothing(made: Shoal) -> None:

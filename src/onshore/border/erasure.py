@@ -101,7 +101,7 @@ def erase(center: Center, subject: str) -> Erasure:
     _make_tables(center)
     subject = _salted(center, subject)
     ticket = _current(center, subject)
-    reach = _reach(center, subject, thorough=ticket is not None).joined(ticket.reach if ticket else Reach())
+    reach = _reach(center, subject, ticket.reach if ticket else Reach(), thorough=ticket is not None)
     if ticket is None or (ticket.state == "closed" and reach != ticket.reach):
         if not reach.names and not reach.blobs:
             raise NotFoundError(f"subject {subject}", "nothing of it is in this center; give a name or a salted id.")
@@ -121,7 +121,7 @@ def erase(center: Center, subject: str) -> Erasure:
 
 def holding(center: Center, ticket: Erasure) -> dict[str, list[str]]:
     """What still holds bytes of the subject, by store; empty when nothing does. Reads every label and every table."""
-    reach = _reach(center, ticket.subject, thorough=True).joined(ticket.reach)
+    reach = _reach(center, ticket.subject, ticket.reach, thorough=True)
     words = _words(ticket.subject, reach)
     kinds = {one.id: one.label.kind for one in center.many(reach.blobs)}
     dead = custody.tombstones(center, reach.blobs)
@@ -213,8 +213,10 @@ def _salted(center: Center, subject: str) -> str:
     return center.subject(kind or "vehicle", name)
 
 
-def _reach(center: Center, subject: str, *, thorough: bool = False) -> Reach:
-    """Down the lineage from where the subject came in. thorough: every label is read too, in case an edge is missing."""
+def _reach(center: Center, subject: str, known: Reach, *, thorough: bool = False) -> Reach:
+    """Down the lineage from where the subject came in, joined with what is known of it. thorough: every label is read
+    too, in case an edge is missing. How the subject moved, read off its own video, goes with the video; what the same
+    network read off somebody else's stays."""
     rows = center.table("drives").rows(where=f"vehicle = '{subject}'", columns=["id"])
     drives = {row["id"] for row in rows}
     seeds = set(custody.artifacts_of(center, subject))
@@ -223,19 +225,23 @@ def _reach(center: Center, subject: str, *, thorough: bool = False) -> Reach:
     made = center.many(sorted(custody.descendants(center, seeds)))
     drives |= {str(one.meta["drive"]) for one in made if one.label.kind in HOLDING and "drive" in one.meta}
     parts = [*_rows_in(center, "segments", "drive", drives), *_rows_in(center, "clips", "drive", drives)]
-    names = drives | {row["id"] for row in parts}
+    names = {*known.names, *drives, *(row["id"] for row in parts)}
+
+    def holds(one: Artifact) -> bool:
+        return one.label.kind in HOLDING or (one.label.kind == "pseudo_labels" and one.meta.get("segment") in names)
 
     def of(*kinds: str) -> tuple[str, ...]:
         return tuple(sorted(one.id for one in made if one.label.kind in kinds))
 
-    return Reach(
+    found = Reach(
         names=tuple(sorted(names)),
-        blobs=tuple(sorted(one.id for one in made if one.label.kind in HOLDING)),
+        blobs=tuple(sorted(one.id for one in made if holds(one))),
         datasets=of("dataset"),
         models=of(*MODELS),
         releases=of("release"),
         cars=tuple(sorted({car for one in made for car in _cars(one)})),
     )
+    return found.joined(known)
 
 
 def _cars(one: Artifact) -> list[str]:
