@@ -11,6 +11,7 @@ from dataset.centers import center_with, fleet
 from onshore.clip import cut
 from onshore.core.errors import InputError, NotFoundError
 from onshore.dataset import freeze
+from onshore.dataset.manifest import drop, show
 from onshore.evaluation import open_loop
 from onshore.evaluation.openloop import NOTE
 from onshore.model import Nano, Recipe
@@ -42,7 +43,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> tuple[Center, str]:
 def test_a_model_is_trained_once_and_says_what_it_is_made_of(place: tuple[Center, str]) -> None:
     center, dataset = place
     row = train(center, dataset, QUICK)
-    again = train(center, dataset, QUICK)
+    again = train(center, "first", QUICK)
     assert row.fresh and not again.fresh and row == again
     artifact = center.artifact(row.id)
     assert artifact.label.kind == "weights" and artifact.label.region == "us" and artifact.label.retention == "model"
@@ -123,4 +124,14 @@ def test_open_loop_stands_beside_its_baselines(place: tuple[Center, str]) -> Non
     speed = table.rows[1]
     assert 0 < speed["fde_m"]["mean"] < 20 and speed["ade_m"]["mean"] < speed["fde_m"]["mean"]
     assert not open_loop(center, row.id, dataset).fresh
+    assert not open_loop(center, row.id, "first").fresh
     assert center.artifact(table.id).label.kind == "metrics"
+
+
+def test_a_name_means_the_newest_version_also_when_it_was_asked_before(place: tuple[Center, str]) -> None:
+    center, dataset = place
+    model = train(center, dataset, QUICK).id
+    before = open_loop(center, model, freeze(center, "growing", held_out=0.4).name)
+    clip = show(center, before.dataset)["clips"][0]["id"]
+    after = open_loop(center, model, drop(center, "growing", where=f"id = '{clip}'").name)
+    assert after.fresh and after.dataset != before.dataset and after.id != before.id

@@ -217,6 +217,7 @@ def open_loop(
     The exported ONNX drives, as it will in the car. Errors: InputError `empty_input` or `not_measurable` when the split
     holds no moment with a known future.
     """
+    dataset_id = row_of(center, dataset_id).id  # a name means another version tomorrow
 
     def run() -> dict[str, Any]:
         from onshore.model.models import policy_spec

@@ -220,10 +220,10 @@ def train_inverse(
     The dataset is frozen for the network's view. Errors: InputError `empty_input` for a split without known motion,
     `not_measurable` with fewer than LEAST_DRIVES held-out drives, RefusedError as `models.train`.
     """
-    chosen = recipe or inverse_recipe()
+    chosen, dataset_id = recipe or inverse_recipe(), frozen.row_of(center, dataset_id).id
 
     def run() -> dict[str, Any]:
-        return _train(center, frozen.row_of(center, dataset_id).id, chosen, progress)
+        return _train(center, dataset_id, chosen, progress)
 
     inputs = {"inverse": INVERSE, "dataset": dataset_id, "recipe": chosen.as_record()}
     outputs, fresh = center.stage("model.train_inverse", inputs, run)

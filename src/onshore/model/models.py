@@ -83,8 +83,10 @@ def train(
     Errors: NotFoundError for an unknown dataset or base, RefusedError when the rules forbid reading either,
     InputError `empty_input` when the split has no windows, `import_refused` when the base does not fit the network.
     """
+    dataset = frozen.row_of(center, dataset_id)
+    dataset_id = dataset.id  # a name means another version tomorrow
     inputs = {"trainer": TRAINER, "dataset": dataset_id, "recipe": recipe.as_record(), "base": base or ""}
-    parents = [center.artifact(frozen.row_of(center, dataset_id).artifact), *([center.artifact(base)] if base else [])]
+    parents = [center.artifact(dataset.artifact), *([center.artifact(base)] if base else [])]
     shelf = Shelf(center, inputs, parents)
     since = shelf.newest()  # read before the run: what it makes is the same with and without
 
@@ -144,25 +146,22 @@ def export_int8(center: Center, model_id: str, dataset_id: str) -> Artifact:
 
     Its meta tells how far its plans are from the trained network's. Errors: InputError `empty_input` without windows.
     """
-    exported = export_onnx(center, model_id)
+    exported, dataset = export_onnx(center, model_id), frozen.row_of(center, dataset_id)
 
     def run() -> dict[str, Any]:
         trainable, network = load_network(center, weights_of(center, model_id))
         spec = WindowSpec(
             view=trainable.view, side_views=trainable.side_views, frame_offsets_s=trainable.frame_offsets_s
         )
-        windows = load_windows(center, dataset_id, spec, "train")
+        windows = load_windows(center, dataset.id, spec, "train")
         shown = next(batches(windows, batch=CALIBRATION_SAMPLES, steps=1, seed=0, perturb=Perturb()))
         data = center.read(exported.id, purpose="train")
         runner = Network(data, policy_spec(center, exported.id).metadata)
         small = canonical(to_int8(data, calibration_feeds(runner, list(shown.views), shown.side_B9)))
-        parents = [
-            center.artifact(weights_of(center, model_id)),
-            center.artifact(frozen.row_of(center, dataset_id).artifact),
-        ]
+        parents = [center.artifact(weights_of(center, model_id)), center.artifact(dataset.artifact)]
         return keep_onnx(center, small, parents, trainable, onnx_difference_m(trainable, network, small), "int8")
 
-    inputs = {"model": exported.id, "dataset": dataset_id, "quantiser": EXPORTER}
+    inputs = {"model": exported.id, "dataset": dataset.id, "quantiser": EXPORTER}
     outputs, _ = center.stage("model.export_int8", inputs, run)
     return center.artifact(outputs["id"])
 
