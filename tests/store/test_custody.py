@@ -162,9 +162,12 @@ def test_30_the_site_counts_subjects_over_all_datasets(center: Center) -> None:
 
 def test_a_center_of_an_earlier_version_starts_its_clocks(center: Center, tmp_path: Path) -> None:
     one = center.put(b"one", CLIP)
+    center.quarantine_add("b.mp4", "damaged_video", "cannot be decoded", "00", asked={"public": True})
     with center.db.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE artifacts DROP COLUMN born_ns")
+        connection.exec_driver_sql("ALTER TABLE quarantine DROP COLUMN asked")
     again = Center.open(center.root)
     assert again.read(one.id) == b"one"
     with again.reader.connect() as connection:
         assert connection.execute(sa.select(state.ARTIFACTS.c.born_ns)).scalar_one() > 0
+    assert [row["asked"] for row in again.quarantine_list()] == [{}]

@@ -26,7 +26,9 @@ def add_to(app: typer.Typer) -> None:
 @noun.command("add")
 def add(
     paths: Annotated[list[Path], typer.Argument(help="files or folders; a folder means every drive below it")],
-    reader: Annotated[str | None, typer.Option(help="mcap, table or video; recognised from the files by default")] = None,
+    reader: Annotated[
+        str | None, typer.Option(help="mcap, table or video; recognised from the files by default")
+    ] = None,
     column_map: Annotated[Path | None, typer.Option("--map", help="a TOML column map for the table reader")] = None,
     public: Annotated[bool, typer.Option("--public", help="public data, not of this fleet")] = False,
     workers: Annotated[int, typer.Option(min=1, help="processes that anonymise and encode")] = 2,

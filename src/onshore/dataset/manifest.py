@@ -87,7 +87,9 @@ def freeze(
     check_id(name, "dataset name")
     clips = find(center, where, limit=None)
     if not clips:
-        raise InputError("empty_input", f"dataset {name}", "no clip was found; take drives in with `drive add`, or widen the query.")
+        raise InputError(
+            "empty_input", f"dataset {name}", "no clip was found; take drives in with `drive add`, or widen the query."
+        )
     settings = {"held_out": held_out, "seed": seed, "split_by": split_by, "view": (view or View()).as_record()}
     if side_views:
         settings["side_views"] = [beside.as_record() for beside in side_views]
@@ -138,7 +140,9 @@ def fit_view(center: Center, where: str | None = None, base: View | None = None)
     """
     chosen = sorted({clip["segment"] for clip in find(center, where, limit=None)})
     if not chosen:
-        raise InputError("empty_input", f"where {where!r}", "no clip was found; take drives in with `drive add`, or widen the query.")
+        raise InputError(
+            "empty_input", f"where {where!r}", "no clip was found; take drives in with `drive add`, or widen the query."
+        )
     cameras = {front_video(open_segment(center, segment))[0] for segment in chosen}
     return fitting_view(sorted(cameras, key=lambda camera: record_digest(camera.as_record())), base)
 

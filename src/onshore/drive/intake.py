@@ -86,7 +86,8 @@ def add(
     listed = [paths] if isinstance(paths, (str, Path)) else list(paths)
     maps = [load_map(column_map)] if column_map is not None else shipped_maps()
     found = discover(listed, maps, reader=reader)
-    intake = _Intake(center, public=public, progress=progress)
+    asked = {"reader": reader, "column_map": str(Path(column_map).resolve()) if column_map else None, "public": public}
+    intake = _Intake(center, asked, progress=progress)
     for one in found.unusable:
         plain = one.path.is_file() and not one.path.is_symlink()
         intake.quarantine([one.path] if plain else [], one.path, one.error)
@@ -97,10 +98,11 @@ def add(
 
 
 class _Intake:
-    """One run of `add`."""
+    """One run of `add`. asked: its reader, column_map and public, which what stays out is tried again with."""
 
-    def __init__(self, center: Center, *, public: bool, progress: Progress) -> None:
-        self.center, self.public, self.progress = center, public, progress
+    def __init__(self, center: Center, asked: dict[str, Any], *, progress: Progress) -> None:
+        self.center, self.asked, self.progress = center, asked, progress
+        self.public: bool = asked["public"]
         self.here = _Here(center.table(SEGMENTS).rows())
         self.fresh: dict[str, dict[str, Any]] = {}
         self.touched: set[str] = set()
@@ -172,7 +174,7 @@ class _Intake:
 
     def quarantine(self, files: Sequence[Path], path: Path, error: InputError) -> None:
         digest = source_digest(files) if files else sha256_hex(b"")
-        identity = self.center.quarantine_add(path, error.code, str(error), digest)
+        identity = self.center.quarantine_add(path, error.code, str(error), digest, asked=self.asked)
         self.quarantined.append({"id": identity, "path": str(path), "code": error.code, "reason": str(error)})
 
     def _is_known(self, digest: str) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from onshore import clip, drive
+from onshore.core.digest import canonical_json
+from onshore.core.errors import InputError
 from onshore.core.progress import Progress, silent
 from onshore.drive.catalog import known_numbers
 from onshore.store import Center
@@ -35,15 +37,39 @@ def take_in(
 
 
 def retry(center: Center, *, progress: Progress = silent) -> dict[str, Any]:
-    """Try every quarantined file that still exists again; what arrives leaves the list, the rest returns to it."""
+    """Try every quarantined file again, read as it was to be read and public if it was; what arrives leaves the list.
+
+    So does a file that somebody took out of its folder; one whose folder is not there stays. Nothing leaves before its
+    retry is done.
+    """
+    total: dict[str, Any] = {"added": [], "quarantined": []}
+    total |= dict.fromkeys(("known", "drives", "segments", "frames", "clips", "ignored"), 0)
     waiting = center.quarantine_list()
-    for row in waiting:
-        center.quarantine_remove(row["id"])
-    paths = [row["path"] for row in waiting if Path(row["path"]).exists()]
-    if not paths:
-        nothing: dict[str, Any] = {"added": [], "quarantined": []}
-        return {**nothing, **dict.fromkeys(("known", "drives", "segments", "frames", "clips", "ignored"), 0)}
-    return take_in(center, paths, progress=progress)
+    ways = {canonical_json(row["asked"]): row["asked"] for row in waiting}
+    for _, asked in sorted(ways.items()):
+        rows = [row for row in waiting if row["asked"] == asked]
+        paths = [row["path"] for row in rows if Path(row["path"]).exists()]
+        report = _again(center, rows, paths, asked, progress) if paths else {"quarantined": []}
+        out = {row["id"] for row in report["quarantined"]}
+        total = {name: value + report.get(name, type(value)()) for name, value in total.items()}
+        listed = {row["id"] for row in center.quarantine_list()}
+        for row in rows:
+            if row["id"] in listed - out and Path(row["path"]).parent.exists():
+                center.quarantine_remove(row["id"])
+    return total
+
+
+def _again(
+    center: Center, rows: list[dict[str, Any]], paths: list[str], asked: dict[str, Any], progress: Progress
+) -> dict[str, Any]:
+    """One retry. Files that are no drives any more, or whose column map is gone, stay; the others' turn comes all the same."""
+    try:
+        return take_in(center, sorted(set(paths)), **asked, progress=progress)
+    except InputError as error:
+        if error.code not in ("empty_input", "bad_config"):
+            raise
+        kept = [{name: row[name] for name in ("id", "path")} for row in rows]
+        return {"quarantined": [row | {"code": error.code, "reason": str(error)} for row in kept]}
 
 
 def summary(report: dict[str, Any]) -> list[str]:

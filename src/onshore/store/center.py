@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -432,12 +432,19 @@ class Center:
         resolved = Path(path).resolve()
         return any(resolved.is_relative_to(folder) for folder in (self.root, *self.config.in_region_dirs))
 
-    def quarantine_add(self, path: str | Path, code: str, reason: str, bytes_digest: str) -> str:
-        """Remember a file that did not come in; the same file for the same reason once. Returns its id."""
+    def quarantine_add(
+        self, path: str | Path, code: str, reason: str, bytes_digest: str, *, asked: Mapping[str, Any] | None = None
+    ) -> str:
+        """Remember a file that did not come in; the same file for the same reason once. Returns its id.
+
+        asked: how it was to come in, for trying it again; the last such counts.
+        """
         identity = f"quarantine-{record_digest({'path': str(path), 'code': code, 'digest': bytes_digest})[:32]}"
         row = {"id": identity, "path": str(path), "code": code, "reason": reason, "bytes_digest": bytes_digest}
+        again = {"asked": dict(asked or {})}
         with self.db.begin() as connection:
-            connection.execute(insert(state.QUARANTINE).values(row).on_conflict_do_nothing())
+            added = insert(state.QUARANTINE).values(row | again)
+            connection.execute(added.on_conflict_do_update(index_elements=["id"], set_=again))
         return identity
 
     def quarantine_list(self) -> list[dict[str, Any]]:

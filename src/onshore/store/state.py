@@ -66,6 +66,7 @@ QUARANTINE = sa.Table(
     sa.Column("code", sa.String, nullable=False),
     sa.Column("reason", sa.String, nullable=False),
     sa.Column("bytes_digest", sa.String, nullable=False),
+    sa.Column("asked", sa.JSON, nullable=False, server_default="{}"),
 )
 
 
@@ -101,6 +102,9 @@ def _add_missing_columns(connection: sa.Connection) -> None:
     if ARTIFACTS.c.born_ns.name not in known:
         connection.exec_driver_sql("ALTER TABLE artifacts ADD COLUMN born_ns BIGINT NOT NULL DEFAULT 0")
         connection.execute(sa.update(ARTIFACTS).values(born_ns=time.time_ns()))
+    known = {column["name"] for column in sa.inspect(connection).get_columns(QUARANTINE.name)}
+    if QUARANTINE.c.asked.name not in known:
+        connection.exec_driver_sql("ALTER TABLE quarantine ADD COLUMN asked JSON NOT NULL DEFAULT '{}'")
 
 
 def _let_go_in_children(engine: sa.Engine) -> None:
