@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from onshore.bundle.inputs import View
 from onshore.core.errors import CorruptError, InputError, NotFoundError, UsageError
 from onshore.core.label import Label
 from onshore.dataset import WindowSpec, freeze, load_windows, manifest
-from onshore.store import Center
+from onshore.store import Center, custody
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,33 @@ def test_adding_and_dropping_make_versions_and_diff_tells_them_apart(center: Cen
         manifest.drop(center, third.id, where="trigger = 'hard_brake'")
     with pytest.raises(InputError, match="nothing would be left"):
         manifest.drop(center, third.id, where="trigger = 'ordinary'")
+
+
+def test_the_next_version_goes_on_without_what_was_destroyed(center: Center) -> None:
+    extra = [put_takeovers(center, count) for count in (5, 6)]
+    freeze(center, "shrinking", takeovers=extra)
+    custody.destroy(center, extra[:1], reason="expired", ticket="")
+    assert manifest.drop(center, "shrinking", where="trigger = 'hard_brake'").takeovers == 1
+    assert manifest.add(center, "shrinking", where="trigger = 'hard_brake'").takeovers == 1
+
+
+def test_two_that_freeze_at_once_settle_every_drive_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each alone would hold out another drive; whoever comes second keeps to what the first one settled."""
+    center = Center.init(tmp_path / "center", "us", keys_dir=tmp_path / "keys", seed=0)
+    settings = {"held_out": 0.5, "seed": 0, "split_by": "drive"}
+    asked = [{f"drive-{n}": "" for n in range(12)}, {f"drive-{n}": "" for n in range(6, 24)}]
+    decide = manifest.split_drives
+
+    def slowly(*given: Any, **more: Any) -> dict[str, str]:
+        time.sleep(0.2)
+        return decide(*given, **more)
+
+    monkeypatch.setattr(manifest, "split_drives", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(lambda places: manifest._splits(center, places, settings), asked)
+    assert {drive: one[drive] for drive in one.keys() & two.keys()} == {
+        drive: two[drive] for drive in one.keys() & two.keys()
+    }
 
 
 def test_a_larger_fleet_trains_on_no_drive_that_was_held_out_and_the_other_way_round(tmp_path: Path) -> None:

@@ -37,6 +37,18 @@ def test_a_drive_keeps_its_split_however_the_fleet_grows(
     assert {drive: after[drive] for drive in places} == before
 
 
+@given(places=FLEET, more=st.integers(1, 5), seed=st.integers(0, 5))
+def test_a_place_settled_beside_others_stays_whole_when_it_is_frozen_alone(
+    places: dict[str, str], more: int, seed: int
+) -> None:
+    before = split_drives(places, held_out=0.34, seed=seed)
+    assume(len({place or drive for drive, place in places.items()}) > 1)
+    for place in {place for place in places.values() if place}:
+        here = {drive: place for drive in places if places[drive] == place} | {f"new-{n}": place for n in range(more)}
+        after = split_drives(here, held_out=0.34, seed=seed, settled=before)
+        assert len(set(after.values())) == 1
+
+
 @given(places=FLEET, more=FLEET, share=st.floats(0.05, 0.6))
 def test_the_share_is_kept_as_the_fleet_grows(places: dict[str, str], more: dict[str, str], share: float) -> None:
     grown = {**more, **places}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +34,7 @@ from onshore.drive.catalog import segment_row
 from onshore.residency import derive
 from onshore.store import Center
 from onshore.store.custody import tombstones
+from onshore.store.files import locked
 
 SCHEMA_VERSION = 1
 
@@ -113,24 +115,25 @@ def add(
     """The next version of a dataset: its clips and those for which `where` holds, its takeovers and more."""
     manifest = show(center, dataset)
     more = find(center, where, limit=None) if where or not takeovers else []
-    clips = {row["id"]: row for row in [*_clip_rows(center, _remaining(center, manifest["clips"])), *more]}
+    clips = {row["id"]: row for row in [*_clip_rows(center, _remaining(center, _ids(manifest["clips"]))), *more]}
     query = f"({manifest['where']}) + ({where})" if more else manifest["where"]
-    kept = sorted({*(entry["id"] for entry in manifest["takeovers"]), *takeovers})
-    return _freeze(center, manifest["name"], list(clips.values()), kept, manifest["settings"], query, progress)
+    kept = sorted({*_remaining(center, _ids(manifest["takeovers"])), *takeovers})
+    settings = _settings_left(center, manifest["settings"])
+    return _freeze(center, manifest["name"], list(clips.values()), kept, settings, query, progress)
 
 
 def drop(center: Center, dataset: str, *, where: str, progress: Progress = silent) -> DatasetRow:
     """The next version of a dataset without the clips for which `where` holds."""
     manifest = show(center, dataset)
     gone = {row["id"] for row in find(center, where, limit=None)}
-    kept = [identity for identity in _remaining(center, manifest["clips"]) if identity not in gone]
+    kept = [identity for identity in _remaining(center, _ids(manifest["clips"])) if identity not in gone]
     if len(kept) == len(manifest["clips"]):
         raise UsageError(f"where {where!r}", "it names no clip of this dataset.")
     if not kept:
         raise InputError("empty_input", f"dataset {manifest['name']}", "nothing would be left of it.")
     query = f"({manifest['where']}) - ({where})"
-    takeovers = [entry["id"] for entry in manifest["takeovers"]]
-    return _freeze(center, manifest["name"], _clip_rows(center, kept), takeovers, manifest["settings"], query, progress)
+    takeovers, settings = _remaining(center, _ids(manifest["takeovers"])), _settings_left(center, manifest["settings"])
+    return _freeze(center, manifest["name"], _clip_rows(center, kept), takeovers, settings, query, progress)
 
 
 def fit_view(center: Center, where: str | None = None, base: View | None = None) -> View:
@@ -355,17 +358,23 @@ def _splits(center: Center, places: Mapping[str, str], settings: Mapping[str, An
     """The split of every drive: the one it was given before under the same settings, if any, and remembered from now on."""
     table = center.table("splits")
     rule = record_digest([settings["held_out"], settings["seed"], settings["split_by"]])
-    settled = {row["drive"]: row["split"] for row in table.rows(where=f"rule = '{rule}'")}
-    splits = split_drives(
-        places, held_out=settings["held_out"], seed=settings["seed"], by=settings["split_by"], settled=settled
-    )
-    fresh = [drive for drive in sorted(splits) if drive not in settled]
-    if len(settled) + len(fresh) > 1:
-        # a lone drive is not settled: it would never let itself be held out beside a second one
-        table.upsert(
-            [{"id": record_digest([rule, d]), "rule": rule, "drive": d, "split": splits[d]} for d in fresh], on="id"
+    with _one_at_a_time(center):
+        settled = {row["drive"]: row["split"] for row in table.rows(where=f"rule = '{rule}'")}
+        splits = split_drives(
+            places, held_out=settings["held_out"], seed=settings["seed"], by=settings["split_by"], settled=settled
         )
+        fresh = [drive for drive in sorted(splits) if drive not in settled]
+        if len(settled) + len(fresh) > 1:
+            # a lone drive is not settled: it would never let itself be held out beside a second one
+            table.upsert(
+                [{"id": record_digest([rule, d]), "rule": rule, "drive": d, "split": splits[d]} for d in fresh], on="id"
+            )
     return splits
+
+
+def _one_at_a_time(center: Center) -> AbstractContextManager[None]:
+    """Within: no other process of this machine settles splits or counts versions of this center."""
+    return locked(center.root / "locks" / "dataset.lock")
 
 
 def _keep(center: Center, manifest: dict[str, Any], parents: list[Artifact]) -> DatasetRow:
@@ -378,19 +387,19 @@ def _keep(center: Center, manifest: dict[str, Any], parents: list[Artifact]) -> 
             canonical_json(manifest), label, name=manifest["name"], parents=sorted({parent.id for parent in parents})
         )
         counts = manifest["counts"]
-        table = center.table("datasets")
-        earlier = [row for row in datasets(center) if row["name"] == manifest["name"] and row["digest"] != digest]
-        row = DatasetRow(
-            id=f"dataset-{digest[:32]}",
-            name=manifest["name"],
-            version=1 + max((row["version"] for row in earlier), default=0),
-            digest=digest,
-            artifact=artifact.id,
-            region=manifest["region"],
-            synthetic=label.synthetic,
-            **counts,
-        )
-        table.upsert([row.as_record()], on="id")
+        with _one_at_a_time(center):
+            earlier = [row for row in datasets(center) if row["name"] == manifest["name"] and row["digest"] != digest]
+            row = DatasetRow(
+                id=f"dataset-{digest[:32]}",
+                name=manifest["name"],
+                version=1 + max((row["version"] for row in earlier), default=0),
+                digest=digest,
+                artifact=artifact.id,
+                region=manifest["region"],
+                synthetic=label.synthetic,
+                **counts,
+            )
+            center.table("datasets").upsert([row.as_record()], on="id")
         return row.as_record()
 
     outputs, _ = center.stage("dataset.freeze", {"digest": digest}, run)
@@ -505,11 +514,21 @@ def _checked_takeovers(center: Center, ids: Iterable[str], spec: WindowSpec) -> 
     return found
 
 
-def _remaining(center: Center, clips: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Ids of a manifest's clips without those that have a tombstone."""
-    ids = [entry["id"] for entry in clips]
+def _ids(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [entry["id"] for entry in entries]
+
+
+def _remaining(center: Center, ids: Sequence[str]) -> list[str]:
+    """Those that have no tombstone."""
     erased = tombstones(center, ids)
     return [identity for identity in ids if identity not in erased]
+
+
+def _settings_left(center: Center, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the next version: without pseudo-labels that were destroyed."""
+    if "pseudo_labels" not in settings:
+        return dict(settings)
+    return {**settings, "pseudo_labels": _remaining(center, settings["pseudo_labels"])}
 
 
 def _clip_rows(center: Center, ids: Sequence[str]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ least one is held out and at least one is not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError
@@ -26,12 +26,13 @@ def split_drives(
     """drive id -> "train" or "held_out", from drive id -> place ("" where not known).
 
     held_out: the share of places (or drives) to hold out; lots drawn from the seed and the names alone decide which.
-    by: "place" keeps every place whole; "drive" looks at drives alone; when all drives share one place, drives are split.
+    by: "place" keeps every place whole; "drive" looks at drives alone; when all drives share one place, drives are split,
+    unless that place was given one split before.
     settled: splits given before, which hold. Raises InputError `bad_config` for a share outside 0..1.
     """
     if not 0 <= held_out < 1 or by not in ("place", "drive"):
         raise InputError("bad_config", "held_out", "give a share of at least 0 and below 1, by place or by drive.")
-    groups = _groups(places, by)
+    groups = _groups(places, by, {split for drive, split in (settled or {}).items() if drive in places})
     before = {groups[drive]: "" for drive in places}
     for drive, split in sorted((settled or {}).items()):
         if drive in groups:
@@ -45,11 +46,12 @@ def split_drives(
     return {drive: (settled or {}).get(drive) or chosen[groups[drive]] for drive in places}
 
 
-def _groups(places: Mapping[str, str], by: str) -> dict[str, str]:
+def _groups(places: Mapping[str, str], by: str, kept: Set[str]) -> dict[str, str]:
+    """kept: the splits that some of these drives have already; a lone place that has one was settled beside another."""
     named = {
         drive: f"place {place}" if by == "place" and place else f"drive {drive}" for drive, place in places.items()
     }
-    alone = len(set(named.values())) == 1
+    alone = len(set(named.values())) == 1 and len(kept) != 1
     return {drive: f"drive {drive}" for drive in places} if alone else named
 
 
