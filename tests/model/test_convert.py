@@ -70,6 +70,13 @@ def test_a_plain_checkpoint_comes_out_as_the_same_tensors_and_passes_the_gate(ce
     doubled = {"module.double": torch.zeros(2, dtype=torch.float64), "epoch": 3, **forms["wrapped"]}
     found = convert(center, saved(tmp_path / "doubled.pt", doubled))
     assert found.tensors == len(state) and found.left_out == ("epoch", "module.double")
+    bad = {
+        "a type": {"w": torch.zeros(2, dtype=torch.float64)},
+        "wrapper": {"w": torch.ones(1), "module.w": torch.ones(1)},
+    }
+    for why, form in bad.items():
+        with pytest.raises(InputError, match=why):
+            convert(center, saved(tmp_path / "bad.pt", form))
     with pytest.raises(RefusedError, match="convert"):
         border.import_file(center, tmp_path / "bare.pt")
     out = tmp_path / "bare.safetensors"

@@ -47,7 +47,7 @@ class Converted:
 def convert(center: Center, path: str | Path) -> Converted:
     """A pickle's or PyTorch checkpoint's tensors as safetensors; the jail's attestation is in the ledger before it is opened.
 
-    Errors: NotFoundError, InputError `unknown_format` when it holds no tensors, `limit_exceeded`, RefusedError
+    Errors: NotFoundError, InputError `unknown_format` when it holds no usable tensors or two of one name, `limit_exceeded`, RefusedError
     `jail_unavailable` when it needs to run code and this machine's jail lacks a layer.
     """
     file = Path(path)
@@ -96,8 +96,16 @@ def opened(asked: dict[str, Any]) -> dict[str, Any] | None:
     if not state:
         return None
     kept = {name: tensor for name, tensor in state.items() if tensor.dtype in NAMES}
+    if not kept:
+        wanted = ", ".join(sorted(NAMES.values()))
+        raise InputError("unknown_format", min(state), f"no tensor has a type that weights here can have: {wanted}.")
+    plain: dict[str, Tensor] = {}
+    for name, tensor in kept.items():
+        if _plain(name) in plain:
+            raise InputError("unknown_format", name, "another tensor has this name without its wrapper; keep one.")
+        plain[_plain(name)] = tensor
     return {
-        "data": serialise({_plain(name): tensor for name, tensor in kept.items()}),
+        "data": serialise(plain),
         "left_out": sorted(beside | (state.keys() - kept.keys())),
         "opened": "as code" if asked["as_code"] else "as tensors",
     }
