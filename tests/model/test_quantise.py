@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from model.test_models import SMALL, learned
+from onshore import release
+from onshore.bundle.format import Payload
 from onshore.bundle.runner import Network
 from onshore.core.errors import RefusedError
 from onshore.dataset import Perturb, WindowSpec, batches, load_windows
@@ -17,6 +19,7 @@ from onshore.model import Recipe, models
 from onshore.model.export import canonical
 from onshore.model.quantise import calibration_feeds, to_int8
 from onshore.model.temporal import Temporal
+from onshore.release.gates import load_gate
 from onshore.store import Center
 
 NANO = Recipe(name="int8", trainable=SMALL, steps=60, batch=32)
@@ -48,6 +51,33 @@ def test_an_8_bit_export_is_judged_as_it_ships(place: tuple[Center, str], recipe
     assert payload.files["model.onnx"] == spec.onnx and payload.metadata.model_id == weights
     by_the_float_gate, _ = judging.judge(center, judging.Asked(model=small.id, gate="bench"))
     assert not by_the_float_gate.passed
+
+
+def _passes(center: Center, asked: judging.Asked, **_: object) -> tuple[release.Verdict, Payload]:
+    """A verdict over the real payload without the minutes of measuring."""
+    payload = judging.candidate(center, asked)
+    evidence = {
+        name: release.CheckResult(name=name, status="pass", figure=0.0, evidence=models.weights_of(center, asked.model))
+        for name in load_gate(asked.gate).require
+    }
+    return release.gate(center, payload, evidence), payload
+
+
+def test_what_was_gated_last_is_signed_and_counters_follow_payloads(
+    place: tuple[Center, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    center, dataset = place
+    weights = models.train(center, dataset, NANO).id
+    small = models.export_int8(center, weights, dataset).id
+    monkeypatch.setattr(judging, "judge", _passes)
+    shipping.gate_model(center, small, gate="bench-int8")
+    first = shipping.sign_model(center, None)
+    shipping.gate_model(center, weights, gate="bench")
+    shipping.gate_model(center, small, gate="bench-int8")
+    assert shipping.sign_model(center, None)["id"] == first["id"], "gated again, it is the newest again"
+    shipping.gate_model(center, weights, gate="bench-int8")
+    second = shipping.sign_model(center, None)
+    assert (first["counter"], second["counter"]) == (1, 2) and second["payload_digest"] != first["payload_digest"]
 
 
 @pytest.mark.slow

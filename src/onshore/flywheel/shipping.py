@@ -6,7 +6,7 @@ passed for exactly this model and gate.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from onshore import release
 from onshore.bundle import tuf
 from onshore.core.errors import NotFoundError, Refusal, RefusedError
 from onshore.core.progress import Progress, silent
+from onshore.dataset import manifest
 from onshore.flywheel import judging
 from onshore.flywheel.judging import Asked
 from onshore.store import Center
@@ -38,19 +39,18 @@ def gate_model(
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measure and judge; remembers what was asked, so that `sign_model` can sign exactly this."""
-    asked = Asked(
-        model=model, gate=gate, dataset=dataset, suite=suite, base=base, counter=_counter(center, model, gate)
-    )
+    named = manifest.row_of(center, dataset).id if dataset else None  # a name means another version tomorrow
+    asked = Asked(model=model, gate=gate, dataset=named, suite=suite, base=base)
+    asked = replace(asked, counter=_counter(center, asked))
     verdict, payload = judging.judge(center, asked, progress=progress)
     row = {
         "id": f"{gate}-{payload.digest[:32]}",
         "asked": asdict(asked),
         "payload": payload.digest,
         "passed": verdict.passed,
-        "order": center.table(JUDGED).count(),
+        "order": 1 + max((one["order"] for one in center.table(JUDGED).rows()), default=0),
     }
-    known = {one["id"]: one for one in center.table(JUDGED).rows()}
-    center.table(JUDGED).upsert([{**row, "order": known.get(row["id"], row)["order"]}])
+    center.table(JUDGED).upsert([row])
     return {"payload": payload.digest, **verdict.as_record()}
 
 
@@ -95,10 +95,11 @@ def verify_releases(center: Center, folder: Path | None = None) -> dict[str, Any
     return {"repository": str(place), "release": outcome.release_id, "verifies": True}
 
 
-def _counter(center: Center, model: str, gate: str) -> int:
-    """The counter this model has under this gate, or the next free one."""
+def _counter(center: Center, asked: Asked) -> int:
+    """The counter under which exactly this was signed, or the next free one."""
     releases = release.show(center)
-    for row in releases:
-        if row["model"] == model and row["gate"] == gate and row["status"] == "signed":
-            return int(row["counter"])
+    for row in (row for row in releases if row["gate"] == asked.gate and row["status"] == "signed"):
+        again = replace(asked, counter=int(row["counter"]))
+        if judging.candidate(center, again).digest == row["payload_digest"]:
+            return again.counter
     return max((int(row["counter"]) for row in releases), default=0) + 1
