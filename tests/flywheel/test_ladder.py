@@ -168,6 +168,16 @@ def test_the_law_is_fitted_below_and_checked_above(found: dict[str, Any]) -> Non
     assert power["kind"] == "power" and ladder_page.predict(power, 160) == pytest.approx(100 - 80 * 160**-0.3, abs=0.01)
 
 
+def test_a_law_is_never_fitted_to_the_level_that_checks_it_and_says_how_far_parity_is() -> None:
+    logs = [record(f"fleet-8x{m}", 0, 40 + 0.2 * np.log(m)) for m in (5, 20, 60)]
+    rounds = [record(f"fleet-8x{m}-on", 0, 60) for m in (20, 60, 160)]
+    found = ladder_page.document(ROWS, [record("expert", 0, 95), *logs, *rounds], SETTINGS)
+    assert [law["on_policy"] for law in found["laws"]] == [False], "three levels, one of them the last, fit no law"
+    assert "not run yet; not within 10,000 h at 0.85 of the expert" in said(found, "Law for logs alone")
+    falling = [record(f"fleet-8x{m}", 0, 40 - np.log(m)) for m in (5, 20, 60)]
+    assert "never at 0.85" in said(ladder_page.document(ROWS, [record("expert", 0, 95), *falling], SETTINGS), "Law for")
+
+
 def test_holm_never_lowers_a_p(found: dict[str, Any]) -> None:
     assert all(one["p"] <= one["p_holm"] <= 1 for one in found["comparisons"])
 

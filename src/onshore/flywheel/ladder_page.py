@@ -233,24 +233,24 @@ class _Made:
             if scores:
                 level = crossed(list(scores.values()))
                 points.append({"minutes": minutes, **_leveled(level)})
-        if len(points) < 3:
+        most = self.settings["levels"][-1]
+        below = [point for point in points if point["minutes"] < most]
+        if len(below) < 3:
             return None
-        fitted = fit([p["minutes"] for p in points[:3]], [p["score"] for p in points[:3]])
+        fitted = fit([p["minutes"] for p in below], [p["score"] for p in below])
         expert = self.scores("expert")
         target = PARITY * crossed(list(expert.values())).mean if expert else None
-        last = points[3] if len(points) > 3 else None
+        last = next((point for point in points if point["minutes"] == most), None)
         return {
             "on_policy": on_policy,
             "cars": some,
             "points": points,
             "law": fitted,
-            "curve": [
-                [m, round(predict(fitted, m), 2)] for m in _ahead(points[0]["minutes"], self.settings["levels"][3])
-            ],
-            "next_minutes": self.settings["levels"][3],
-            "predicted": round(predict(fitted, self.settings["levels"][3]), 2),
+            "curve": [[m, round(predict(fitted, m), 2)] for m in _ahead(points[0]["minutes"], most)],
+            "next_minutes": most,
+            "predicted": round(predict(fitted, most), 2),
             "measured": last and last["score"],
-            "inside": last and last["low"] is not None and _inside(predict(fitted, last["minutes"]), last),
+            "inside": last and last["low"] is not None and _inside(predict(fitted, most), last),
             "target": target and round(target, 2),
             "hours_to_parity": target and hours_to(fitted, target),
         }
@@ -348,7 +348,7 @@ def _inside(value: float, level: Record) -> bool:
 
 
 def _adjust(comparisons: list[dict[str, Any]]) -> None:
-    """Holm's step-down p over all comparisons of the page (Holm 1979)."""
+    """Holm's step-down p over all comparisons of the table (Holm 1979); steps from round to round are not among them."""
     ordered = sorted((one for one in comparisons if one["p"] is not None), key=lambda one: one["p"])
     reached = 0.0
     for place, one in enumerate(ordered):
@@ -536,12 +536,9 @@ def _law_words(laws: Sequence[Record]) -> list[str]:
             check = "which is not run yet"
         else:
             check = f"measured {law['measured']:.1f}, {'inside' if law['inside'] else 'outside'} its interval"
-        hours = law["hours_to_parity"]
-        parity = (
-            "never reaches parity by this law"
-            if hours is None
-            else f"would reach {PARITY:g} of the expert at {hours:g} h"
-        )
+        hours, falls = law["hours_to_parity"], law["law"]["b"] <= 0
+        parity = f"would reach {PARITY:g} of the expert at {hours:g} h" if hours is not None else ""
+        parity = parity or (f"{'never' if falls else f'not within {FAR_HOURS:,.0f} h'} at {PARITY:g} of the expert")
         texts.append(
             f"Law for {where}: {law['law']['kind']}, predicts {law['predicted']:.1f} at {law['next_minutes']:g} min, {check}; "
             f"{'no expert row yet' if law['target'] is None else parity}."
@@ -596,7 +593,7 @@ def _opening(settings: Mapping[str, Any], name: str) -> list[str]:
         f"among their rounds. A round is supervised driving of {settings['km_per_car']:g} km a car: the candidate drives, the driver takes the wheel {how['delay_s']:g} s after it begins to err,",
         f"and only what happens while the driver has the wheel is kept,{late} with {how['path_noise_m']:g} m and {how['speed_noise_mps']:g} m/s of noise. The row",
         "`teacher` gets as many answers of the same driver who never lets the candidate drive. Intervals (95 %) resample worlds and training seeds; p flips the signs",
-        "of worlds' mean differences over seeds (paired by seed, world and ego). Holm's p counts all comparisons of this page.",
+        "of worlds' mean differences over seeds (paired by seed, world and ego). Holm's p counts all rows of the table Comparisons.",
         *_other(settings),
     ]
 
