@@ -13,6 +13,7 @@ import torch
 
 from model.batches import bright_side
 from onshore.core.digest import sha256_hex
+from onshore.core.errors import InputError
 from onshore.model import Recipe
 from onshore.model.checkpoint import Checkpoint
 from onshore.model.ranks import Ranks, together, torchrun
@@ -65,6 +66,15 @@ def all_of(asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def one_dies(_: Any) -> None:
     together(2, lambda ranks: os._exit(3) if ranks.rank else ranks.summed(torch.ones(1)))
+
+
+def one_breaks(_: Any) -> None:
+    def work(ranks: Ranks) -> None:
+        if ranks.rank:
+            raise InputError("empty_input", "the second's batches", "they end early.")
+        ranks.summed(torch.ones(1))
+
+    together(2, work)
 
 
 def by_torchrun(asked: dict[str, Any]) -> str:

@@ -89,6 +89,11 @@ def test_a_process_that_dies_ends_the_training_and_hangs_nothing() -> None:
         jailed("one_dies", None)
 
 
+def test_what_breaks_in_another_process_is_what_is_raised() -> None:
+    with pytest.raises(InputError, match=r"empty_input.*the second's batches.*they end early"):
+        jailed("one_breaks", None)
+
+
 def test_a_batch_in_too_few_parts_is_refused() -> None:
     with pytest.raises(InputError, match="as many parts"):
         replace(QUICK, processes=2)

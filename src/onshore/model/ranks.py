@@ -7,6 +7,7 @@ takes as many of them as its share, and sums over them differ by rounding alone.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
@@ -15,13 +16,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from onshore.core.errors import InputError
+from onshore.core.errors import InputError, OnshoreError
 
 Answer = TypeVar("Answer")
 #: A process that does not answer for so long is taken for dead.
@@ -116,7 +118,7 @@ def together(count: int, work: Callable[[Ranks], Answer]) -> Answer:
     """Run `work` in `count` processes, this one the first of them, and return what it gives here.
 
     The others are forked, so that they share what is in memory already. Errors: as `work`; InputError `bad_config` when
-    they cannot meet, `limit_exceeded` when one of the others ended before its work did.
+    they cannot meet; what one of the others raised, or `limit_exceeded` when it ended before its work did.
     """
     if count == 1:
         return work(ALONE)
@@ -130,13 +132,25 @@ def together(count: int, work: Callable[[Ranks], Answer]) -> Answer:
         try:
             answer = _met(Ranks(count=count), folder, work)
         except RuntimeError as fault:
+            for process in others:
+                process.join(5.0)
             ended = [process.exitcode for process in others if process.exitcode not in (None, 0)]
-            raise InputError("limit_exceeded", f"{count} processes", f"one ended early {ended}: {fault}.") from fault
+            advice = f"one ended early {ended}: {fault}."
+            raise _last_words(folder) or InputError("limit_exceeded", f"{count} processes", advice) from fault
         finally:
             for process in others:
                 process.join(5.0)
                 process.kill()
+                process.join()
     return answer
+
+
+def _last_words(folder: str) -> InputError | None:
+    """What the first of the others that broke left behind for this process to raise."""
+    for file in sorted(Path(folder).glob("fault-*.json")):
+        told = json.loads(file.read_text(encoding="utf8"))
+        return InputError(told["code"], told["subject"], told["advice"])
+    return None
 
 
 def torchrun() -> Ranks:
@@ -171,6 +185,14 @@ def _other(ranks: Ranks, folder: str, work: Callable[[Ranks], object]) -> None:
     try:
         _met(ranks, folder, work)
         status = 0
+    except Exception as fault:  # the outermost handler of this process: the first one raises it
+        told = {
+            "code": "limit_exceeded",
+            "subject": f"process {ranks.rank}",
+            "advice": f"{type(fault).__name__}: {fault}",
+        }
+        told |= fault.as_record() if isinstance(fault, OnshoreError) else {}
+        Path(folder, f"fault-{ranks.rank}.json").write_text(json.dumps(told), encoding="utf8")
     finally:
         sys.stderr.flush()
         os._exit(status)
