@@ -60,6 +60,15 @@ def test_a_record_imports_nothing_that_no_package_declares(named: str) -> None:
         from_record({**record_of(Nano()), "class": named})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [({"class": "onshore.model.nope:X"}, "cannot be imported"), ({"arcs_m": 3}, "field"), ({"view": 3}, "field")],
+)
+def test_a_record_that_cannot_be_built_is_bad_input(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=f"bad_config.*{told}"):
+        from_record({**record_of(Nano()), **wrong})
+
+
 def camera(view: View, name: str) -> Camera:
     return Camera(
         name=name, width_px=view.width_px, height_px=view.height_px, focal_px=view.focal_px,

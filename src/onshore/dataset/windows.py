@@ -27,7 +27,6 @@ from onshore.dataset.proxy import Proxy, fill_frames, unpack_arrays
 
 FRAME_TOLERANCE_NS = 60_000_000
 STRIDE_TOLERANCE_NS = 25_000_000
-TAKEOVER_ARRAYS = ("frames_NTHWC", "side_N9", "path", "path_mask", "speed", "speed_mask")
 
 
 @dataclass(frozen=True, kw_only=True)

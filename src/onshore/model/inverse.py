@@ -156,7 +156,7 @@ class InverseNetwork(nn.Module):
 @dataclass(frozen=True, kw_only=True)
 class InverseRow:
     """A trained and calibrated network. id: its weights. Figures are of the held-out drives under planted cameras:
-    mean absolute errors and the share of windows inside their intervals (of the very drives that set them)."""
+    mean absolute errors on the very drives that set its factors."""
 
     id: str
     dataset: str

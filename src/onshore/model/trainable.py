@@ -132,10 +132,17 @@ def from_record(record: dict[str, Any]) -> Trainable:
     module, _, name = str(named).partition(":")
     if named not in declared and module.rpartition(".")[0] != __name__.rpartition(".")[0]:
         raise InputError("bad_config", f"network {named!r}", f"no installed package declares it in {ENTRY_POINTS}.")
-    found: Any = getattr(importlib.import_module(module), name, None)
+    try:
+        found: Any = getattr(importlib.import_module(module), name, None)
+    except ImportError as problem:
+        raise InputError("bad_config", f"network {named!r}", f"it cannot be imported: {problem}.") from problem
     if not hasattr(found, "from_record"):
         raise InputError("bad_config", f"network {named!r}", "there is no such class with a from_record.")
-    made: Trainable = found.from_record({key: value for key, value in record.items() if key != "class"})
+    try:
+        made: Trainable = found.from_record({key: value for key, value in record.items() if key != "class"})
+    except (TypeError, KeyError, ValueError, AttributeError) as problem:
+        wrong = f"its record has a missing or impossible field: {type(problem).__name__} {problem}."
+        raise InputError("bad_config", f"network {named!r}", wrong) from problem
     return made
 
 
