@@ -94,7 +94,7 @@ class Anonymiser:
         """As `redact` for the frames of one camera in order of time, in portions of any length; every frame comes out once.
 
         What a detector finds in two frames and misses in up to `MOST_GAP` between them is filled in those, too, also where
-        a portion ends: the last frames of each wait for the next.
+        a portion ends: the last frames of each wait for the next, the one before a whole gap among them.
         """
         frames, found = np.empty(0, np.uint8), [list[Boxes]() for _ in self.detectors]
         for portion, last in _with_last(portions):
@@ -104,7 +104,7 @@ class Anonymiser:
                 )
             frames = np.concatenate([frames, portion]) if len(frames) else portion
             found = [bridged(b + self._found(d, portion)) for d, b in zip(self.detectors, found, strict=True)]
-            ready = len(frames) if last else max(0, len(frames) - MOST_GAP)
+            ready = len(frames) if last else max(0, len(frames) - MOST_GAP - 1)
             if ready or last:
                 yield self._filled(frames[:ready], [boxes[:ready] for boxes in found])
             frames, found = frames[ready:], [boxes[ready:] for boxes in found]
