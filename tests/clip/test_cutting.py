@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from dataset.recordings import START_NS, recording, signals
 from onshore.clip.cutting import clip_record, find_trigger, load_triggers, spans, tiles
-from onshore.clip.motion import motion
+from onshore.clip.motion import integrate, motion
 from onshore.core.errors import InputError, NotFoundError
 from onshore.core.recording import Recording, Signals
+from onshore.core.trigger import Trigger
 
 
 def manoeuvres(t: float) -> tuple[float, float]:
@@ -114,6 +115,40 @@ def test_a_file_that_is_no_trigger_is_refused_by_name(tmp_path: Path, text: str,
     assert problem.value.code == "bad_trigger"
 
 
+@pytest.mark.parametrize(
+    "when",
+    [
+        "in_junction",
+        "in_junction and speed_mps > 2",
+        "not in_junction",
+        "not (in_junction > 0.5)",
+        "not (in_junction or 0)",
+    ],
+)
+def test_what_is_not_known_makes_no_condition_true(when: str) -> None:
+    t_ns = np.arange(30) * 100_000_000
+    columns = {"in_junction": np.full(30, np.nan), "speed_mps": np.full(30, 5.0)}
+    assert Trigger(name="x", when=when).spans(t_ns, columns) == []
+    known = {**columns, "in_junction": np.tile([0.0, 1.0], 15)}
+    assert Trigger(name="x", when=when).spans(t_ns, known) != []
+
+
+def test_what_is_known_may_decide_alone() -> None:
+    t_ns = np.arange(30) * 100_000_000
+    columns = {"in_junction": np.full(30, np.nan), "speed_mps": np.full(30, 5.0)}
+    for when in ("in_junction or speed_mps > 2", "not (in_junction and speed_mps > 9)"):
+        assert len(Trigger(name="x", when=when).spans(t_ns, columns)) == 1
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["min_over(a, 'x') > 1", "min_over(a, None) > 1", "max_over(a, 1e999) > 1", "max_over(a, -1) > 1", "abs > 3"],
+)
+def test_an_expression_that_cannot_be_evaluated_is_a_bad_trigger(when: str) -> None:
+    with pytest.raises(InputError, match="bad_trigger"):
+        Trigger(name="x", when=when)
+
+
 def test_unknown_triggers_are_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="hard_brake"):
         find_trigger("soft_brake")
@@ -129,3 +164,10 @@ def test_signals_without_a_value_ask_for_nothing() -> None:
     t_ns = START_NS + np.arange(200, dtype=np.int64) * 100_000_000
     nothing = recording(moves=Signals.build(t_ns, speed_mps=np.full(200, 5.0)))
     assert {span.trigger for span in spans(nothing, load_triggers())} == {"ordinary"}
+
+
+def test_a_car_that_reverses_turns_and_one_that_stands_does_not() -> None:
+    t_s = np.linspace(0.0, 2.0, 21)
+    turning = np.full(21, 0.3)
+    assert integrate(t_s, np.full(21, -3.0), turning)[-1, 2] == pytest.approx(0.6)
+    assert integrate(t_s, np.zeros(21), turning)[-1, 2] == 0.0

@@ -101,6 +101,14 @@ def test_a_straight_plan_drives_straight() -> None:
     )
 
 
+def test_a_plan_that_turns_back_looks_back() -> None:
+    """A left U-turn of 5 m radius at 6 m/s, along a quarter of a radian a step."""
+    angle = np.asarray(PATH_ARCS_M) / 5.0
+    path = np.stack([5.0 * np.sin(angle), 5.0 * (1 - np.cos(angle))], -1)
+    trajectory = Plan(path_xy_m=path, speed_mps=np.full(len(SPEED_TIMES_S), 6.0)).trajectory(6.0)
+    assert np.degrees(trajectory.yaw_rad[-1]) == pytest.approx(np.degrees(12.0 / 5.0), abs=6)
+
+
 def test_a_plan_must_fit_its_own_lengths() -> None:
     with pytest.raises(ValueError, match="plan shapes"):
         Plan(path_xy_m=np.zeros((3, 2)), speed_mps=np.zeros(4))

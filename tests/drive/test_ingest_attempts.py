@@ -21,6 +21,7 @@ from drive.conftest import HEIGHT, HZ, MP4_OPTIONS, WIDTH, Fleet, new_center, pi
 from drive.test_laundering import scene
 from jail.layers import without
 from onshore import drive
+from onshore.core.digest import sha256_hex
 from onshore.core.errors import InputError, OnshoreError
 from onshore.core.recording import Clock
 from onshore.drive.content import staying
@@ -256,6 +257,15 @@ def test_08_a_segment_signed_by_the_wrong_key_stays_out(
     attempt(center, fleet, key)
     report = drive.add(center, fleet.root)
     assert codes(report) == ["bad_signer"] and report.segments == 0
+
+
+def test_08_an_enrolling_that_was_killed_is_done_again(center: Center, key: Ed25519PrivateKey) -> None:
+    other = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+    (row,) = center.table("signers").rows()
+    left = {**row, "id": sha256_hex(other), "public_key": other.hex(), "vehicle": center.subject("vehicle", "car-0009")}
+    center.table("signers").append([left])  # the row is there, its ledger line is not
+    assert enroll_signer(center, "car-0009", other).state == "enrolled"
+    assert {one.id: one.state for one in signers(center)}[sha256_hex(other)] == "enrolled"
 
 
 def test_08_one_key_signs_for_one_car(center: Center, key: Ed25519PrivateKey) -> None:

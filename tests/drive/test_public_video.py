@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def mp4(path: Path) -> Path:
     return path
 
 
+def turned(path: Path) -> Path:
+    """The same file with the display matrix of a camera that was mounted upside down."""
+    data = path.read_bytes()
+    matrix = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    at = data.index(matrix, data.index(b"tkhd"))
+    path.write_bytes(
+        data[:at] + struct.pack(">9i", -1 << 16, 0, 0, 0, -1 << 16, 0, 0, 0, 1 << 30) + data[at + len(matrix) :]
+    )
+    return path
+
+
 @pytest.fixture
 def center(tmp_path: Path) -> Center:
     return Center.init(tmp_path / "center", "us", keys_dir=tmp_path / "keys", seed=0)
@@ -67,3 +79,10 @@ def test_a_bare_video_is_a_public_drive_of_its_own(center: Center, tmp_path: Pat
     assert recording.rig.cameras[0].source == "assumed" and recording.signals.known() == []
     assert abs(int(np.median(np.diff(recording.videos[0].t_ns))) - 66_666_667) < 100
     assert drive.add(center, folder, reader="video", public=True).known == 1
+
+
+def test_a_video_that_is_shown_turned_stays_out(center: Center, tmp_path: Path) -> None:
+    """Faces in it would be looked for upside down, and not found."""
+    video = turned(mp4(tmp_path / "ride.mp4"))
+    report = drive.add(center, video, reader="video", public=True)
+    assert report.segments == 0 and "turned by 180 degrees" in report.quarantined[0]["reason"]

@@ -65,6 +65,14 @@ def test_names_positions_units_and_clock(tmp_path: Path) -> None:
     assert second.t_ns.tolist() == [0, 9_000_000_000, 10_000_000_000]
 
 
+def test_a_factor_from_a_column_that_the_map_knows_has_its_unit(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(TABLE)
+    path = a_map(tmp_path)
+    path.write_text(path.read_text().replace('times = "v_mps"', 'times = "v"'))
+    signals, _ = read_signals(tmp_path / "t.csv", load_map(path))
+    np.testing.assert_allclose(signals.yaw_rate_radps, [-0.1 * 36 / 3.6, np.nan, np.nan])
+
+
 @pytest.mark.parametrize(
     ("table", "code", "named"),
     [

@@ -95,7 +95,7 @@ def integrate(t_s: Floats, speed_mps: Floats, yaw_rate_radps: Floats) -> Floats:
         return np.empty((0, 3))
     step = np.diff(t_s)
     speed = (speed_mps[1:] + speed_mps[:-1]) / 2
-    turn = np.where(speed > STANDING_MPS, (yaw_rate_radps[1:] + yaw_rate_radps[:-1]) / 2, 0.0) * step
+    turn = np.where(np.abs(speed) > STANDING_MPS, (yaw_rate_radps[1:] + yaw_rate_radps[:-1]) / 2, 0.0) * step
     yaw = np.concatenate([[0.0], np.cumsum(turn)])
     middle = yaw[:-1] + turn / 2
     x = np.concatenate([[0.0], np.cumsum(speed * np.cos(middle) * step)])

@@ -46,7 +46,7 @@ class Plan:
         ahead = along + 0.5
         yaw = np.arctan2(
             np.interp(ahead, arcs, points[:, 1]) - np.interp(ahead - 1.0, arcs, points[:, 1]),
-            np.maximum(np.interp(ahead, arcs, points[:, 0]) - np.interp(ahead - 1.0, arcs, points[:, 0]), 1e-6),
+            np.interp(ahead, arcs, points[:, 0]) - np.interp(ahead - 1.0, arcs, points[:, 0]),
         )
         return Trajectory(t_s=times, x_m=x, y_m=y, yaw_rad=yaw, speed_mps=speeds)
 

@@ -16,8 +16,6 @@ from onshore.core.control import VehicleGeometry
 from onshore.core.digest import check_id, short_id
 from onshore.core.errors import InputError
 
-SIGNAL_NAMES: tuple[str, ...] = ("speed_mps", "accel_mps2", "yaw_rate_radps", "steering_rad")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:

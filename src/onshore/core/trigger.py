@@ -8,7 +8,8 @@
     after_s = 3.0        # and ends this long after it ended
 
 Expressions know numbers, the columns given, `+ - * /`, comparisons, `and or not`, `abs(x)`, `min_over(x, seconds)` and
-`max_over(x, seconds)` (over the past). A column that is unknown (NaN) never makes a condition true.
+`max_over(x, seconds)` (over the past). A value that is unknown (NaN) never makes a condition true: what is compared with it is
+unknown, `not` of unknown stays unknown, and `and` and `or` are true only where what is known makes them so (Kleene's logic).
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
     ast.Div: np.divide,
 }
 FUNCTIONS = ("abs", "min_over", "max_over")
+#: No rule looks further back.
+MOST_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +74,8 @@ class Trigger:
         if missing:
             return []
         with np.errstate(invalid="ignore", divide="ignore"):
-            value = _evaluate(_parse(self.when, self.name), columns, t_ns)
-        held = np.broadcast_to(np.asarray(value, bool), t_ns.shape)
+            value = _truth(_evaluate(_parse(self.when, self.name), columns, t_ns))
+        held = np.broadcast_to(value == 1.0, t_ns.shape)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], held, [False]]).astype(np.int8)))
         spans: list[tuple[int, int]] = []
         for first, past in zip(edges[::2], edges[1::2], strict=True):
@@ -99,31 +102,45 @@ def _parse(text: str, name: str) -> ast.expr:
 
 
 def _evaluate(node: ast.expr, columns: Mapping[str, Column], t_ns: NDArray[np.int64]) -> Any:
+    """Numbers; of a condition 1 where true, 0 where false, NaN where unknown."""
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
             return float(number)
-        case ast.Name(id=name):
+        case ast.Name(id=name) if name in columns:
             return np.asarray(columns[name], np.float64)
         case ast.UnaryOp(op=ast.USub(), operand=inner):
             return -_evaluate(inner, columns, t_ns)
         case ast.UnaryOp(op=ast.Not(), operand=inner):
-            return ~np.asarray(_evaluate(inner, columns, t_ns), bool)
+            return 1.0 - _truth(_evaluate(inner, columns, t_ns))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
             return _ARITHMETIC[type(op)](_evaluate(left, columns, t_ns), _evaluate(right, columns, t_ns))
         case ast.BoolOp(op=op, values=values):
-            parts = [np.broadcast_to(np.asarray(_evaluate(v, columns, t_ns), bool), t_ns.shape) for v in values]
-            return np.logical_and.reduce(parts) if isinstance(op, ast.And) else np.logical_or.reduce(parts)
+            parts = np.stack([np.broadcast_to(_truth(_evaluate(v, columns, t_ns)), t_ns.shape) for v in values])
+            settles = 0.0 if isinstance(op, ast.And) else 1.0
+            unknown = np.where(np.isnan(parts).any(0), np.nan, 1.0 - settles)
+            return np.where((parts == settles).any(0), settles, unknown)
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
-            return _COMPARE[type(op)](_evaluate(left, columns, t_ns), _evaluate(right, columns, t_ns))
+            one, other = _evaluate(left, columns, t_ns), _evaluate(right, columns, t_ns)
+            return np.where(np.isnan(one) | np.isnan(other), np.nan, _COMPARE[type(op)](one, other))
         case ast.Call(func=ast.Name(id="abs"), args=[inner], keywords=[]):
             return np.abs(_evaluate(inner, columns, t_ns))
-        case ast.Call(func=ast.Name(id="min_over" | "max_over" as function), args=[inner, ast.Constant(value=seconds)]):
-            return _over(function, _evaluate(inner, columns, t_ns), float(seconds), t_ns)  # type: ignore[arg-type]
+        case ast.Call(
+            func=ast.Name(id="min_over" | "max_over" as function),
+            args=[inner, ast.Constant(value=int() | float() as seconds)],
+            keywords=[],
+        ) if 0 <= seconds <= MOST_S:
+            return _over(function, _evaluate(inner, columns, t_ns), float(seconds), t_ns)
     raise InputError(
         "bad_trigger",
         ast.unparse(node),
-        "use numbers, signals, + - * /, < <= > >=, and, or, not, abs, min_over, max_over.",
+        f"use numbers, signals, + - * /, < <= > >=, and, or, not, abs(x), min_over(x, s), max_over(x, s) of 0 to {MOST_S:g} s.",
     )
+
+
+def _truth(values: Any) -> Column:
+    """1 where a number is not zero, 0 where it is, NaN where it is not known."""
+    column = np.asarray(values, np.float64)
+    return np.where(np.isnan(column), np.nan, (column != 0).astype(np.float64))
 
 
 def _over(function: str, values: Any, seconds: float, t_ns: NDArray[np.int64]) -> Column:

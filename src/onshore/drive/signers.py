@@ -51,7 +51,7 @@ def enroll_signer(center: Center, vehicle: str, public_key: bytes, *, made: date
         state="enrolled",
     )
     for known in signers(center):
-        if known.id == row.id:
+        if known.id == row.id and known.state != "unknown":  # a killed enrolling left the row without its ledger line
             if known.vehicle != row.vehicle or known.state != "enrolled":
                 advice = f"this key is {known.state} for {known.vehicle}; one key signs for one vehicle, once."
                 raise InputError("bad_signer", row.id, advice)

@@ -45,7 +45,12 @@ def read_signals(path: Path, column_map: ColumnMap) -> tuple[Signals, Clock]:
             continue
         other = None
         if column.times is not None:
-            other = _values(path, header, body, Column(column=column.times), required=True)
+            # in the unit that the map gives that column, where it maps it
+            factor = next(
+                (c for c in column_map.signals.values() if c.column == column.times), Column(column=column.times)
+            )
+            read = _values(path, header, body, replace(factor, times=None), required=True)
+            other = None if read is None else scaled(factor, read, None)
         columns[name] = scaled(column, values, other)
     t_ns = _times(path, header, body, column_map)
     try:
@@ -104,6 +109,7 @@ def read_video(path: Path, camera: str, start_ns: int) -> tuple[Video, tuple[int
             if codec is None:
                 advice = f"its codec {stream.codec_context.name!r} is not one of {', '.join(CODECS)}."
                 raise InputError("unknown_format", path.name, advice)
+            _check_upright(av, path)
             packets = _packets(av, container, stream, codec, start_ns)
             announced, size = stream.frames, (stream.width, stream.height)
             others = tuple(sorted({other.type for other in container.streams if other.index != stream.index}))
@@ -115,6 +121,15 @@ def read_video(path: Path, camera: str, start_ns: int) -> tuple[Video, tuple[int
             "damaged_video", path.name, f"it announces {announced} frames and holds {len(packets)}; copy it again."
         )
     return Video(camera=camera, codec=codec, packets=tuple(packets)), size, others
+
+
+def _check_upright(av: Any, path: Path) -> None:
+    """Players turn what a camera mounted the other way round filmed; detectors see its pictures as they lie in the file."""
+    with av.open(str(path)) as container:
+        first = next(container.decode(video=0), None)
+    if first is not None and first.rotation % 360:
+        advice = f"its pictures are shown turned by {first.rotation % 360} degrees; faces are found upright only: turn the video first."
+        raise InputError("unknown_format", path.name, advice)
 
 
 def _packets(av: Any, container: Any, stream: Any, codec: str, start_ns: int) -> list[Packet]:
