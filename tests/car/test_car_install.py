@@ -278,6 +278,16 @@ def test_a_recalled_release_stops_running(shop: Shop, car: Path, tmp_path: Path)
     assert status(car).previous is None
 
 
+def test_a_recalled_release_is_not_taken_though_it_is_offered_as_one(shop: Shop, car: Path) -> None:
+    second = shop.release(payload(2), revoked_ids=(payload(2).release_id,))
+    refused(update(shop.repo, car), "not_allowed")
+    drives_on(car, payload(1).release_id)
+    shop.release(payload(2))  # the repository forgot, the car did not
+    refused(update(shop.repo, car), "not_allowed")
+    drives_on(car, payload(1).release_id)
+    assert status(car).revoked == (second,)
+
+
 def spoilt(shop: Shop, fault: str, recalled: tuple[str, ...]) -> str:
     """Offer something this car cannot take, and beside it a recall; the code of the refusal."""
     if fault == "bad_config":

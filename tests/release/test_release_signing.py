@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -227,9 +229,7 @@ def test_counters_rise_and_a_recalled_release_stays_recalled(center: Center, rep
     assert status(tmp_path / "car").running == one.id
     assert isinstance(verify(center, repo), Refusal)
     refused("rollback", lambda: sign(center, second, gate(center, second, evidence()), repo))
-    version = tuf.offered_version(repo)
-    revoke(center, two.id, repo, reason="brakes late in rain")
-    assert tuf.offered_version(repo) == version
+    assert revoke(center, two.id, repo, reason="another word").reason == "brakes late in rain"
     third = offer(center, counter=3)
     sign(center, third, gate(center, third, evidence()), repo)
     assert update(repo, tmp_path / "car").running == third.release_id
@@ -240,6 +240,63 @@ def test_counters_rise_and_a_recalled_release_stays_recalled(center: Center, rep
     assert kinds(center).count("revoke") == 2
     with pytest.raises(NotFoundError, match="no release"):
         show(center, "release-x")
+
+
+def test_a_recall_that_is_asked_for_again_is_published_afresh(
+    center: Center, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload, car = offer(center), tmp_path / "car"
+    row = sign(center, payload, gate(center, payload, evidence()), repo)
+    provision(car, name="car-0007", region="cn", root=root(center))
+    update(repo, car)
+    with monkeypatch.context() as patch:
+        patch.setattr(tuf, "publish", partial(tuf.publish, lifetimes=EXPIRED))
+        revoke(center, row.id, repo, reason="brakes late in rain")
+    result = update(repo, car)  # the car was off until the recall's time had passed
+    assert result.refusal is not None and (result.refusal.code, result.running) == ("expired", row.id)
+    revoke(center, row.id, repo, reason="brakes late in rain")
+    assert update(repo, car).running is None
+    assert kinds(center).count("revoke") == 1
+
+
+@contextmanager
+def killed(target: object, name: str) -> Iterator[None]:
+    """What runs inside dies when it calls `target.name`."""
+
+    def die(*_: object, **__: object) -> None:
+        raise SystemExit("killed")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="killed"):
+        patch.setattr(target, name, die)
+        yield
+
+
+def test_a_kill_between_a_recall_and_its_ledger_line_hides_neither(center: Center, repo: Path, tmp_path: Path) -> None:
+    first, second = offer(center), offer(center, counter=2)
+    one, two = (sign(center, payload, gate(center, payload, evidence()), repo) for payload in (first, second))
+    provision(tmp_path / "car", name="car-0007", region="cn", root=root(center))
+    assert update(repo, tmp_path / "car").running == two.id
+    with killed(center.ledger, "append"):
+        revoke(center, two.id, repo, reason="brakes late in rain")
+    revoke(center, one.id, repo, reason="superseded")
+    outcome = verify(center, repo)
+    assert isinstance(outcome, Refusal) and outcome.code == "not_allowed"
+    assert update(repo, tmp_path / "car").running is None
+    assert status(tmp_path / "car").revoked == tuple(sorted([one.id, two.id]))
+    revoke(center, two.id, repo, reason="brakes late in rain")
+    lines = [entry.body["release"] for entry in center.ledger.entries() if entry.kind == "revoke"]
+    assert lines == [one.id, two.id]
+
+
+def test_a_kill_before_a_recall_is_published_is_repaired_by_doing_it_again(center: Center, repo: Path) -> None:
+    payload = offer(center)
+    row = sign(center, payload, gate(center, payload, evidence()), repo)
+    with killed(tuf, "publish"):
+        revoke(center, row.id, repo, reason="brakes late in rain")
+    assert isinstance(verify(center, repo), tuf.VerifiedBundle)
+    revoke(center, row.id, repo, reason="brakes late in rain")
+    assert isinstance(verify(center, repo), Refusal)
+    assert kinds(center).count("revoke") == 1
 
 
 def test_an_expired_signature_is_refused_and_renewed(center: Center, repo: Path) -> None:

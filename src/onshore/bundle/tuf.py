@@ -346,13 +346,17 @@ class RevokedRefusal(Refusal):
 
 @dataclass(frozen=True, kw_only=True)
 class Trust:
-    """What a car already believes: its first root, the folder of TUF metadata it has seen, its region, its release."""
+    """What a car already believes: its first root, the folder of TUF metadata it has seen, its region, its release.
+
+    revoked: releases that were recalled, whatever a repository says of them now.
+    """
 
     root: bytes = field(repr=False)
     metadata_dir: Path
     region: str
     counter: int = 0
     payload_digest: str = ""
+    revoked: tuple[str, ...] = ()
 
 
 def verify(repo: Path, trust: Trust) -> VerifiedBundle | Refusal:
@@ -423,8 +427,8 @@ def _refuse_region(index: dict[str, Any], trust: Trust) -> Refusal | None:
 def _refuse_offer(index: dict[str, Any], trust: Trust) -> Refusal | None:
     """The rules of ours that TUF does not know: revocation, counter."""
     subject = str(index.get("release_id", RELEASE))
-    if index.get("revoked"):
-        advice = f"{index.get('reason')}; wait for the next release."
+    if index.get("revoked") or subject in {*trust.revoked, *revoked_ids(index)}:
+        advice = f"{index.get('reason', 'it was recalled')}; wait for the next release."
         return _refuse("not_allowed", subject, "a revoked release is not installed", "own rule", advice)
     counter, digest = index.get("counter"), index.get("payload_digest")
     if not isinstance(counter, int) or counter < trust.counter:

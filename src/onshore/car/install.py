@@ -123,6 +123,7 @@ def update(repo_dir: Path | str, car_dir: Path | str, region: str | None = None)
             region=region or facts["region"],
             counter=now.counter,
             payload_digest=now.payload_digest,
+            revoked=now.revoked,
         )
         outcome = verify(repo, seen)
         if isinstance(outcome, Refusal):
@@ -188,7 +189,7 @@ def _accepted(folder: Path, now: CarStatus, trust: str, bundle: VerifiedBundle) 
     _commit_if_new(folder, now, after)
     road_use = bundle.payload.metadata.road_use
     outcome = "installed" if fresh else "current"
-    return UpdateResult(outcome=outcome, running=identity, offered=identity, road_use=road_use)
+    return UpdateResult(outcome=outcome, running=after.running, offered=identity, road_use=road_use)
 
 
 def _commit_if_new(folder: Path, now: CarStatus, after: CarStatus) -> None:

@@ -145,24 +145,17 @@ def sign(
 def revoke(center: Center, release_id: str, repo_dir: Path | str, *, reason: str) -> ReleaseRow:
     """Recall a release: cars that run it stop using it at their next update, others never install it.
 
-    A repository that offers it offers the recall instead; one that offers another release carries the recall beside it.
+    A repository that offers another release, not recalled itself, carries the recall beside it; any other offers the recall
+    in place of a release. Doing it again publishes the recall afresh (cars get a later expiry) and keeps the first reason.
     """
     known, repo = _row(center, release_id), Path(repo_dir)
     _must_be_in_region(center, repo)
     if known.status != "revoked":
         known = replace(known, status="revoked", reason=reason)
         center.table(TABLE).upsert([asdict(known)])
-        center.ledger.append("revoke", {"release": known.id, "reason_digest": record_digest(reason)})
-    offered = tuf.offered_index(repo) or {}
-    if known.id in tuf.revoked_ids(offered):
-        return known
-    if offered.get("release_id") not in (None, known.id) and not offered.get("revoked"):
-        current = _row(center, str(offered["release_id"]))
-        payload, verdict = _kept(center, current)
-        _publish(center, current, payload, verdict, repo, None)
-        return known
-    index = {**_index(center, known), "revoked": True, "reason": reason}
-    tuf.publish(repo, _keys(center), {}, index)
+    if not _in_ledger(center, "revoke", "release", known.id):  # a kill may have left the row without its line
+        center.ledger.append("revoke", {"release": known.id, "reason_digest": record_digest(known.reason)})
+    _publish_recall(center, known, repo)
     return known
 
 
@@ -228,7 +221,12 @@ def _is_recorded(center: Center, verdict: Verdict) -> bool:
         center.artifact(blob_id(center.region, verdict.to_bytes()))
     except NotFoundError:
         return False
-    return any(e.kind == "gate" and e.body.get("verdict") == verdict.digest for e in center.ledger.entries())
+    return _in_ledger(center, "gate", "verdict", verdict.digest)
+
+
+def _in_ledger(center: Center, kind: str, name: str, value: str) -> bool:
+    """Whether a line of this kind has this value in its body."""
+    return any(entry.kind == kind and entry.body.get(name) == value for entry in center.ledger.entries())
 
 
 def _refuse_place(center: Center, payload: Payload, repo: Path) -> Refusal | None:
@@ -327,6 +325,19 @@ def _publish(
 ) -> None:
     repo.mkdir(parents=True, exist_ok=True)
     tuf.publish(repo, _keys(center), {**payload.files, VERDICT: verdict}, _index(center, row), lifetimes=lifetimes)
+
+
+def _publish_recall(center: Center, recalled: ReleaseRow, repo: Path) -> None:
+    """Beside the release that a repository offers; in its place when that one is recalled too, or not known here."""
+    offered = tuf.offered_index(repo) or {}
+    standing = [row for row in _rows(center) if row.id == offered.get("release_id") and row.status == "signed"]
+    if standing and not offered.get("revoked"):
+        payload, verdict = _kept(center, standing[0])
+        _publish(center, standing[0], payload, verdict, repo, None)
+    else:
+        index = {**_index(center, recalled), "revoked": True, "reason": recalled.reason}
+        repo.mkdir(parents=True, exist_ok=True)
+        tuf.publish(repo, _keys(center), {}, index)
 
 
 def _index(center: Center, row: ReleaseRow) -> dict[str, Any]:
