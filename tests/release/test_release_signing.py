@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +27,7 @@ from onshore.core.label import Label
 from onshore.release import CheckResult, Verdict, candidate, gate, releases, revoke, root, show, sign, verify
 from onshore.release.gates import judge, load_gate
 from onshore.store import Center
+from onshore.store.tables import Table
 
 NET = network()
 
@@ -269,6 +271,54 @@ def killed(target: object, name: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="killed"):
         patch.setattr(target, name, die)
         yield
+
+
+@pytest.mark.parametrize("moment", ["publish", "append"])
+def test_a_kill_while_signing_leaves_the_counter_to_that_payload(center: Center, repo: Path, moment: str) -> None:
+    payload, other = offer(center), offer(center, notes="other")
+    verdict, rival = (gate(center, one, evidence()) for one in (payload, other))
+    with killed(tuf if moment == "publish" else center.ledger, moment):
+        sign(center, payload, verdict, repo)
+    refused("rollback", lambda: sign(center, other, rival, repo))
+    row = sign(center, payload, verdict, repo)
+    outcome = verify(center, repo)
+    assert isinstance(outcome, tuf.VerifiedBundle) and outcome.release_id == row.id
+    assert [entry.body["release"] for entry in center.ledger.entries() if entry.kind == "release"] == [row.id]
+
+
+def test_a_counter_that_a_repository_offers_is_taken_though_the_center_lost_its_row(center: Center, repo: Path) -> None:
+    payload = offer(center, counter=2)
+    row = sign(center, payload, gate(center, payload, evidence()), repo)
+    center.table("releases").delete(f"id = '{row.id}'")
+    for other in (offer(center, counter=2, notes="other"), offer(center)):
+        verdict = gate(center, other, evidence())
+        refused("rollback", lambda other=other, verdict=verdict: sign(center, other, verdict, repo))
+    assert sign(center, payload, gate(center, payload, evidence()), repo) == row
+    assert [entry["id"] for entry in releases(center)] == [row.id]
+
+
+def test_two_who_sign_at_once_do_not_share_a_counter(
+    center: Center, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload, other = offer(center), offer(center, notes="other")
+    verdict, rival = (gate(center, one, evidence()) for one in (payload, other))
+    late: list[RefusedError] = []
+    second = Thread(
+        target=lambda: late.append(refused("rollback", lambda: sign(Center.open(center.root), other, rival, repo)))
+    )
+    upsert = Table.upsert
+
+    def slow(table: Table, rows: list[dict[str, object]]) -> None:
+        monkeypatch.undo()
+        second.start()
+        second.join(0.5)  # time enough to check the counter, were it not for the lock
+        upsert(table, rows)
+
+    monkeypatch.setattr(Table, "upsert", slow)
+    row = sign(center, payload, verdict, repo)
+    second.join()
+    assert len(late) == 1
+    assert [entry["id"] for entry in releases(center)] == [row.id]
 
 
 def test_a_kill_between_a_recall_and_its_ledger_line_hides_neither(center: Center, repo: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,21 +125,24 @@ def sign(
     Doing it again changes nothing; with `renew` (or lifetimes) the same release is signed afresh.
     """
     repo = Path(repo_dir)
-    refusal = (
-        _refuse_verdict(center, payload, verdict)
-        or _refuse_place(center, payload, repo)
-        or _refuse_words(center.pack.law, payload)
-        or _refuse_counter(center, payload)
-    )
-    if refusal is not None:
-        center.refuse(refusal)
-    row = _keep(center, payload, verdict)
-    ahead, same = _offered(repo, row.counter)
-    if not ahead and (renew or lifetimes is not None or not same):
-        _publish(center, row, payload, verdict.to_bytes(), repo, lifetimes)
-    if not center.table(TABLE).count(f"id = '{row.id}'"):
-        center.table(TABLE).upsert([asdict(row)])
-        center.ledger.append("release", {"release": row.id, "payload": payload.digest, "verdict": verdict.digest})
+    with _one_at_a_time(center):
+        refusal = (
+            _refuse_verdict(center, payload, verdict)
+            or _refuse_place(center, payload, repo)
+            or _refuse_words(center.pack.law, payload)
+            or _refuse_counter(center, payload, repo)
+        )
+        if refusal is not None:
+            center.refuse(refusal)
+        row = _keep(center, payload, verdict)
+        # The row comes first: from its publication on, cars may hold the counter to this payload.
+        if not center.table(TABLE).count(f"id = '{row.id}'"):
+            center.table(TABLE).upsert([asdict(row)])
+        ahead, same = _offered(repo, row.counter)
+        if not ahead and (renew or lifetimes is not None or not same):
+            _publish(center, row, payload, verdict.to_bytes(), repo, lifetimes)
+        if not _in_ledger(center, "release", "release", row.id):  # a kill may have left the row without its line
+            center.ledger.append("release", {"release": row.id, "payload": payload.digest, "verdict": verdict.digest})
     return row
 
 
@@ -148,14 +152,16 @@ def revoke(center: Center, release_id: str, repo_dir: Path | str, *, reason: str
     A repository that offers another release, not recalled itself, carries the recall beside it; any other offers the recall
     in place of a release. Doing it again publishes the recall afresh (cars get a later expiry) and keeps the first reason.
     """
-    known, repo = _row(center, release_id), Path(repo_dir)
-    _must_be_in_region(center, repo)
-    if known.status != "revoked":
-        known = replace(known, status="revoked", reason=reason)
-        center.table(TABLE).upsert([asdict(known)])
-    if not _in_ledger(center, "revoke", "release", known.id):  # a kill may have left the row without its line
-        center.ledger.append("revoke", {"release": known.id, "reason_digest": record_digest(known.reason)})
-    _publish_recall(center, known, repo)
+    repo = Path(repo_dir)
+    with _one_at_a_time(center):
+        known = _row(center, release_id)
+        _must_be_in_region(center, repo)
+        if known.status != "revoked":
+            known = replace(known, status="revoked", reason=reason)
+            center.table(TABLE).upsert([asdict(known)])
+        if not _in_ledger(center, "revoke", "release", known.id):  # a kill may have left the row without its line
+            center.ledger.append("revoke", {"release": known.id, "reason_digest": record_digest(known.reason)})
+        _publish_recall(center, known, repo)
     return known
 
 
@@ -272,15 +278,20 @@ def _refuse_words(law: Mapping[str, Any], payload: Payload) -> Refusal | None:
     return None
 
 
-def _refuse_counter(center: Center, payload: Payload) -> Refusal | None:
-    rows = _rows(center)
+def _refuse_counter(center: Center, payload: Payload, repo: Path) -> Refusal | None:
+    """A counter stands for one payload, whoever holds the other: the table, or a repository that knows more than it."""
+    rows, counter = _rows(center), payload.metadata.counter
     known = [row for row in rows if row.id == payload.release_id]
     if known and known[0].status == "revoked":
         return _counter_refusal(payload, "a recalled release stays recalled", "train, gate and sign another one.")
-    for row in rows:
-        if not known and row.counter >= payload.metadata.counter:
-            advice = f"counter {row.counter} is taken; make the candidate with a higher one."
-            return _counter_refusal(payload, "release counters rise", advice)
+    others = [row.counter for row in rows if row.id != payload.release_id]
+    offered = tuf.offered_index(repo) or {}
+    if offered.get("payload_digest") != payload.digest:
+        others.append(int(offered.get("counter", 0)))
+    highest = max(others, default=0)
+    if counter in others or (not known and highest > counter):
+        advice = f"counter {highest} is taken; make the candidate with a higher one."
+        return _counter_refusal(payload, "release counters rise", advice)
     return None
 
 
@@ -360,6 +371,13 @@ def _offered(repo: Path, counter: int) -> tuple[bool, bool]:
     """Whether a repository offers a later release than this one (which is never taken back), and whether it offers this."""
     offered = tuf.offered_index(repo) or {}
     return int(offered.get("counter", 0)) > counter, offered.get("counter") == counter and not offered.get("revoked")
+
+
+def _one_at_a_time(center: Center) -> AbstractContextManager[None]:
+    """What is checked, published and kept is one step, or two processes could give one counter to two payloads."""
+    from onshore.store.files import locked
+
+    return locked(center.root / "locks" / "release.lock")
 
 
 def _keys(center: Center) -> tuf.ReleaseKeys:
