@@ -22,7 +22,7 @@ from onshore.bundle import tuf
 from onshore.bundle.format import Payload, from_archive, to_archive
 from onshore.bundle.inputs import View
 from onshore.car import provision, status, update
-from onshore.core.errors import CorruptError, NotFoundError, Refusal, RefusedError
+from onshore.core.errors import CorruptError, NotFoundError, Refusal, RefusedError, UsageError
 from onshore.core.label import Label
 from onshore.release import CheckResult, Verdict, candidate, gate, releases, revoke, root, show, sign, verify
 from onshore.release.gates import judge, load_gate
@@ -259,6 +259,22 @@ def test_a_recall_that_is_asked_for_again_is_published_afresh(
     revoke(center, row.id, repo, reason="brakes late in rain")
     assert update(repo, car).running is None
     assert kinds(center).count("revoke") == 1
+
+
+def test_a_model_that_was_signed_more_than_once_does_not_say_which_release_to_recall(
+    center: Center, repo: Path
+) -> None:
+    payloads = [offer(center, counter=counter) for counter in (1, 2)]
+    one, two = (sign(center, payload, gate(center, payload, evidence()), repo) for payload in payloads)
+    assert one.model == two.model and [row["id"] for row in show(center, one.model)] == [one.id, two.id]
+    with pytest.raises(UsageError) as problem:
+        revoke(center, one.model, repo, reason="brakes late in rain")
+    assert one.id in str(problem.value) and two.id in str(problem.value)
+    assert [row["status"] for row in releases(center)] == ["signed", "signed"]
+    assert isinstance(verify(center, repo), tuf.VerifiedBundle)
+    revoke(center, two.id, repo, reason="brakes late in rain")
+    assert revoke(center, one.model, repo, reason="so does this one").id == one.id  # the only one still signed
+    assert revoke(center, one.model, repo, reason="again").id == two.id
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from onshore.bundle import tuf
 from onshore.bundle.format import NOTES, VERDICT, BundleMetadata, Payload, from_archive, pack, to_archive
 from onshore.bundle.inputs import View
 from onshore.core.digest import BLOB_PATTERN, blob_id, record_digest, sha256_hex
-from onshore.core.errors import NotFoundError, Refusal
+from onshore.core.errors import NotFoundError, Refusal, UsageError
 from onshore.core.label import Artifact, Label
 from onshore.release.gates import PASS, CheckResult, Verdict, judge, load_gate
 from onshore.residency import derive
@@ -151,10 +151,11 @@ def revoke(center: Center, release_id: str, repo_dir: Path | str, *, reason: str
 
     A repository that offers another release, not recalled itself, carries the recall beside it; any other offers the recall
     in place of a release. Doing it again publishes the recall afresh (cars get a later expiry) and keeps the first reason.
+    Raises NotFoundError for an unknown release, UsageError for a model that was signed as several.
     """
     repo = Path(repo_dir)
     with _one_at_a_time(center):
-        known = _row(center, release_id)
+        known = _to_recall(center, release_id)
         _must_be_in_region(center, repo)
         if known.status != "revoked":
             known = replace(known, status="revoked", reason=reason)
@@ -167,15 +168,15 @@ def revoke(center: Center, release_id: str, repo_dir: Path | str, *, reason: str
 
 def releases(center: Center) -> list[dict[str, Any]]:
     """Every release of a center, oldest first."""
-    return [asdict(row) for row in sorted(_rows(center), key=lambda row: row.counter)]
+    return [asdict(row) for row in _rows(center)]
 
 
 def show(center: Center, release_id: str | None = None) -> list[dict[str, Any]]:
-    """Releases with their whole verdicts, oldest first; or the one with this id, payload digest or model.
+    """Releases with their whole verdicts, oldest first; or those with this id, payload digest or model.
 
     Raises NotFoundError for an unknown one.
     """
-    rows = [_row(center, release_id)] if release_id else sorted(_rows(center), key=lambda row: row.counter)
+    rows = _named(center, release_id) if release_id else _rows(center)
     return [{**asdict(row), "verdict": json.loads(_kept(center, row)[1])} for row in rows]
 
 
@@ -386,14 +387,26 @@ def _keys(center: Center) -> tuf.ReleaseKeys:
 
 
 def _rows(center: Center) -> list[ReleaseRow]:
-    return [ReleaseRow(**row) for row in center.table(TABLE).rows()]
+    """Oldest first."""
+    return sorted((ReleaseRow(**row) for row in center.table(TABLE).rows()), key=lambda row: row.counter)
 
 
-def _row(center: Center, release_id: str) -> ReleaseRow:
-    for row in _rows(center):
-        if release_id in (row.id, row.payload_digest, row.model):
-            return row
-    raise NotFoundError(release_id, "no release of this center has this id; `release show` lists them.")
+def _named(center: Center, word: str) -> list[ReleaseRow]:
+    rows = [row for row in _rows(center) if word in (row.id, row.payload_digest, row.model)]
+    if not rows:
+        raise NotFoundError(word, "no release of this center has this id; `release show` lists them.")
+    return rows
+
+
+def _to_recall(center: Center, word: str) -> ReleaseRow:
+    """The one release that a word names: a model's other releases are not recalled by guessing which is meant."""
+    named = _named(center, word)
+    signed = [row for row in named if row.status == "signed"]
+    if len(signed) > 1:
+        raise UsageError(
+            word, f"it names {len(signed)} signed releases: {', '.join(row.id for row in signed)}; name one."
+        )
+    return (signed or named)[-1]
 
 
 def _known_parents(center: Center, ids: list[str]) -> list[Artifact]:
