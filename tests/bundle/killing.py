@@ -103,6 +103,7 @@ def signing(folder: Path) -> None:
     row = sign(center, offered, gate(center, offered, evidence), repo)
     assert isinstance(verify(center, repo), tuf.VerifiedBundle)
     assert [entry["id"] for entry in releases(center)] == [row.id]
+    assert [entry.kind for entry in center.ledger.entries()].count("release") == 1
     assert center.ledger.verify().ok
 
 

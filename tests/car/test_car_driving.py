@@ -17,6 +17,7 @@ import onshore.car
 from bundle.fleet import Shop, payload
 from onshore.bundle.runner import OnnxPolicy
 from onshore.car import PlannedDrive, provision, run, shadow, update
+from onshore.car.__main__ import main
 from onshore.car.running import observations, observe
 from onshore.car.shadowing import DISAGREEMENT, compare, driven_track
 from onshore.core.errors import InputError, NotFoundError
@@ -281,3 +282,16 @@ def test_the_vehicle_program_answers_with_one_document(tmp_path: Path) -> None:
     shop.revoke(payload(1))
     code, document = vehicle("update", car, "--repository", shop.repo)
     assert (code, document["running"], document["refusal"]["code"]) == (3, None, "not_allowed")  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "words", ["provision {car} --name c --region cn --root {gone}", "run {car} {gone}", "shadow {car} {gone}"]
+)
+def test_a_file_that_is_not_there_is_a_document_too(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for gone in (tmp_path / "nope.json", tmp_path):
+        assert main(words.format(car=tmp_path / "car", gone=gone).split()) == 1
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert (error["code"], error["subject"]) == ("not_found", str(gone))
+    assert not (tmp_path / "car").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from datetime import timedelta
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from bundle.fleet import EXPIRED, Shop, flip, payload
 from bundle.killing import survive
-from onshore.bundle.format import METADATA, MODEL, Payload
+from onshore.bundle.format import LIMITS_BYTES, METADATA, MODEL, VERDICT, Payload
 from onshore.bundle.tuf import Lifetimes, ReleaseKeys, rotate
 from onshore.car import UpdateResult, provision, status, update
 from onshore.car.install import load_running
@@ -275,6 +276,76 @@ def test_a_recalled_release_stops_running(shop: Shop, car: Path, tmp_path: Path)
     third = shop.release(payload(3), revoked_ids=(first, second))
     assert update(shop.repo, car).running == third
     assert status(car).previous is None
+
+
+def test_a_recalled_release_is_not_taken_though_it_is_offered_as_one(shop: Shop, car: Path) -> None:
+    second = shop.release(payload(2), revoked_ids=(payload(2).release_id,))
+    refused(update(shop.repo, car), "not_allowed")
+    drives_on(car, payload(1).release_id)
+    shop.release(payload(2))  # the repository forgot, the car did not
+    refused(update(shop.repo, car), "not_allowed")
+    drives_on(car, payload(1).release_id)
+    assert status(car).revoked == (second,)
+
+
+def spoilt(shop: Shop, fault: str, recalled: tuple[str, ...]) -> str:
+    """Offer something this car cannot take, and beside it a recall; the code of the refusal."""
+    if fault == "bad_config":
+        made = payload(3)
+        newer = canonical_json({**made.metadata.as_record(), "schema_version": 2})
+        shop.release(Payload(files={**made.files, METADATA: newer}, metadata=made.metadata), revoked_ids=recalled)
+    elif fault == "rollback":
+        shop.release(payload(1), revoked_ids=recalled)
+    elif fault == "tampered":
+        shop.release(payload(3), revoked_ids=recalled)
+        flip(next((shop.repo / "targets").glob("*.onnx")), 100)
+    else:
+        shop.release(payload(3), revoked_ids=recalled, passed=fault != "gate_failed")
+    return fault
+
+
+@pytest.mark.parametrize("fault", ["gate_failed", "bad_config", "rollback", "tampered", "limit_exceeded"])
+def test_a_recall_counts_beside_a_release_that_the_car_cannot_take(
+    shop: Shop, car: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = payload(1).release_id, shop.release(payload(2))
+    assert update(shop.repo, car).running == second
+    code = spoilt(shop, fault, (second,))
+    if fault == "limit_exceeded":
+        monkeypatch.setitem(LIMITS_BYTES, VERDICT, 10)
+    result = update(shop.repo, car)
+    refused(result, code)
+    assert result.running == first
+    drives_on(car, first)
+    assert status(car).revoked == (second,)
+    written = (car / "state.json").stat().st_mtime_ns
+    refused(update(shop.repo, car), code)
+    assert (car / "state.json").stat().st_mtime_ns == written
+
+
+def test_a_recall_counts_beside_a_release_for_another_controller(shop: Shop, car: Path) -> None:
+    shop.release(payload(2, controller="pursuit-99"), revoked_ids=(payload(1).release_id,))
+    refused(update(shop.repo, car), "not_allowed")
+    assert status(car).running is None
+
+
+def test_a_recall_for_another_region_is_none_here(shop: Shop, car: Path) -> None:
+    shop.release(payload(2), revoked_ids=(payload(1).release_id,))
+    refused(update(shop.repo, car, "us"), "wrong_region")
+    assert status(car).revoked == ()
+    drives_on(car, payload(1).release_id)
+
+
+def test_a_recall_whose_metadata_is_spelt_otherwise_does_not_spoil_what_comes_after(shop: Shop, car: Path) -> None:
+    second = shop.release(payload(2), revoked_ids=(payload(1).release_id,))
+    path = shop.repo / "metadata" / "timestamp.json"
+    good = path.read_bytes()
+    signature = json.loads(good)["signatures"][0]["sig"]
+    path.write_bytes(good.replace(signature.encode(), signature.upper().encode()))
+    refused(update(shop.repo, car), "tampered")
+    assert status(car).running is None
+    path.write_bytes(good)
+    assert update(shop.repo, car).running == second
 
 
 def test_keys_can_be_rotated_and_old_ones_sign_nothing_any_more(shop: Shop, car: Path, tmp_path: Path) -> None:

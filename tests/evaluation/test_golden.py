@@ -101,6 +101,31 @@ def test_a_file_that_cannot_be_recomputed_never_passes(tmp_path: Path, text: str
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("red_light", {"events": {"red_light": None}}),
+        ("red_light", {"events": {"red_light": "one"}}),
+        ("red_light", {"events": {"red_light": True}}),
+        ("red_light", {"events": {"red_light": 10**400}}),
+        ("events", {"events": None}),
+        ("route_completion_pct", {"route_completion_pct": None}),
+        ("route_completion_pct", {"route_completion_pct": "all", "events": {"route_completion_pct": 1}}),
+        ("route_completion_pct", {"route_completion_pct": float("nan")}),
+        ("expected", {"expected": ["carla_2_0"]}),
+        ("carla_2_0", {"expected": {"carla_2_0": None}}),
+    ],
+)
+def test_a_field_that_is_no_number_or_table_is_named(tmp_path: Path, field: str, change: dict[str, object]) -> None:
+    case = json.loads(file_of(tmp_path).read_text())["cases"][1]
+    path = tmp_path / "changed.json"
+    path.write_text(json.dumps({"cases": [{**case, **change}]}))
+    for recompute in (golden, golden_cases):
+        with pytest.raises(InputError) as caught:
+            recompute(path)
+        assert (caught.value.code, caught.value.subject) == ("unknown_format", f"{path} two vehicles {field}")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gone"):
         golden(tmp_path / "gone.json")

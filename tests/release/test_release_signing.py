@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,11 +22,12 @@ from onshore.bundle import tuf
 from onshore.bundle.format import Payload, from_archive, to_archive
 from onshore.bundle.inputs import View
 from onshore.car import provision, status, update
-from onshore.core.errors import CorruptError, NotFoundError, Refusal, RefusedError
+from onshore.core.errors import CorruptError, NotFoundError, Refusal, RefusedError, UsageError
 from onshore.core.label import Label
 from onshore.release import CheckResult, Verdict, candidate, gate, releases, revoke, root, show, sign, verify
 from onshore.release.gates import judge, load_gate
 from onshore.store import Center
+from onshore.store.tables import Table
 
 NET = network()
 
@@ -227,9 +231,7 @@ def test_counters_rise_and_a_recalled_release_stays_recalled(center: Center, rep
     assert status(tmp_path / "car").running == one.id
     assert isinstance(verify(center, repo), Refusal)
     refused("rollback", lambda: sign(center, second, gate(center, second, evidence()), repo))
-    version = tuf.offered_version(repo)
-    revoke(center, two.id, repo, reason="brakes late in rain")
-    assert tuf.offered_version(repo) == version
+    assert revoke(center, two.id, repo, reason="another word").reason == "brakes late in rain"
     third = offer(center, counter=3)
     sign(center, third, gate(center, third, evidence()), repo)
     assert update(repo, tmp_path / "car").running == third.release_id
@@ -240,6 +242,127 @@ def test_counters_rise_and_a_recalled_release_stays_recalled(center: Center, rep
     assert kinds(center).count("revoke") == 2
     with pytest.raises(NotFoundError, match="no release"):
         show(center, "release-x")
+
+
+def test_a_recall_that_is_asked_for_again_is_published_afresh(
+    center: Center, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload, car = offer(center), tmp_path / "car"
+    row = sign(center, payload, gate(center, payload, evidence()), repo)
+    provision(car, name="car-0007", region="cn", root=root(center))
+    update(repo, car)
+    with monkeypatch.context() as patch:
+        patch.setattr(tuf, "publish", partial(tuf.publish, lifetimes=EXPIRED))
+        revoke(center, row.id, repo, reason="brakes late in rain")
+    result = update(repo, car)  # the car was off until the recall's time had passed
+    assert result.refusal is not None and (result.refusal.code, result.running) == ("expired", row.id)
+    revoke(center, row.id, repo, reason="brakes late in rain")
+    assert update(repo, car).running is None
+    assert kinds(center).count("revoke") == 1
+
+
+def test_a_model_that_was_signed_more_than_once_does_not_say_which_release_to_recall(
+    center: Center, repo: Path
+) -> None:
+    payloads = [offer(center, counter=counter) for counter in (1, 2)]
+    one, two = (sign(center, payload, gate(center, payload, evidence()), repo) for payload in payloads)
+    assert one.model == two.model and [row["id"] for row in show(center, one.model)] == [one.id, two.id]
+    with pytest.raises(UsageError) as problem:
+        revoke(center, one.model, repo, reason="brakes late in rain")
+    assert one.id in str(problem.value) and two.id in str(problem.value)
+    assert [row["status"] for row in releases(center)] == ["signed", "signed"]
+    assert isinstance(verify(center, repo), tuf.VerifiedBundle)
+    revoke(center, two.id, repo, reason="brakes late in rain")
+    assert revoke(center, one.model, repo, reason="so does this one").id == one.id  # the only one still signed
+    assert revoke(center, one.model, repo, reason="again").id == two.id
+
+
+@contextmanager
+def killed(target: object, name: str) -> Iterator[None]:
+    """What runs inside dies when it calls `target.name`."""
+
+    def die(*_: object, **__: object) -> None:
+        raise SystemExit("killed")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="killed"):
+        patch.setattr(target, name, die)
+        yield
+
+
+@pytest.mark.parametrize("moment", ["publish", "append"])
+def test_a_kill_while_signing_leaves_the_counter_to_that_payload(center: Center, repo: Path, moment: str) -> None:
+    payload, other = offer(center), offer(center, notes="other")
+    verdict, rival = (gate(center, one, evidence()) for one in (payload, other))
+    with killed(tuf if moment == "publish" else center.ledger, moment):
+        sign(center, payload, verdict, repo)
+    refused("rollback", lambda: sign(center, other, rival, repo))
+    row = sign(center, payload, verdict, repo)
+    outcome = verify(center, repo)
+    assert isinstance(outcome, tuf.VerifiedBundle) and outcome.release_id == row.id
+    assert [entry.body["release"] for entry in center.ledger.entries() if entry.kind == "release"] == [row.id]
+
+
+def test_a_counter_that_a_repository_offers_is_taken_though_the_center_lost_its_row(center: Center, repo: Path) -> None:
+    payload = offer(center, counter=2)
+    row = sign(center, payload, gate(center, payload, evidence()), repo)
+    center.table("releases").delete(f"id = '{row.id}'")
+    for other in (offer(center, counter=2, notes="other"), offer(center)):
+        verdict = gate(center, other, evidence())
+        refused("rollback", lambda other=other, verdict=verdict: sign(center, other, verdict, repo))
+    assert sign(center, payload, gate(center, payload, evidence()), repo) == row
+    assert [entry["id"] for entry in releases(center)] == [row.id]
+
+
+def test_two_who_sign_at_once_do_not_share_a_counter(
+    center: Center, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload, other = offer(center), offer(center, notes="other")
+    verdict, rival = (gate(center, one, evidence()) for one in (payload, other))
+    late: list[RefusedError] = []
+    second = Thread(
+        target=lambda: late.append(refused("rollback", lambda: sign(Center.open(center.root), other, rival, repo)))
+    )
+    upsert = Table.upsert
+
+    def slow(table: Table, rows: list[dict[str, object]]) -> None:
+        monkeypatch.undo()
+        second.start()
+        second.join(0.5)  # time enough to check the counter, were it not for the lock
+        upsert(table, rows)
+
+    monkeypatch.setattr(Table, "upsert", slow)
+    row = sign(center, payload, verdict, repo)
+    second.join()
+    assert len(late) == 1
+    assert [entry["id"] for entry in releases(center)] == [row.id]
+
+
+def test_a_kill_between_a_recall_and_its_ledger_line_hides_neither(center: Center, repo: Path, tmp_path: Path) -> None:
+    first, second = offer(center), offer(center, counter=2)
+    one, two = (sign(center, payload, gate(center, payload, evidence()), repo) for payload in (first, second))
+    provision(tmp_path / "car", name="car-0007", region="cn", root=root(center))
+    assert update(repo, tmp_path / "car").running == two.id
+    with killed(center.ledger, "append"):
+        revoke(center, two.id, repo, reason="brakes late in rain")
+    revoke(center, one.id, repo, reason="superseded")
+    outcome = verify(center, repo)
+    assert isinstance(outcome, Refusal) and outcome.code == "not_allowed"
+    assert update(repo, tmp_path / "car").running is None
+    assert status(tmp_path / "car").revoked == tuple(sorted([one.id, two.id]))
+    revoke(center, two.id, repo, reason="brakes late in rain")
+    lines = [entry.body["release"] for entry in center.ledger.entries() if entry.kind == "revoke"]
+    assert lines == [one.id, two.id]
+
+
+def test_a_kill_before_a_recall_is_published_is_repaired_by_doing_it_again(center: Center, repo: Path) -> None:
+    payload = offer(center)
+    row = sign(center, payload, gate(center, payload, evidence()), repo)
+    with killed(tuf, "publish"):
+        revoke(center, row.id, repo, reason="brakes late in rain")
+    assert isinstance(verify(center, repo), tuf.VerifiedBundle)
+    revoke(center, row.id, repo, reason="brakes late in rain")
+    assert isinstance(verify(center, repo), Refusal)
+    assert kinds(center).count("revoke") == 1
 
 
 def test_an_expired_signature_is_refused_and_renewed(center: Center, repo: Path) -> None:

@@ -21,7 +21,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -339,52 +339,72 @@ class VerifiedBundle:
 
 @dataclass(frozen=True, kw_only=True)
 class RevokedRefusal(Refusal):
-    """A signed recall instead of a release: a car that runs one of `revoked_ids` must stop using it."""
+    """A refusal of an offer that carries signed recalls: a car that runs one of `revoked_ids` must stop using it."""
 
     revoked_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trust:
-    """What a car already believes: its first root, the folder of TUF metadata it has seen, its region, its release."""
+    """What a car already believes: its first root, the folder of TUF metadata it has seen, its region, its release.
+
+    revoked: releases that were recalled, whatever a repository says of them now.
+    """
 
     root: bytes = field(repr=False)
     metadata_dir: Path
     region: str
     counter: int = 0
     payload_digest: str = ""
+    revoked: tuple[str, ...] = ()
 
 
 def verify(repo: Path, trust: Trust) -> VerifiedBundle | Refusal:
     """Check everything a repository offers against `trust`. `trust.metadata_dir` is updated as TUF prescribes.
 
     Refusal codes: tampered, bad_signature, expired, rollback, wrong_region, gate_failed, not_allowed (revoked, or made
-    for another controller), not_found, limit_exceeded, bad_config (made for a newer program).
+    for another controller), not_found, limit_exceeded, bad_config (made for a newer program). Where the signed index of
+    the car's region recalls releases, the refusal is a RevokedRefusal, whatever else is wrong with the offer.
     """
     from tuf.api.exceptions import DownloadError, RepositoryError
 
-    fetcher = _folder_fetcher(repo)
+    fetcher, index = _folder_fetcher(repo), dict[str, Any]()
+    outcome: VerifiedBundle | Refusal
     try:
         updater = _updater(fetcher, trust)
         updater.refresh()
-        return _verify_offer(updater, repo, trust)
+        index = _signed_index(updater)
+        outcome = _verify_offer(updater, index, repo, trust)
     except (RepositoryError, DownloadError) as problem:
-        return _refusal_for(problem, fetcher.asked, repo, trust)
+        outcome = _refusal_for(problem, fetcher.asked, repo, trust)
     except CorruptError as problem:
-        return _refuse(problem.code, problem.subject, "a release is what was signed", "target", problem.advice)
+        outcome = _refuse(problem.code, problem.subject, "a release is what was signed", "target", problem.advice)
     except InputError as problem:  # signed and whole, but not something this program knows how to drive
-        return _refuse(problem.code, problem.subject, "a release is one this car can read", "own rule", problem.advice)
+        rule = "a release is one this car can read"
+        outcome = _refuse(problem.code, problem.subject, rule, "own rule", problem.advice)
+    recalled = revoked_ids(index) if index.get("region") == trust.region else ()
+    if isinstance(outcome, Refusal) and recalled:
+        return RevokedRefusal(**asdict(outcome), revoked_ids=recalled)
+    return outcome
 
 
-def _verify_offer(updater: Updater, repo: Path, trust: Trust) -> VerifiedBundle | Refusal:
+def _signed_index(updater: Updater) -> dict[str, Any]:
+    """What the verified metadata says about the offer; {} where it says nothing."""
     described = updater.get_targetinfo(RELEASE)
     index = described.custom if described else None
-    if described is None or not isinstance(index, dict):
+    return index if isinstance(index, dict) else {}
+
+
+def _verify_offer(updater: Updater, index: dict[str, Any], repo: Path, trust: Trust) -> VerifiedBundle | Refusal:
+    if not index:
         return _refuse("not_found", repo, "a repository offers a release", "targets", "publish one first.")
-    refusal = _refuse_offer(index, trust)
+    refusal = _refuse_region(index, trust)
     if refusal is not None:
         return refusal
     _check_verbatim(repo, trust)
+    refusal = _refuse_offer(index, trust)
+    if refusal is not None:
+        return refusal
     files: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name in FILES:
@@ -397,21 +417,19 @@ def _verify_offer(updater: Updater, repo: Path, trust: Trust) -> VerifiedBundle 
     return _consistent(files, index, int(offered_version(repo)))
 
 
+def _refuse_region(index: dict[str, Any], trust: Trust) -> Refusal | None:
+    if index.get("region") == trust.region:
+        return None
+    advice = f"it was made for {index.get('region')!r}, this car is in {trust.region!r}; get that region's release."
+    return _refuse("wrong_region", index.get("release_id", RELEASE), RULES["wrong_region"], "own rule", advice)
+
+
 def _refuse_offer(index: dict[str, Any], trust: Trust) -> Refusal | None:
-    """The rules of ours that TUF does not know: region, revocation, counter."""
+    """The rules of ours that TUF does not know: revocation, counter."""
     subject = str(index.get("release_id", RELEASE))
-    if index.get("region") != trust.region:
-        advice = f"it was made for {index.get('region')!r}, this car is in {trust.region!r}; get that region's release."
-        return _refuse("wrong_region", subject, "a release drives only in its region", "own rule", advice)
-    if index.get("revoked"):
-        return RevokedRefusal(
-            code="not_allowed",
-            subject=subject,
-            rule="a revoked release is not installed",
-            clause=OWN_CLAUSE,
-            remedy=f"{index.get('reason')}; wait for the next release.",
-            revoked_ids=revoked_ids(index),
-        )
+    if index.get("revoked") or subject in {*trust.revoked, *revoked_ids(index)}:
+        advice = f"{index.get('reason', 'it was recalled')}; wait for the next release."
+        return _refuse("not_allowed", subject, "a revoked release is not installed", "own rule", advice)
     counter, digest = index.get("counter"), index.get("payload_digest")
     if not isinstance(counter, int) or counter < trust.counter:
         advice = f"its counter {counter} is below {trust.counter}; wait for a newer release."

@@ -20,7 +20,7 @@ from typing import Any
 from onshore.car.install import provision, status, update
 from onshore.car.running import PlannedDrive, run
 from onshore.car.shadowing import DISAGREEMENT, shadow
-from onshore.core.errors import InputError, OnshoreError
+from onshore.core.errors import InputError, NotFoundError, OnshoreError
 from onshore.core.trigger import Trigger
 
 
@@ -41,8 +41,15 @@ def _say(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
 
 
+def _file(path: Path) -> Path:
+    """Raises NotFoundError where there is none."""
+    if not path.is_file():
+        raise NotFoundError(path, "there is no such file.")
+    return path
+
+
 def _provision(asked: argparse.Namespace) -> dict[str, Any]:
-    provision(asked.car, name=asked.name, region=asked.region, root=asked.root.read_bytes())
+    provision(asked.car, name=asked.name, region=asked.region, root=_file(asked.root).read_bytes())
     return {"car": asked.name, "region": asked.region}
 
 
@@ -58,7 +65,8 @@ def _update(asked: argparse.Namespace) -> dict[str, Any]:
 def _run(asked: argparse.Namespace) -> dict[str, Any]:
     from onshore.wire import read_mcap
 
-    return {"drives": [{"file": path.name, **_drive_record(run(asked.car, read_mcap(path)))} for path in asked.files]}
+    files = [_file(path) for path in asked.files]
+    return {"drives": [{"file": path.name, **_drive_record(run(asked.car, read_mcap(path)))} for path in files]}
 
 
 def _drive_record(drive: PlannedDrive) -> dict[str, Any]:
@@ -80,7 +88,7 @@ def _shadow(asked: argparse.Namespace) -> dict[str, Any]:
             trigger = Trigger(**json.loads(asked.trigger))
         except (ValueError, TypeError) as problem:
             raise InputError("bad_trigger", "--trigger", f"give a trigger as JSON: {problem}.") from problem
-    reports = (shadow(asked.car, read_mcap(path), trigger=trigger) for path in asked.files)
+    reports = (shadow(asked.car, read_mcap(_file(path)), trigger=trigger) for path in asked.files)
     return {"reports": [{**report.as_record(), "requests": report.requests} for report in reports]}
 
 

@@ -123,6 +123,7 @@ def update(repo_dir: Path | str, car_dir: Path | str, region: str | None = None)
             region=region or facts["region"],
             counter=now.counter,
             payload_digest=now.payload_digest,
+            revoked=now.revoked,
         )
         outcome = verify(repo, seen)
         if isinstance(outcome, Refusal):
@@ -152,11 +153,13 @@ def load_running(car_dir: Path | str) -> Payload:
 
 
 def _refused(folder: Path, now: CarStatus, trust: str, refusal: Refusal) -> UpdateResult:
-    """Drive on; only a recall, which is signed and verified, changes what runs."""
+    """Drive on; only recalls, which are signed and verified, change what runs, whatever else is wrong with their offer."""
     after = now
     if isinstance(refusal, RevokedRefusal):
-        after = _without(replace(now, trust=trust), refusal.revoked_ids)
-        _commit(folder, after)
+        # Metadata spelt otherwise than it was signed is not kept: the right spelling would look damaged beside it.
+        seen = now.trust if refusal.code == "tampered" else trust
+        after = _without(replace(now, trust=seen), refusal.revoked_ids)
+        _commit_if_new(folder, now, after)
     return UpdateResult(outcome="refused", running=after.running, offered=refusal.subject, refusal=refusal)
 
 
@@ -183,15 +186,20 @@ def _accepted(folder: Path, now: CarStatus, trust: str, bundle: VerifiedBundle) 
             files={**kept, identity: digests},
         )
     after = _without(after, revoked_ids(bundle.index))
-    if replace(after, trust=now.trust) != now or not _same_files(folder / trust, folder / now.trust):
-        _commit(folder, after)
+    _commit_if_new(folder, now, after)
     road_use = bundle.payload.metadata.road_use
     outcome = "installed" if fresh else "current"
-    return UpdateResult(outcome=outcome, running=identity, offered=identity, road_use=road_use)
+    return UpdateResult(outcome=outcome, running=after.running, offered=identity, road_use=road_use)
+
+
+def _commit_if_new(folder: Path, now: CarStatus, after: CarStatus) -> None:
+    """A car that asks often should not write often."""
+    if replace(after, trust=now.trust) != now or not _same_files(folder / after.trust, folder / now.trust):
+        _commit(folder, after)
 
 
 def _same_files(one: Path, other: Path) -> bool:
-    """Whether two folders of metadata hold the same: a car that asks often should not write often."""
+    """Whether two folders of metadata hold the same."""
     trees = [{path.relative_to(tree): path.read_bytes() for path in tree.rglob("*.json")} for tree in (one, other)]
     return trees[0] == trees[1]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,10 +105,24 @@ def _checked(case: Any, path: Path) -> dict[str, Any]:
     fields = ("name", "route_completion_pct", "events", "expected")
     if not isinstance(case, dict) or any(name not in case for name in fields) or not case["expected"]:
         raise InputError("unknown_format", f"{path} case", f"expected the fields {', '.join(fields)}, none empty.")
+    where = f"{path} {case['name']}"
+    for name in ("events", "expected"):
+        if not isinstance(case[name], dict):
+            raise InputError("unknown_format", f"{where} {name}", "expected an object.")
+    for name, value in [("route_completion_pct", case["route_completion_pct"]), *case["events"].items()]:
+        if not _is_number(value):
+            raise InputError("unknown_format", f"{where} {name}", f"expected a finite number, not {value!r}.")
     for formula, values in case["expected"].items():
-        if formula not in FORMULA_NAMES or len(values) != len(COLUMNS):
-            raise InputError("unknown_format", f"{path} {case['name']} {formula}", f"use {', '.join(FORMULA_NAMES)}.")
+        if formula not in FORMULA_NAMES or not isinstance(values, list) or len(values) != len(COLUMNS):
+            advice = f"use {', '.join(FORMULA_NAMES)}, each a list of {', '.join(COLUMNS)}."
+            raise InputError("unknown_format", f"{where} {formula}", advice)
     return case
+
+
+def _is_number(value: Any) -> bool:
+    """Whether JSON gave a number that a float can hold; true and false are none."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 def _compare(case: Mapping[str, Any]) -> Iterator[Disagreement]:

@@ -10,6 +10,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from onshore.bundle import tuf
 from onshore.bundle.format import NOTES, VERDICT, BundleMetadata, Payload, from_archive, pack, to_archive
 from onshore.bundle.inputs import View
 from onshore.core.digest import BLOB_PATTERN, blob_id, record_digest, sha256_hex
-from onshore.core.errors import NotFoundError, Refusal
+from onshore.core.errors import NotFoundError, Refusal, UsageError
 from onshore.core.label import Artifact, Label
 from onshore.release.gates import PASS, CheckResult, Verdict, judge, load_gate
 from onshore.residency import derive
@@ -124,59 +125,58 @@ def sign(
     Doing it again changes nothing; with `renew` (or lifetimes) the same release is signed afresh.
     """
     repo = Path(repo_dir)
-    refusal = (
-        _refuse_verdict(center, payload, verdict)
-        or _refuse_place(center, payload, repo)
-        or _refuse_words(center.pack.law, payload)
-        or _refuse_counter(center, payload)
-    )
-    if refusal is not None:
-        center.refuse(refusal)
-    row = _keep(center, payload, verdict)
-    ahead, same = _offered(repo, row.counter)
-    if not ahead and (renew or lifetimes is not None or not same):
-        _publish(center, row, payload, verdict.to_bytes(), repo, lifetimes)
-    if not center.table(TABLE).count(f"id = '{row.id}'"):
-        center.table(TABLE).upsert([asdict(row)])
-        center.ledger.append("release", {"release": row.id, "payload": payload.digest, "verdict": verdict.digest})
+    with _one_at_a_time(center):
+        refusal = (
+            _refuse_verdict(center, payload, verdict)
+            or _refuse_place(center, payload, repo)
+            or _refuse_words(center.pack.law, payload)
+            or _refuse_counter(center, payload, repo)
+        )
+        if refusal is not None:
+            center.refuse(refusal)
+        row = _keep(center, payload, verdict)
+        # The row comes first: from its publication on, cars may hold the counter to this payload.
+        if not center.table(TABLE).count(f"id = '{row.id}'"):
+            center.table(TABLE).upsert([asdict(row)])
+        ahead, same = _offered(repo, row.counter)
+        if not ahead and (renew or lifetimes is not None or not same):
+            _publish(center, row, payload, verdict.to_bytes(), repo, lifetimes)
+        if not _in_ledger(center, "release", "release", row.id):  # a kill may have left the row without its line
+            center.ledger.append("release", {"release": row.id, "payload": payload.digest, "verdict": verdict.digest})
     return row
 
 
 def revoke(center: Center, release_id: str, repo_dir: Path | str, *, reason: str) -> ReleaseRow:
     """Recall a release: cars that run it stop using it at their next update, others never install it.
 
-    A repository that offers it offers the recall instead; one that offers another release carries the recall beside it.
+    A repository that offers another release, not recalled itself, carries the recall beside it; any other offers the recall
+    in place of a release. Doing it again publishes the recall afresh (cars get a later expiry) and keeps the first reason.
+    Raises NotFoundError for an unknown release, UsageError for a model that was signed as several.
     """
-    known, repo = _row(center, release_id), Path(repo_dir)
-    _must_be_in_region(center, repo)
-    if known.status != "revoked":
-        known = replace(known, status="revoked", reason=reason)
-        center.table(TABLE).upsert([asdict(known)])
-        center.ledger.append("revoke", {"release": known.id, "reason_digest": record_digest(reason)})
-    offered = tuf.offered_index(repo) or {}
-    if known.id in tuf.revoked_ids(offered):
-        return known
-    if offered.get("release_id") not in (None, known.id) and not offered.get("revoked"):
-        current = _row(center, str(offered["release_id"]))
-        payload, verdict = _kept(center, current)
-        _publish(center, current, payload, verdict, repo, None)
-        return known
-    index = {**_index(center, known), "revoked": True, "reason": reason}
-    tuf.publish(repo, _keys(center), {}, index)
+    repo = Path(repo_dir)
+    with _one_at_a_time(center):
+        known = _to_recall(center, release_id)
+        _must_be_in_region(center, repo)
+        if known.status != "revoked":
+            known = replace(known, status="revoked", reason=reason)
+            center.table(TABLE).upsert([asdict(known)])
+        if not _in_ledger(center, "revoke", "release", known.id):  # a kill may have left the row without its line
+            center.ledger.append("revoke", {"release": known.id, "reason_digest": record_digest(known.reason)})
+        _publish_recall(center, known, repo)
     return known
 
 
 def releases(center: Center) -> list[dict[str, Any]]:
     """Every release of a center, oldest first."""
-    return [asdict(row) for row in sorted(_rows(center), key=lambda row: row.counter)]
+    return [asdict(row) for row in _rows(center)]
 
 
 def show(center: Center, release_id: str | None = None) -> list[dict[str, Any]]:
-    """Releases with their whole verdicts, oldest first; or the one with this id, payload digest or model.
+    """Releases with their whole verdicts, oldest first; or those with this id, payload digest or model.
 
     Raises NotFoundError for an unknown one.
     """
-    rows = [_row(center, release_id)] if release_id else sorted(_rows(center), key=lambda row: row.counter)
+    rows = _named(center, release_id) if release_id else _rows(center)
     return [{**asdict(row), "verdict": json.loads(_kept(center, row)[1])} for row in rows]
 
 
@@ -228,7 +228,12 @@ def _is_recorded(center: Center, verdict: Verdict) -> bool:
         center.artifact(blob_id(center.region, verdict.to_bytes()))
     except NotFoundError:
         return False
-    return any(e.kind == "gate" and e.body.get("verdict") == verdict.digest for e in center.ledger.entries())
+    return _in_ledger(center, "gate", "verdict", verdict.digest)
+
+
+def _in_ledger(center: Center, kind: str, name: str, value: str) -> bool:
+    """Whether a line of this kind has this value in its body."""
+    return any(entry.kind == kind and entry.body.get(name) == value for entry in center.ledger.entries())
 
 
 def _refuse_place(center: Center, payload: Payload, repo: Path) -> Refusal | None:
@@ -274,15 +279,20 @@ def _refuse_words(law: Mapping[str, Any], payload: Payload) -> Refusal | None:
     return None
 
 
-def _refuse_counter(center: Center, payload: Payload) -> Refusal | None:
-    rows = _rows(center)
+def _refuse_counter(center: Center, payload: Payload, repo: Path) -> Refusal | None:
+    """A counter stands for one payload, whoever holds the other: the table, or a repository that knows more than it."""
+    rows, counter = _rows(center), payload.metadata.counter
     known = [row for row in rows if row.id == payload.release_id]
     if known and known[0].status == "revoked":
         return _counter_refusal(payload, "a recalled release stays recalled", "train, gate and sign another one.")
-    for row in rows:
-        if not known and row.counter >= payload.metadata.counter:
-            advice = f"counter {row.counter} is taken; make the candidate with a higher one."
-            return _counter_refusal(payload, "release counters rise", advice)
+    others = [row.counter for row in rows if row.id != payload.release_id]
+    offered = tuf.offered_index(repo) or {}
+    if offered.get("payload_digest") != payload.digest:
+        others.append(int(offered.get("counter", 0)))
+    highest = max(others, default=0)
+    if counter in others or (not known and highest > counter):
+        advice = f"counter {highest} is taken; make the candidate with a higher one."
+        return _counter_refusal(payload, "release counters rise", advice)
     return None
 
 
@@ -329,6 +339,19 @@ def _publish(
     tuf.publish(repo, _keys(center), {**payload.files, VERDICT: verdict}, _index(center, row), lifetimes=lifetimes)
 
 
+def _publish_recall(center: Center, recalled: ReleaseRow, repo: Path) -> None:
+    """Beside the release that a repository offers; in its place when that one is recalled too, or not known here."""
+    offered = tuf.offered_index(repo) or {}
+    standing = [row for row in _rows(center) if row.id == offered.get("release_id") and row.status == "signed"]
+    if standing and not offered.get("revoked"):
+        payload, verdict = _kept(center, standing[0])
+        _publish(center, standing[0], payload, verdict, repo, None)
+    else:
+        index = {**_index(center, recalled), "revoked": True, "reason": recalled.reason}
+        repo.mkdir(parents=True, exist_ok=True)
+        tuf.publish(repo, _keys(center), {}, index)
+
+
 def _index(center: Center, row: ReleaseRow) -> dict[str, Any]:
     """What cars decide by: signed as the custom field of every target file."""
     return {
@@ -351,20 +374,39 @@ def _offered(repo: Path, counter: int) -> tuple[bool, bool]:
     return int(offered.get("counter", 0)) > counter, offered.get("counter") == counter and not offered.get("revoked")
 
 
+def _one_at_a_time(center: Center) -> AbstractContextManager[None]:
+    """What is checked, published and kept is one step, or two processes could give one counter to two payloads."""
+    from onshore.store.files import locked
+
+    return locked(center.root / "locks" / "release.lock")
+
+
 def _keys(center: Center) -> tuf.ReleaseKeys:
     """Release keys lie beside the center's other keys, outside its folder."""
     return tuf.ReleaseKeys.open(center.keys.folder / "release")
 
 
 def _rows(center: Center) -> list[ReleaseRow]:
-    return [ReleaseRow(**row) for row in center.table(TABLE).rows()]
+    """Oldest first."""
+    return sorted((ReleaseRow(**row) for row in center.table(TABLE).rows()), key=lambda row: row.counter)
 
 
-def _row(center: Center, release_id: str) -> ReleaseRow:
-    for row in _rows(center):
-        if release_id in (row.id, row.payload_digest, row.model):
-            return row
-    raise NotFoundError(release_id, "no release of this center has this id; `release show` lists them.")
+def _named(center: Center, word: str) -> list[ReleaseRow]:
+    rows = [row for row in _rows(center) if word in (row.id, row.payload_digest, row.model)]
+    if not rows:
+        raise NotFoundError(word, "no release of this center has this id; `release show` lists them.")
+    return rows
+
+
+def _to_recall(center: Center, word: str) -> ReleaseRow:
+    """The one release that a word names: a model's other releases are not recalled by guessing which is meant."""
+    named = _named(center, word)
+    signed = [row for row in named if row.status == "signed"]
+    if len(signed) > 1:
+        raise UsageError(
+            word, f"it names {len(signed)} signed releases: {', '.join(row.id for row in signed)}; name one."
+        )
+    return (signed or named)[-1]
 
 
 def _known_parents(center: Center, ids: list[str]) -> list[Artifact]:
