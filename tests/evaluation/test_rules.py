@@ -13,6 +13,7 @@ import pytest
 from evaluation.situations import Situation, Street, all_situations
 from onshore.core.errors import InputError
 from onshore.core.recording import Signals
+from onshore.core.rollout import ACTOR_COLUMNS
 from onshore.evaluation.driven import Driven, MapContext, as_log
 from onshore.evaluation.rules import RuleBook, RuleVerdict, judge, judge_rule, totals
 from onshore.region.packs import PACKS
@@ -23,6 +24,7 @@ BOOKS = {
     for region in ("cn", "us", "eu")
 }
 SITUATIONS = all_situations()
+SOUND = {"schema": "onshore.map-context", "version": 1, "region": "cn", "t_ns": [1, 2], "start_ns": 1, "columns": {}}
 
 
 def verdicts(driven: Driven, region: str) -> dict[str, RuleVerdict]:
@@ -156,6 +158,12 @@ def test_rules_of_a_pack_are_read_strictly() -> None:
         RuleBook.from_record("cn", {"rules": [good, good]})
 
 
+def somebody(**values: object) -> dict[str, object]:
+    """One road user of a map context, at its first moment."""
+    record = {"row": 0, "id": 7, "kind": "car", **dict.fromkeys(ACTOR_COLUMNS, 1.0), **values}
+    return {name: [value] for name, value in record.items()}
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -166,12 +174,21 @@ def test_rules_of_a_pack_are_read_strictly() -> None:
         ({"columns": {"junction": [0]}}, "columns.junction"),
         ({"columns": {"junction": [0, True]}}, r"columns.junction\[1\]"),
         ({"actors": {"row": []}}, "actors"),
+        ({"t_ns": [1, 2**70]}, "t_ns"),
+        ({"start_ns": -(2**70)}, "start_ns"),
+        ({"columns": {"junction": [0, 10**400]}}, r"columns.junction\[1\]"),
+        ({"actors": somebody(id=2**40)}, "actors id"),
+        ({"actors": somebody(x_m=None)}, r"actors.x_m\[0\]"),
+        ({"actors": somebody(kind=["car"])}, "actors.kind"),
+        ({"actors": somebody() | {"kind": 3}}, "actors.kind"),
+        ({"actors": somebody() | {"id": []}}, "actors.id"),
     ],
 )
 def test_a_map_context_that_is_wrong_names_its_field(change: dict[str, object], field: str) -> None:
-    record = {"schema": "onshore.map-context", "version": 1, "region": "cn", "t_ns": [1, 2], "columns": {}, **change}
+    record = {**SOUND, **change}
     with pytest.raises(InputError, match=field):
         MapContext.from_bytes(json.dumps(record).encode())
+    assert MapContext.from_bytes(json.dumps({**SOUND, "actors": somebody()}).encode()).actors is not None
 
 
 def test_a_log_of_another_rate_is_judged_at_the_moments_of_its_context() -> None:
