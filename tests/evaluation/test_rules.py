@@ -13,8 +13,9 @@ import pytest
 from evaluation.situations import Situation, Street, all_situations
 from onshore.core.errors import InputError
 from onshore.core.recording import Signals
+from onshore.core.rollout import ACTOR_COLUMNS
 from onshore.evaluation.driven import Driven, MapContext, as_log
-from onshore.evaluation.rules import RuleBook, RuleVerdict, judge, totals
+from onshore.evaluation.rules import RuleBook, RuleVerdict, judge, judge_rule, totals
 from onshore.region.packs import PACKS
 from onshore.wire import read_mcap, write_mcap
 
@@ -23,6 +24,7 @@ BOOKS = {
     for region in ("cn", "us", "eu")
 }
 SITUATIONS = all_situations()
+SOUND = {"schema": "onshore.map-context", "version": 1, "region": "cn", "t_ns": [1, 2], "start_ns": 1, "columns": {}}
 
 
 def verdicts(driven: Driven, region: str) -> dict[str, RuleVerdict]:
@@ -79,6 +81,47 @@ def test_a_log_without_map_context_leaves_every_rule_unjudged() -> None:
     assert found["following"].missing == ("actors",) and "lane_kind" in found["bus_lane"].missing
 
 
+def test_what_is_an_offence_is_never_ok_where_nobody_knows_how_fast_it_was() -> None:
+    for one in SITUATIONS:
+        driven = seen(one)
+        unknown = replace(driven, steps=driven.steps | {"speed_mps": np.full(len(driven), np.nan)})
+        broken = [rule for rule in BOOKS[one.region].rules if rule.id in one.violated]
+        assert all(judge_rule(unknown, rule).status != "ok" for rule in broken), one.name
+
+
+@pytest.mark.parametrize("region", ["us", "eu"])
+def test_which_way_a_red_light_was_passed_is_not_known_where_one_heading_is_not(region: str) -> None:
+    street = Street().line(40.0, "light", light="red", movement=np.nan)
+    heading = street.columns["yaw_rad"]
+    assert verdicts(Driven.from_rollout(street.rollout(region, "x")), region)["red_light"].status == "violated"
+    heading[np.argmax(street.front_m > 50.0)] = np.nan
+    found = verdicts(Driven.from_rollout(street.rollout(region, "x")), region)
+    for rule in ("red_light", "turn_on_red_forbidden"):
+        assert (found[rule].status, found[rule].missing) == ("not measurable", ("movement",))
+
+
+def test_a_car_that_stands_before_a_red_light_passes_it_not_when_its_distance_is_unknown_once() -> None:
+    street = Street(speed=np.where(np.arange(80) < 40, 5.0, 0.0)).line(20.5, "light", light="red")
+    street.columns["stop_line_m"][60] = np.nan
+    assert verdicts(Driven.from_rollout(street.rollout("cn", "x")), "cn")["red_light"].status == "ok"
+    street.columns["speed_mps"][59:61] = np.nan
+    found = verdicts(Driven.from_rollout(street.rollout("cn", "x")), "cn")["red_light"]
+    assert (found.status, found.missing) == ("not measurable", ("speed_mps",))
+
+
+def test_a_heading_that_is_unknown_once_is_no_u_turn() -> None:
+    street = Street(yaw=3.0).set(line_left=2)
+    street.columns["yaw_rad"][40] = np.nan
+    assert verdicts(Driven.from_rollout(street.rollout("cn", "x")), "cn")["u_turn"].status == "ok"
+
+
+def test_who_may_have_stood_at_a_stop_sign_is_not_told_to_have_passed_it() -> None:
+    street = Street(speed=5.0).line(20.0, "stop_sign")
+    street.columns["speed_mps"][np.argmax(street.front_m > 18.0)] = np.nan
+    found = verdicts(Driven.from_rollout(street.rollout("us", "x")), "us")["stop_sign"]
+    assert (found.status, found.missing) == ("not measurable", ("speed_mps",))
+
+
 def test_an_offence_says_when_where_and_by_how_much() -> None:
     street = Street(speed=10.0).set(speed_limit_mps=6.0)
     (offence,) = verdicts(Driven.from_rollout(street.rollout("cn", "fast")), "cn")["speed_50"].violations
@@ -115,6 +158,12 @@ def test_rules_of_a_pack_are_read_strictly() -> None:
         RuleBook.from_record("cn", {"rules": [good, good]})
 
 
+def somebody(**values: object) -> dict[str, object]:
+    """One road user of a map context, at its first moment."""
+    record = {"row": 0, "id": 7, "kind": "car", **dict.fromkeys(ACTOR_COLUMNS, 1.0), **values}
+    return {name: [value] for name, value in record.items()}
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -125,12 +174,21 @@ def test_rules_of_a_pack_are_read_strictly() -> None:
         ({"columns": {"junction": [0]}}, "columns.junction"),
         ({"columns": {"junction": [0, True]}}, r"columns.junction\[1\]"),
         ({"actors": {"row": []}}, "actors"),
+        ({"t_ns": [1, 2**70]}, "t_ns"),
+        ({"start_ns": -(2**70)}, "start_ns"),
+        ({"columns": {"junction": [0, 10**400]}}, r"columns.junction\[1\]"),
+        ({"actors": somebody(id=2**40)}, "actors id"),
+        ({"actors": somebody(x_m=None)}, r"actors.x_m\[0\]"),
+        ({"actors": somebody(kind=["car"])}, "actors.kind"),
+        ({"actors": somebody() | {"kind": 3}}, "actors.kind"),
+        ({"actors": somebody() | {"id": []}}, "actors.id"),
     ],
 )
 def test_a_map_context_that_is_wrong_names_its_field(change: dict[str, object], field: str) -> None:
-    record = {"schema": "onshore.map-context", "version": 1, "region": "cn", "t_ns": [1, 2], "columns": {}, **change}
+    record = {**SOUND, **change}
     with pytest.raises(InputError, match=field):
         MapContext.from_bytes(json.dumps(record).encode())
+    assert MapContext.from_bytes(json.dumps({**SOUND, "actors": somebody()}).encode()).actors is not None
 
 
 def test_a_log_of_another_rate_is_judged_at_the_moments_of_its_context() -> None:

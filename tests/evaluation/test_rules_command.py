@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,5 +70,11 @@ def test_what_cannot_be_judged_is_said(tmp_path: Path, capsys: pytest.CaptureFix
     assert cli.run(["evaluation", "rules", str(tmp_path / "log.mcap")]) == 2
     assert cli.run(["evaluation", "rules", str(tmp_path / "log.mcap"), "--region", "us"]) == 0
     assert "could not be judged everywhere" in capsys.readouterr().out
-    (tmp_path / "bad.rollout").write_bytes(b"no zip")
-    assert cli.run(["evaluation", "rules", str(tmp_path / "bad.rollout")]) == 1
+    whole = situation("calm", "us", Street()).rollout.to_bytes()
+    with zipfile.ZipFile(tmp_path / "list.rollout", "w") as archive:
+        archive.writestr("head.json", "[]")
+    for name, data in (("junk.rollout", b"no zip"), ("junk.zip", b"no zip"), ("cut.rollout", whole[: len(whole) // 2])):
+        (tmp_path / name).write_bytes(data)
+    for name in ("junk.rollout", "junk.zip", "cut.rollout", "list.rollout"):
+        found = answer(capsys, "evaluation", "rules", str(tmp_path / name), code=1)
+        assert found["error"]["code"] == "unknown_format" and name in found["error"]["subject"]

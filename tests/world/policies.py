@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from onshore.core.plan import Plan
-from onshore.core.policy import ConstantSpeedPolicy, Observation
+from onshore.core.policy import ConstantSpeedPolicy, Observation, straight_plan
 from onshore.world.closed_loop import TownWorld
 from onshore.world.drivers import Rule
 
@@ -42,6 +42,16 @@ class Brightest(ConstantSpeedPolicy):
     def act(self, observation: Observation) -> Plan:
         self.speed_mps = float(observation.frames["wide"].mean()) / 5.0
         return super().act(observation)
+
+
+class MadeAtReset:
+    """Drives straight on at the speed that it takes when a run begins."""
+
+    def reset(self, route: object | None) -> None:
+        self.speed_mps = 8.0
+
+    def act(self, observation: Observation) -> Plan:
+        return straight_plan(self.speed_mps)
 
 
 class LookingAround(ConstantSpeedPolicy):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,10 +15,16 @@ from onnx import TensorProto, helper
 from onshore.core.errors import InputError, UsageError
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
 from onshore.core.policy import Observation, RouteCommand
+from onshore.core.recording import Camera
+from onshore.evaluation.replayed import row_of
+from onshore.evaluation.scores import driving_score
 from onshore.world import PolicySpec, run_jobs
+from onshore.world.drivers import Rival
 from onshore.world.jobs import WIDE_CAMERA
+from onshore.world.replay import replay
 from onshore.world.rivals import MappedOnnx, Program, Signature
 from world.conftest import job
+from world.test_replay import grey_drive
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "rival_policy" / "rival.py"
 
@@ -68,6 +76,51 @@ def test_a_rival_that_fails_says_what_it_did(tmp_path: Path, on_act: str, said: 
         rival.act(0, seen())
     rival.close()
     assert said in str(caught.value)
+
+
+@dataclass
+class Town:
+    """What a rival asks of a world: its cameras and egos, and that the run of one it fails ends."""
+
+    egos: list[SimpleNamespace] = field(default_factory=lambda: [SimpleNamespace(index=index) for index in range(2)])
+    cameras: tuple[Camera, ...] = (WIDE_CAMERA,)
+    ended: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def active(self) -> list[SimpleNamespace]:
+        return [ego for ego in self.egos if ego.index not in self.ended]
+
+    def give_up(self, index: int, why: str) -> None:
+        self.ended[index] = why
+
+
+def busy_for(tmp_path: Path, ego: int) -> PolicySpec:
+    """A rival that is not ready for the run of one ego."""
+    late = f"if (header['type'], header.get('ego')) == ('reset', {ego}): answer = {{'type': 'busy'}}"
+    text = EXAMPLE.read_text().replace("        send(sys.stdout", f"        {late}\n        send(sys.stdout")
+    (tmp_path / "rival.py").write_text(text)
+    return PolicySpec(kind="process", entry=f"{sys.executable} {tmp_path / 'rival.py'}")
+
+
+def test_a_rival_that_fails_at_the_reset_of_an_ego_ends_that_run_alone(tmp_path: Path) -> None:
+    town = Town()
+    rival = Rival(busy_for(tmp_path, 1), town)  # type: ignore[arg-type]
+    assert list(town.ended) == [1] and "busy" in town.ended[1]
+    assert list(rival.plans({0: seen()})) == [0]
+    rival.close()
+
+
+def test_a_rival_that_cannot_be_made_leaves_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Program] = []
+
+    def interrupted(program: Program, ego: int) -> None:
+        made.append(program)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Program, "reset", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Rival(PolicySpec(kind="process", entry=f"{sys.executable} {EXAMPLE}"), Town())  # type: ignore[arg-type]
+    assert made[0]._process.poll() is not None
 
 
 def test_a_program_that_is_not_there_is_a_configuration_error() -> None:
@@ -142,9 +195,24 @@ def test_rivals_drive_worlds_and_a_failed_run_is_marked(cache: Path, tmp_path: P
     ).close()
     dies = PolicySpec(kind="process", entry=f"{sys.executable} {tmp_path / 'rival.py'}")
     mapped = PolicySpec(kind="mapped", onnx=network(), entry=SIGNATURE)
+    (tmp_path / "busy").mkdir()
     jobs = [job(policy=policy, max_time_s=4.0, egos=1) for policy in (fine, dies, mapped)]
-    (first,), (failed,), (third,) = run_jobs(jobs, workers=1, cache_dir=cache)
+    jobs.append(job(policy=busy_for(tmp_path / "busy", 0), max_time_s=4.0, egos=2))
+    (first,), (failed,), (third,), (late, ready) = run_jobs(jobs, workers=1, cache_dir=cache)
     assert len(first.steps["t_s"]) > 5 and first.frame_digest and first.ended != "policy_failed"
     assert failed.ended == "policy_failed" and "status 7" in failed.events[-1].detail["why"]
     assert 0 < len(failed.steps["t_s"]) < len(first.steps["t_s"])
     assert third.ended != "policy_failed" and np.isfinite(third.plan_speed_NT).all()
+    assert late.ended == "policy_failed" and len(late.steps["t_s"]) == 0 and len(ready.steps["t_s"]) > 5
+    assert driving_score(late).route_completion_pct == 0.0
+
+
+def test_a_rival_that_fails_at_the_start_of_a_replay_ends_it_there(tmp_path: Path) -> None:
+    failed = replay(grey_drive(seconds=2.0), busy_for(tmp_path, 0), region="us", name="test")
+    assert failed.ended == "policy_failed" and len(failed.steps["t_s"]) == 0
+    assert row_of(failed)["metres"] == 0.0 and "busy" in row_of(failed)["why"]
+
+
+def test_a_policy_that_makes_its_state_at_the_reset_is_replayed() -> None:
+    spec = PolicySpec(kind="python", entry="world.policies:MadeAtReset")
+    assert replay(grey_drive(seconds=2.0), spec, region="us", name="test").ended == "route_complete"

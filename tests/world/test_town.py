@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from onshore.core.control import EgoState
 from onshore.core.errors import InputError
 from onshore.core.policy import RouteCommand
-from onshore.core.rollout import ACTOR_KINDS, LANE_KINDS
+from onshore.core.rollout import ACTOR_KINDS, LANE_KINDS, LINES
 from onshore.world.camera import Scene, TownCamera
 from onshore.world.closed_loop import TownAssets, Towns
+from onshore.world.context import _Street
 from onshore.world.furniture import vehicle_boxes
 from onshore.world.jobs import WIDE_CAMERA
 from onshore.world.navigation import Navigation, front_of
@@ -62,6 +63,18 @@ def test_route_lines_are_smooth(assets: TownAssets) -> None:
         steps = np.hypot(*np.diff(line.xy_N2, axis=0).T)
         assert steps.max() < 2.5
         assert len(line.streets) == len(edges)
+
+
+def test_lines_become_solid_before_a_stop_line_alone_as_they_are_painted(assets: TownAssets) -> None:
+    town, told = assets.town, dict[bool, set[tuple[str, str]]]()
+    for edge in town.edges.values():
+        street = _Street(town, edge, None, 8.0)
+        told.setdefault(edge.stop_rule != "none", set()).update(
+            (LINES[int(street.marking(lane, 60.0))], LINES[int(street.marking(lane, end_m))])
+            for lane in edge.car_lanes[:-1]
+            for end_m in (5.0, -0.5)
+        )
+    assert told == {True: {("dashed", "solid")}, False: {("dashed", "dashed")}}
 
 
 def test_the_ground_means_what_the_lanes_say(assets: TownAssets) -> None:

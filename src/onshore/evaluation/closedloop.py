@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onshore.core.control import CONTROLLER_VERSION
-from onshore.core.digest import blob_id, canonical_json, record_digest, sha256_hex
-from onshore.core.errors import NotFoundError
+from onshore.core.digest import canonical_json, record_digest
 from onshore.core.label import Artifact, Label
 from onshore.core.progress import Progress, silent
 from onshore.core.rollout import Rollout
+from onshore.evaluation.identity import artifact_of, policy_record
 from onshore.evaluation.scores import FORMULAS, RouteScore, driving_score
 from onshore.evaluation.statistics import Interval, RouteKey, Sequential, SequentialPlan, interval, sequential
 from onshore.region import RegionPack
@@ -104,7 +103,12 @@ def drive_jobs(
     progress: Progress = silent,
 ) -> SuiteResult:
     """Drive any jobs with one policy under a name, store the rollouts and score them; what was driven is read."""
-    inputs = {"evaluator": EVALUATOR, "suite": name, "jobs": _jobs_digest(jobs), "policy": policy_record(policy)}
+    inputs = {
+        "evaluator": EVALUATOR,
+        "suite": name,
+        "jobs": _jobs_digest(jobs),
+        "policy": policy_record(center, policy),
+    }
     drive = _Drive(center, jobs, policy, name, workers, progress)
     outputs, fresh = center.stage("evaluation.closed_loop", inputs, drive.run)
     return replace(_read(outputs, fresh), policy=policy.title)
@@ -237,16 +241,6 @@ class _Drive:
         return derive([world, *(parent.label for parent in parents)], kind=kind, retention="evidence")
 
 
-def artifact_of(center: Center, policy: PolicySpec) -> list[Artifact]:
-    """The ONNX artifact of this center whose bytes drive, if one does."""
-    if policy.onnx is None:
-        return []
-    try:
-        return [center.artifact(blob_id(center.region, policy.onnx))]
-    except NotFoundError:
-        return []
-
-
 def _rates(scored: Sequence[tuple[Rollout, RouteScore]]) -> dict[str, float]:
     names = sorted({name for _, score in scored for name in score.events})
     rates = {name: sum(score.events.get(name, 0.0) for _, score in scored) / len(scored) for name in names}
@@ -287,10 +281,3 @@ def _read(outputs: dict[str, Any], fresh: bool) -> SuiteResult:
 def _jobs_digest(jobs: Sequence[RolloutJob]) -> str:
     """Everything about the jobs but the policy's bytes, which the stage's inputs name by digest."""
     return record_digest([job.as_record() for job in jobs])
-
-
-def policy_record(policy: PolicySpec) -> dict[str, Any]:
-    """What a policy is, whatever it is called."""
-    plain = {name: value for name, value in vars(policy).items() if name not in ("name", "onnx", "metadata")}
-    network = sha256_hex(policy.onnx) if policy.onnx is not None else ""
-    return {**plain, "onnx": network, "controller": CONTROLLER_VERSION}

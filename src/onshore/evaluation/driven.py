@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,8 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
 #: Ego samples further than this from a context moment do not speak for it.
 NEAR_S = 0.25
 START_NS = 1_000_000_000
+#: Moments whose differences, and ids that as such, fit the integers in which rollouts have them.
+MOST_NS, MOST_ID = 2**62 - 1, 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,11 +203,11 @@ class MapContext:
         """Read the document. Raises InputError `unknown_format` naming the field that is wrong."""
         try:
             record = json.loads(data)
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise InputError("unknown_format", subject, "expected a JSON document.") from problem
         if not isinstance(record, dict) or record.get("schema") != SCHEMA or record.get("version") != VERSION:
             raise InputError("unknown_format", subject, f"expected schema {SCHEMA!r} of version {VERSION}.")
-        t_ns = _integers(record, "t_ns", subject)
+        t_ns = _integers(record, "t_ns", subject, MOST_NS)
         if len(t_ns) == 0 or (np.diff(t_ns) <= 0).any():
             raise InputError("clock_disorder", f"{subject} t_ns", "give moments that rise strictly.")
         given = record.get("columns")
@@ -216,13 +219,15 @@ class MapContext:
                 "unknown_format", f"{subject} columns.{unknown[0]}", f"known: {', '.join(CONTEXT_COLUMNS)}."
             )
         start_ns = record.get("start_ns", int(t_ns[0]))
-        if type(start_ns) is not int:
+        if not _whole(start_ns, MOST_NS):
             raise InputError("unknown_format", f"{subject} start_ns", "expected a whole number of nanoseconds.")
         return cls(
             region=str(record.get("region", "")),
             start_ns=start_ns,
             t_ns=t_ns,
-            columns={name: _values(name, values, len(t_ns), subject) for name, values in given.items()},
+            columns={
+                name: _values(name, values, len(t_ns), f"{subject} columns.{name}") for name, values in given.items()
+            },
             actors=_actors(record["actors"], len(t_ns), subject) if "actors" in record else None,
         )
 
@@ -275,45 +280,54 @@ def _named(name: str, values: Floats) -> list[Any]:
     return [names[int(value)] if math.isfinite(value) else None for value in values]
 
 
-def _values(name: str, values: Any, count: int, subject: str) -> Floats:
-    where = f"{subject} columns.{name}"
+def _values(name: str, values: Any, count: int, where: str, *, known: bool = False) -> Floats:
+    """One column (count,), NaN for null; known: null is an error, too."""
     if not isinstance(values, list) or len(values) != count:
         raise InputError("unknown_format", where, f"expected a list of {count}, one per moment.")
     names = CATEGORIES.get(name)
     found = np.full(count, np.nan)
     for row, value in enumerate(values):
-        if value is None:
+        if value is None and not known:
             continue
         if names is not None:
             if value not in names:
                 raise InputError("unknown_format", f"{where}[{row}]", f"expected one of {', '.join(names)} or null.")
             found[row] = names.index(value)
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError("unknown_format", f"{where}[{row}]", "expected a finite number or null.")
+        elif type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+            wanted = "expected a finite number." if known else "expected a finite number or null."
+            raise InputError("unknown_format", f"{where}[{row}]", wanted)
         else:
             found[row] = value
     return found
 
 
-def _integers(record: Mapping[str, Any], name: str, subject: str) -> NDArray[np.int64]:
+def _integers(record: Mapping[str, Any], name: str, subject: str, most: int) -> NDArray[np.int64]:
     values = record.get(name)
-    if not isinstance(values, list) or any(type(value) is not int for value in values):
-        raise InputError("unknown_format", f"{subject} {name}", "expected a list of whole numbers.")
+    if not isinstance(values, list) or not all(_whole(value, most) for value in values):
+        raise InputError("unknown_format", f"{subject} {name}", f"expected a list of whole numbers of at most {most}.")
     return np.array(values, np.int64)
+
+
+def _whole(value: Any, most: int) -> bool:
+    return type(value) is int and abs(value) <= most
 
 
 def _actors(record: Any, count: int, subject: str) -> Actors:
     where = f"{subject} actors"
     if not isinstance(record, dict) or not {"row", "id", "kind", *ACTOR_COLUMNS} <= set(record):
         raise InputError("unknown_format", where, f"expected row, id, kind, {', '.join(ACTOR_COLUMNS)}.")
-    row, identity = _integers(record, "row", where), _integers(record, "id", where)
+    row, identity = _integers(record, "row", where, count), _integers(record, "id", where, MOST_ID)
     if len(row) and (row.min() < 0 or row.max() >= count or (np.diff(row) < 0).any()):
         raise InputError("unknown_format", f"{where}.row", f"expected rows of 0 to {count - 1} in order.")
-    if len(identity) != len(row) or len(record["kind"]) != len(row) or not set(record["kind"]) <= set(ACTOR_KINDS):
+    if len(identity) != len(row):
+        raise InputError("unknown_format", f"{where}.id", f"expected {len(row)}, one per row.")
+    kinds = record["kind"]
+    if not isinstance(kinds, list) or len(kinds) != len(row) or any(kind not in ACTOR_KINDS for kind in kinds):
         raise InputError("unknown_format", f"{where}.kind", f"expected one of {', '.join(ACTOR_KINDS)} per row.")
-    columns = {name: _values(name, record[name], len(row), where) for name in ACTOR_COLUMNS}
-    kinds = np.array([ACTOR_KINDS.index(kind) for kind in record["kind"]], np.int64)
-    return Actors(row=row, id=identity, kind=kinds, columns=columns)
+    # a box of which something is unknown cannot be told to touch nobody
+    columns = {name: _values(name, record[name], len(row), f"{where}.{name}", known=True) for name in ACTOR_COLUMNS}
+    numbers = np.array([ACTOR_KINDS.index(kind) for kind in kinds], np.int64)
+    return Actors(row=row, id=identity, kind=numbers, columns=columns)
 
 
 def turn_names(bits: float) -> str:

@@ -96,19 +96,41 @@ def runs(driven: Driven, mask: Flags, least_s: float, join_s: float = JOIN_S) ->
 def crossings(driven: Driven) -> list[Crossing]:
     """Every time the front bumper passes a stop line, from `stop_line_m`, else from the light's distance.
 
-    The distance turns negative, or jumps to the next line, or ends when it was about to reach zero.
+    The distance turns negative, or, as the car moves, jumps to the next line or ends when it was about to reach zero.
     """
-    line = driven["stop_line_m"]
-    if not np.isfinite(line).any():
-        line = driven["light_distance_m"]
+    line = _to_line(driven)
+    moves = _faster(driven, STANDS_MPS)
     found = []
     for row in np.flatnonzero(line[:-1] >= 0.0):
-        after, reach_m = float(line[row + 1]), max(1.5, float(np.nan_to_num(driven["speed_mps"][row])) * 0.3)
-        if after < 0.0:
+        if line[row + 1] < 0.0:
             found.append(Crossing(row=int(row), past_m=_past(driven, line, int(row) + 1)))
-        elif line[row] <= reach_m and not after <= line[row] + 3.0:
+        elif _lost(driven, line, int(row)) and moves[row : row + 2].any():
             found.append(Crossing(row=int(row), past_m=math.inf))
     return found
+
+
+def missing_at_lines(driven: Driven) -> tuple[str, ...]:
+    """What crossings need: the speed before lines, and wherever the distance to one is lost near it."""
+    line = _to_line(driven)
+    lost = [row for row in np.flatnonzero(line[:-1] >= 0.0) if _lost(driven, line, int(row))]
+    unknown = any(not np.isfinite(driven["speed_mps"][row : row + 2]).any() for row in lost)
+    return ("speed_mps",) if unknown else missing(driven, "speed_mps", where=_before_lines(driven))
+
+
+def _to_line(driven: Driven) -> Floats:
+    line = driven["stop_line_m"]
+    return line if np.isfinite(line).any() else driven["light_distance_m"]
+
+
+def _lost(driven: Driven, line: Floats, row: int) -> bool:
+    """Whether the distance to a line that was about to be reached is another line's, or nothing, in the next row."""
+    reach_m = max(1.5, float(np.nan_to_num(driven["speed_mps"][row])) * 0.3)
+    return bool(line[row] <= reach_m and not line[row + 1] <= line[row] + 3.0)
+
+
+def _faster(driven: Driven, mps: float) -> Flags:
+    """Rows with a speed above this, as far as known."""
+    return np.asarray(driven["speed_mps"] > mps)
 
 
 def _past(driven: Driven, line: Floats, row: int) -> float:
@@ -158,7 +180,10 @@ def conflicts(
 
 
 def movement_at(driven: Driven, row: int) -> float:
-    """The TURNS bit of the movement made at the junction ahead of `row`: the route's, else by the heading behind it."""
+    """The TURNS bit of the movement made at the junction ahead of `row`: the route's, else by the heading behind it.
+
+    NaN where neither is known throughout.
+    """
     if math.isfinite(driven["movement"][row]):
         return float(driven["movement"][row])
     inside = driven["junction"][row + 1 :] > 0.5
@@ -170,6 +195,8 @@ def movement_at(driven: Driven, row: int) -> float:
         return math.nan
     after = row + 1 + enter + int(left[0])
     turned = math.degrees(float(np.sum(np.diff(np.unwrap(driven["yaw_rad"][row : after + 1])))))
+    if not math.isfinite(turned):
+        return math.nan
     if abs(turned) < 35.0:
         return float(TURNS["straight"])
     return float(TURNS["u_turn"] if turned > 150.0 else TURNS["left"] if turned > 0 else TURNS["right"])
@@ -192,7 +219,9 @@ def closed_lane(driven: Driven, limits: Limits) -> Finding:
     closed = np.where(np.isfinite(closed), closed, by_hours)
     if (there & ~np.isfinite(closed)).any():
         lacks += ("lane_open", "clock_h")
-    mask = there & (closed > 0.5) & (driven["speed_mps"] > MOVES_MPS) & on_street(driven)
+    barred = there & (closed > 0.5) & on_street(driven)
+    lacks += missing(driven, "speed_mps", where=barred)
+    mask = barred & _faster(driven, MOVES_MPS)
     exempt_m = float(limits.get("turn_exempt_m", 0.0))
     if exempt_m:
         mask &= ~((driven["movement"] == TURNS["right"]) & (driven["stop_line_m"] <= exempt_m))
@@ -225,7 +254,9 @@ def line_crossing(driven: Driven, limits: Limits) -> Finding:
         if (barred & street & ~np.isfinite(driven[f"line_{side}_m"])).any():
             lacks += (f"line_{side}_m",)
         over = np.fmax(over, np.where(barred, -driven[f"line_{side}_m"], 0.0))
-    mask = street & (over > float(limits["over_m"])) & (driven["speed_mps"] > MOVES_MPS)
+    crossed = street & (over > float(limits["over_m"]))
+    lacks += missing(driven, "speed_mps", where=crossed)
+    mask = crossed & _faster(driven, MOVES_MPS)
     found = [
         Broken(first=first, last=last, figures={"over_m": round(float(over[first : last + 1].max()), 2)})
         for first, last in runs(driven, mask, float(limits["least_s"]))
@@ -238,7 +269,7 @@ def turn_lane(driven: Driven, limits: Limits) -> Finding:
 
     What counts is what the arrows said when the front bumper passed the line. U-turns have a rule of their own.
     """
-    lacks: tuple[str, ...] = missing(driven, "lane_turns", where=_before_lines(driven))
+    lacks: tuple[str, ...] = missing(driven, "lane_turns", where=_before_lines(driven)) + missing_at_lines(driven)
     found = []
     for crossing in crossings(driven):
         row = crossing.row
@@ -270,12 +301,15 @@ def _variable(driven: Driven, row: int) -> bool:
 
 def wrong_way(driven: Driven, limits: Limits) -> Finding:
     """Against the lane's direction for `least_s`, outside junctions, on the move."""
-    mask = (driven["oncoming"] > 0.5) & on_street(driven) & (driven["speed_mps"] > MOVES_MPS)
+    against = (driven["oncoming"] > 0.5) & on_street(driven)
+    mask = against & _faster(driven, MOVES_MPS)
     found = [
         Broken(first=first, last=last, figures={"metres": _metres(driven, first, last)})
         for first, last in runs(driven, mask, float(limits["least_s"]))
     ]
-    return Finding(broken=tuple(found), missing=missing(driven, "oncoming"))
+    return Finding(
+        broken=tuple(found), missing=missing(driven, "oncoming") + missing(driven, "speed_mps", where=against)
+    )
 
 
 def u_turn(driven: Driven, limits: Limits) -> Finding:
@@ -299,7 +333,10 @@ def u_turn(driven: Driven, limits: Limits) -> Finding:
 
 
 def _u_turns(driven: Driven) -> list[tuple[int, int]]:
-    yaw, t_s = np.unwrap(np.nan_to_num(driven["yaw_rad"])), driven["t_s"]
+    t_s, known = driven["t_s"], np.isfinite(driven["yaw_rad"])
+    if not known.any():
+        return []
+    yaw = np.interp(t_s, t_s[known], np.unwrap(driven["yaw_rad"][known]))
     along = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(driven["x_m"]), np.diff(driven["y_m"])))])
     found: list[tuple[int, int]] = []
     floor = 0
@@ -321,12 +358,13 @@ def red_light(driven: Driven, limits: Limits) -> Finding:
     """Past the stop line by `past_m` although the light was red when the front bumper reached it.
 
     `shapes`: which lights this rule is about. A right turn is left to the rules about turning on red unless
-    `right_turns` is set. Where `turn_on_red` is not known, only a movement that may never do so can be judged.
+    `right_turns` is set, so without it the movement must be known. Where `turn_on_red` is not known, only a movement that
+    may never do so can be judged.
     """
     shapes = [LIGHT_SHAPES.index(shape) for shape in limits["shapes"]]
     temporary = "temporary" in limits["shapes"]
     lacks = missing(driven, "light_shape") if temporary else ()
-    lacks += missing(driven, "light")
+    lacks += missing(driven, "light") + missing_at_lines(driven)
     found = []
     for crossing in _red_crossings(driven):
         row, shape = crossing.row, driven["light_shape"][crossing.row]
@@ -340,6 +378,9 @@ def red_light(driven: Driven, limits: Limits) -> Finding:
             continue
         if not math.isfinite(may) and (right or not math.isfinite(movement)):
             lacks += ("turn_on_red",)
+            continue
+        if not math.isfinite(movement) and not limits.get("right_turns", False):
+            lacks += ("movement",)
             continue
         found.append(Broken(first=row, last=row + 1, figures=_at_line(driven, row)))
     return Finding(broken=tuple(found), missing=lacks)
@@ -355,7 +396,7 @@ def _at_line(driven: Driven, row: int) -> dict[str, Any]:
 
 def right_on_red_forbidden(driven: Driven, limits: Limits) -> Finding:
     """A right turn past a red light where turning on red is forbidden."""
-    lacks = missing(driven, "light")
+    lacks = missing(driven, "light") + missing_at_lines(driven)
     found = []
     for crossing in _red_crossings(driven):
         row = crossing.row
@@ -374,7 +415,7 @@ def right_on_red_forbidden(driven: Driven, limits: Limits) -> Finding:
 
 def turn_on_red(driven: Driven, limits: Limits) -> Finding:
     """A permitted turn on red without a stop first (`stop_first`), or into the way of somebody (`gap_s`)."""
-    lacks = missing(driven, "light")
+    lacks = missing(driven, "light") + missing_at_lines(driven)
     found = []
     for crossing in _red_crossings(driven):
         row = crossing.row
@@ -384,9 +425,11 @@ def turn_on_red(driven: Driven, limits: Limits) -> Finding:
         if not math.isfinite(may):
             lacks += ("turn_on_red",) if movement_at(driven, row) in (TURNS["right"],) else ()
             continue
-        slowest = _slowest_before(driven, row, float(limits.get("before_m", 8.0)))
+        slowest = _slowest_before(driven, row, float(limits.get("before_m", 8.0)), float(limits["stop_mps"]))
         if limits["stop_first"] and slowest >= float(limits["stop_mps"]):
             found.append(Broken(first=row, last=row + 1, figures={"slowest_mps": round(slowest, 2)}))
+        elif limits["stop_first"] and not math.isfinite(slowest):
+            lacks += ("speed_mps",)
         elif driven.actors is None:
             lacks += ("actors",)
         else:
@@ -397,29 +440,36 @@ def turn_on_red(driven: Driven, limits: Limits) -> Finding:
 
 def stop_sign(driven: Driven, limits: Limits) -> Finding:
     """A stop line with a stop sign passed without standing within `before_m` ahead of it."""
-    lacks = missing(driven, "stop_rule")
+    lacks = missing(driven, "stop_rule") + missing_at_lines(driven)
     found = []
     for crossing in crossings(driven):
         if driven["stop_rule"][crossing.row] == STOP_RULES.index("stop_sign"):
-            slowest = _slowest_before(driven, crossing.row, float(limits["before_m"]))
-            if slowest >= float(limits["stop_mps"]):
+            slowest = _slowest_before(driven, crossing.row, float(limits["before_m"]), float(limits["stop_mps"]))
+            if not math.isfinite(slowest):
+                lacks += ("speed_mps",)
+            elif slowest >= float(limits["stop_mps"]):
                 figures = {"slowest_mps": round(slowest, 2)}
                 found.append(Broken(first=crossing.row, last=crossing.row + 1, figures=figures))
     return Finding(broken=tuple(found), missing=lacks)
 
 
-def _slowest_before(driven: Driven, row: int, before_m: float) -> float:
-    """The least speed while the front bumper was within `before_m` before the line it passes after `row`."""
+def _slowest_before(driven: Driven, row: int, before_m: float, stop_mps: float) -> float:
+    """The least speed while the front bumper was within `before_m` before the line it passes after `row`.
+
+    NaN where it is not known at every moment and was not seen below `stop_mps`: the car may have stood then.
+    """
     line = np.where(np.isfinite(driven["stop_line_m"]), driven["stop_line_m"], driven["light_distance_m"])
     first = row
     while first > 0 and line[first - 1] >= line[first] - 1e-6 and line[first - 1] <= before_m:
         first -= 1
-    return float(np.nanmin(driven["speed_mps"][first : row + 1]))
+    speeds = driven["speed_mps"][first : row + 1]
+    slowest = float(np.fmin.reduce(speeds))
+    return slowest if slowest < stop_mps or np.isfinite(speeds).all() else math.nan
 
 
 def give_way(driven: Driven, limits: Limits) -> Finding:
     """A give-way line passed into the way of somebody who would have been there within `gap_s`."""
-    lacks = missing(driven, "stop_rule")
+    lacks = missing(driven, "stop_rule") + missing_at_lines(driven)
     found = []
     for crossing in crossings(driven):
         if driven["stop_rule"][crossing.row] != STOP_RULES.index("give_way"):
@@ -435,6 +485,7 @@ def give_way(driven: Driven, limits: Limits) -> Finding:
 def left_turn_yield(driven: Driven, limits: Limits) -> Finding:
     """A left or U-turn on a round green light, or without a light, in front of somebody who comes the other way."""
     lacks: tuple[str, ...] = missing(driven, "light", "junction")
+    lacks += missing(driven, "speed_mps", where=driven["junction"] > 0.5)
     arrow = LIGHT_SHAPES.index("arrow")
     found = []
     for row in _entries(driven):
@@ -481,12 +532,14 @@ def _conflict_inside(driven: Driven, row: int, gap_s: float) -> dict[str, Any] |
 
 def crosswalk_yield(driven: Driven, limits: Limits) -> Finding:
     """Onto a crosswalk faster than `speed_mps` while somebody uses it or is about to."""
-    lacks = missing(driven, "crosswalk_used")
     at, found = driven["crosswalk_m"], []
+    lacks = missing(driven, "crosswalk_used") + missing(driven, "speed_mps", where=at < 0.0)
     for row in np.flatnonzero((at[:-1] >= 0.0) & (at[1:] < 0.0)) + 1:
         used = driven["crosswalk_used"][row]
         if not math.isfinite(used):
             lacks += ("crosswalk_used",)
+        elif used > 0.5 and not math.isfinite(driven["speed_mps"][row]):
+            lacks += ("speed_mps",)
         elif used > 0.5 and driven["speed_mps"][row] > float(limits["speed_mps"]):
             found.append(Broken(first=int(row), last=int(row), figures=_at_line(driven, int(row))))
     return Finding(broken=tuple(found), missing=lacks)
@@ -538,7 +591,7 @@ def speeding(driven: Driven, limits: Limits) -> Finding:
         top = first + int(np.nanargmax(over[first : last + 1]))
         figures = {"speed_mps": round(float(speed[top]), 2), "limit_mps": round(float(limit[top]), 2)}
         found.append(Broken(first=first, last=last, figures=figures))
-    return Finding(broken=tuple(found), missing=missing(driven, "speed_limit_mps"))
+    return Finding(broken=tuple(found), missing=missing(driven, "speed_limit_mps", "speed_mps"))
 
 
 def tailgating(driven: Driven, limits: Limits) -> Finding:
@@ -554,7 +607,8 @@ def tailgating(driven: Driven, limits: Limits) -> Finding:
         Broken(first=first, last=last, figures={"gap_s": round(float(np.nanmin(time_gap[first : last + 1])), 2)})
         for first, last in runs(driven, mask, float(limits["least_s"]), join_s=0.3)
     ]
-    return Finding(broken=tuple(found), missing=missing(driven, "x_m", "yaw_rad"))
+    lacks = missing(driven, "x_m", "yaw_rad") + missing(driven, "speed_mps", where=np.isfinite(gaps))
+    return Finding(broken=tuple(found), missing=lacks)
 
 
 def _gap_ahead(driven: Driven, row: int) -> float:
@@ -583,7 +637,8 @@ def standing(driven: Driven, limits: Limits) -> Finding:
         line = driven["stop_line_m"]
         where = (line < -float(limits["over_m"])) & (line > -6.0) & ~(driven["waiting_area"] > 0.5)
         where &= _red_when_passed(driven)
-        lacks = missing(driven, "light", "stop_rule")
+        lacks = missing(driven, "light", "stop_rule") + missing_at_lines(driven)
+    lacks += missing(driven, "speed_mps", where=where)
     mask = where & (driven["speed_mps"] < STANDS_MPS)
     found = [
         Broken(first=first, last=last, figures={"seconds": round(float(driven["t_s"][last] - driven["t_s"][first]), 1)})

@@ -7,6 +7,8 @@ same, and its map rules are 'not measurable'.
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,11 @@ from onshore.store import Center
 from onshore.wire import read_mcap
 
 LOG, ROLLOUT, ARCHIVE = ".mcap", ".rollout", ".zip"
+#: What bytes that are no rollouts, or are cut or damaged, raise on their way through zip, JSON and arrays.
+UNREADABLE = (
+    *(KeyError, ValueError, OSError, TypeError, AttributeError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 def rule_report(
@@ -171,7 +178,7 @@ def _from_file(path: Path, context: MapContext | None) -> list[Driven]:
     try:
         data = path.read_bytes()
         rollouts = [Rollout.from_bytes(data)] if path.suffix == ROLLOUT else unpack_rollouts(data)
-    except (KeyError, ValueError, OSError, TypeError) as problem:
+    except UNREADABLE as problem:
         raise InputError("unknown_format", path, f"these are no rollouts: {problem}.") from problem
     return [from_rollout(rollout) for rollout in rollouts]
 

@@ -20,8 +20,9 @@ from onshore.core.label import Label
 from onshore.core.progress import Progress, silent
 from onshore.core.recording import Recording
 from onshore.core.rollout import Rollout
-from onshore.evaluation.closedloop import artifact_of, pack_rollouts, policy_record
+from onshore.evaluation.closedloop import pack_rollouts
 from onshore.evaluation.driven import MapContext
+from onshore.evaluation.identity import artifact_of, policy_record
 from onshore.evaluation.recorded import from_rollout, read_context
 from onshore.evaluation.scorers import comfort_pct
 from onshore.residency import derive
@@ -125,7 +126,7 @@ def _segment(center: Center, segment: dict[str, Any], policy: PolicySpec, mapped
     inputs = {
         "replayer": REPLAYER,
         "segment": segment["artifact"],
-        "policy": policy_record(policy),
+        "policy": policy_record(center, policy),
         "context": digest,
     }
     shown = {"policy": policy.title, "segment": identity}

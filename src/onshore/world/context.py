@@ -63,7 +63,9 @@ class _Street:
         self.outer = town.reverse.get(edge.id) is not None
         self.usual = [self._line(town, lane, -1.0) for lane in edge.lanes]
         self.near = [self._line(town, lane, 0.0) for lane in edge.lanes]
-        self.solid_m = [lane.spec.solid_end_m or town.roads.approach.solid_m for lane in edge.lanes]
+        # as it is painted: where nothing is to be stopped for, no line becomes solid, not even at the very end
+        before_m = town.roads.approach.solid_m if self.rule != "none" else -math.inf
+        self.solid_m = [lane.spec.solid_end_m or before_m for lane in edge.lanes]
         self.turns = [float(lane.spec.turns_at(clock_h)) for lane in edge.lanes]
         self.movement = float(town.movement(edge.id, following)) if following else NAN
         self.shape = float(LIGHT_SHAPES.index(town.light_shape(edge.id, following))) if following else 0.0

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import math
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -80,21 +82,35 @@ class Rival:
         self._network: MappedOnnx | None = None
         if spec.kind == "process":
             self._program = Program(spec.entry, world.cameras)
-            for ego in world.egos:
-                self._program.reset(ego.index)
+            try:
+                self._reset(self._program)
+            except BaseException:  # nobody has this driver yet, so nobody else ends its program
+                self.close()
+                raise
         else:
             self._network = MappedOnnx(spec.onnx or b"", Signature.from_toml(spec.entry), world.cameras[0].name)
 
     def plans(self, observations: dict[int, Observation]) -> dict[int, Plan]:
         plans = {}
         for ego, observation in observations.items():
-            try:
+            with self._failing(ego):
                 plans[ego] = self._act(ego, observation)
-            except InputError as problem:
-                if problem.code != "policy_failed":
-                    raise
-                self.world.give_up(ego, problem.advice)
         return plans
+
+    def _reset(self, program: Program) -> None:
+        for ego in self.world.active:
+            with self._failing(ego.index):
+                program.reset(ego.index)
+
+    @contextmanager
+    def _failing(self, ego: int) -> Iterator[None]:
+        """What the driver fails at here ends the run of this ego alone."""
+        try:
+            yield
+        except InputError as problem:
+            if problem.code != "policy_failed":
+                raise
+            self.world.give_up(ego, problem.advice)
 
     def _act(self, ego: int, observation: Observation) -> Plan:
         if self._network is not None:

@@ -210,9 +210,6 @@ class RolloutJob:
         plain["cameras"] = [camera.as_record() for camera in self.rig_cameras]
         return {**plain, "layout": None if self.layout is None else self.layout.digest}
 
-    def with_policy(self, policy: PolicySpec) -> RolloutJob:
-        return replace(self, policy=policy)
-
 
 def fleet_rig(roads: Roads, *, surround: bool = False) -> Rig:
     """The rig of every simulated car of a region: the wide camera ahead, with `surround` three more."""

@@ -72,7 +72,7 @@ class Failed:
 class Child(Protocol):
     """What runs one task at a time. affinity: of its last task; task: the index of the one that it has now.
 
-    foreign: it has run code from elsewhere. `receive` raises EOFError or ConnectionError when it died.
+    foreign: it has run code from elsewhere. `receive` raises EOFError or OSError when it died.
     """
 
     affinity: object
@@ -210,7 +210,7 @@ class Workers:
                     continue
                 try:
                     results[index] = _checked(child.receive())
-                except (EOFError, ConnectionError):
+                except (EOFError, OSError):  # OSError: it died with its result half sent
                     deaths[index] += 1
                     killed[index] |= self._bury(child, tasks[index], deaths[index]) in KILLED
                     if deaths[index] == MAX_CRASHES - 1 and tasks[index].last and not killed[index]:

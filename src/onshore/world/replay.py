@@ -333,6 +333,7 @@ def replay(
     controller, step = spec.controller, 0
     most = round(min(max_time_s, end_s - start_s + SLIP_S) / STEP_S)
     try:
+        driver.reset(None)
         action = Action(steering_rad=0.0, accel_mps2=0.0)
         while not run.events and step < most:
             if step % STEPS_PER_PLAN == 0:

@@ -60,10 +60,6 @@ class Edge:
     def car_lanes(self) -> tuple[int, ...]:
         return tuple(lane.index for lane in self.lanes if lane.kind == "car")
 
-    @property
-    def gives_way(self) -> bool:
-        return self.stop_rule in ("give_way", "stop_sign")
-
     def rank(self, rank: int) -> int:
         """The car lane that is `rank`-th from the middle of the road; the outermost where there are fewer."""
         return self.car_lanes[max(len(self.car_lanes) - 1 - rank, 0)]
