@@ -117,6 +117,37 @@ def test_a_broken_config_is_named(center: Center) -> None:
         Center.open(center.root)
 
 
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("in_region_dirs", '"/data/out"'),
+        ("in_region_dirs", '[""]'),
+        ("in_region_dirs", '["out"]'),
+        ("in_region_dirs", "[1]"),
+        ("jail_strict", '"false"'),
+        ("schema_version", "true"),
+        ("keys", "5"),
+        ("keys_dir", "[]"),
+        ("region", "1"),
+    ],
+)
+def test_a_field_of_another_type_opens_no_center(center: Center, tmp_path: Path, field: str, text: str) -> None:
+    path = center.root / "center.toml"
+    lines = path.read_text(encoding="utf8").splitlines()
+    path.write_text("\n".join(f"{field} = {text}" if one.startswith(f"{field} =") else one for one in lines))
+    with pytest.raises(InputError, match=field) as caught:
+        Center.open(center.root)
+    assert caught.value.code == "bad_config"
+
+
+def test_a_config_that_is_no_utf8_is_named(center: Center) -> None:
+    path = center.root / "center.toml"
+    path.write_bytes(path.read_bytes() + "# 数据".encode("gbk"))
+    with pytest.raises(InputError, match=r"center\.toml") as caught:
+        Center.open(center.root)
+    assert caught.value.code == "bad_config"
+
+
 def test_in_region_folders(center: Center, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert center.in_region(tmp_path / "out/report.html") and center.in_region(center.root)
