@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from onshore.store import Center
 
 
+#: Held while something leaves, and while somebody loses the say about it: of the two, one comes first.
+BORDER_LOCK = "border.lock"
+
+
 def person(name: str) -> str:
     """A person's name as an id: lower case, other characters become '-'."""
     return check_id(re.sub(r"[^a-z0-9-]+", "-", name.lower())[:80] or "-", "person")
@@ -57,12 +61,15 @@ def enroll_approver(center: Center, name: str, *, public_key: bytes | None = Non
 
 def dismiss_approver(center: Center, name: str) -> None:
     """From now on this person's approvals count for nothing, also on permits signed before."""
+    from onshore.store.files import locked
+
     name = person(name)
-    known = approver_keys(center)
-    if name not in known:
-        raise NotFoundError(f"approver {name}", f"enrolled are {', '.join(sorted(known)) or 'none'}.")
-    body = {"approver": pseudonym(center, "person", name), "key": sha256_hex(known[name]), "by": _actor(center)}
-    center.ledger.append(DISMISSED, body)
+    with locked(center.root / "locks" / BORDER_LOCK):
+        known = approver_keys(center)
+        if name not in known:
+            raise NotFoundError(f"approver {name}", f"enrolled are {', '.join(sorted(known)) or 'none'}.")
+        body = {"approver": pseudonym(center, "person", name), "key": sha256_hex(known[name]), "by": _actor(center)}
+        center.ledger.append(DISMISSED, body)
 
 
 def approver_keys(center: Center) -> dict[str, bytes]:
