@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from border.conftest import Shore, build
 from onshore import border
-from onshore.border import approval, people, permitting
+from onshore.border import approval, people, permitting, users
 from onshore.border.approval import Approved, Permit
 from onshore.core.errors import InputError, NotFoundError, OnshoreError, RefusedError
 
@@ -173,6 +173,33 @@ def test_a_dismissed_approver_no_longer_counts(shore: Shore) -> None:
     with pytest.raises(RefusedError) as caught:
         border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
     assert caught.value.refusal.rule == "permit-approvers"
+
+
+def test_names_of_every_script_are_people_of_their_own() -> None:
+    ascii_names = {
+        "Alice": "alice",
+        "bea": "bea",
+        "Some One": "some-one",
+        "car-0007": "car-0007",
+        "-": "-",
+        "a" * 90: "a" * 80,
+    }
+    assert {name: people.person(name) for name in ascii_names} == ascii_names
+    others = ["张三", "李四", "José", "Jos", "Ωmega", "mega", "...", "???", "张" * 90, "张" * 91, "a" * 90 + "é"]
+    ids = [people.person(name) for name in others]
+    assert len(set(ids)) == len(others)
+    assert [people.person(one) for one in ids] == ids
+    assert people.person("JOSE\u0301") == people.person("josé")
+    with pytest.raises(InputError, match="bad_id"):
+        people.person("")
+
+
+def test_a_name_of_another_script_has_only_its_own_roles_and_key(shore: Shore) -> None:
+    users.enroll_person(shore.center, "张三", ["engineer"])
+    assert users.roles_of(shore.center, "张三") == {"engineer"} and not users.roles_of(shore.center, "李四")
+    for name in ("王五", "赵六"):
+        border.enroll_approver(shore.center, name)
+    assert len(permitting.verified(shore.center, shore.permit(approvers=("王五", "赵六"))).approvers) == 2
 
 
 def test_a_key_slipped_into_the_folder_approves_nothing(shore: Shore) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,17 @@ BORDER_LOCK = "border.lock"
 
 
 def person(name: str) -> str:
-    """A person's name as an id: lower case, other characters become '-'."""
-    return check_id(re.sub(r"[^a-z0-9-]+", "-", name.lower())[:80] or "-", "person")
+    """A person's name as an id: lower case, other characters become '-'. Errors: InputError `bad_id` for an empty one.
+
+    Where that would leave nothing of a name, or one of another script, a digest of the name is appended: it alone tells
+    such people apart.
+    """
+    plain = unicodedata.normalize("NFC", name).lower()
+    readable = re.sub(r"[^a-z0-9-]+", "-", plain)[:80]
+    if plain == readable or (plain.isascii() and readable.strip("-")):
+        return check_id(readable, "person")
+    digest = sha256_hex(plain.encode(errors="surrogatepass"))[:16]
+    return check_id(f"{readable[:63].strip('-') or 'person'}-{digest}", "person")
 
 
 def pseudonym(center: Center, kind: str, name: str) -> str:
