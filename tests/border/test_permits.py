@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -173,6 +174,81 @@ def test_a_dismissed_approver_no_longer_counts(shore: Shore) -> None:
     with pytest.raises(RefusedError) as caught:
         border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
     assert caught.value.refusal.rule == "permit-approvers"
+
+
+def test_two_people_who_approve_at_once_have_both_approved(shore: Shore, monkeypatch: pytest.MonkeyPatch) -> None:
+    permit, sign = shore.permit(approvers=()), approval.sign
+    other = threading.Thread(target=border.approve, args=(shore.center, permit, "chen"))
+
+    def slowly(*args: object) -> dict[str, object]:
+        monkeypatch.setattr(approval, "sign", sign)
+        other.start()
+        other.join(0.5)  # long enough for chen to be done, were nobody in the way
+        return sign(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(approval, "sign", slowly)
+    border.approve(shore.center, permit, "bertha")
+    other.join()
+    assert permitting.verified(shore.center, permit).approvers == ("bertha", "chen")
+    assert len(shore.lines("border.permit.approve")) == 2
+
+
+@pytest.mark.parametrize("step", ["line", "save"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_approval_that_was_killed_ends_in_one_signature_and_one_line(
+    shore: Shore, monkeypatch: pytest.MonkeyPatch, step: str, elsewhere: bool
+) -> None:
+    center, permit = shore.center, shore.permit(approvers=())
+    signed = approval.sign(permitting.envelope_of(center, permit), people.approver_key(center, "bertha"))
+
+    def again() -> object:
+        return permitting.attach(center, permit, signed) if elsewhere else border.approve(center, permit, "bertha")
+
+    with monkeypatch.context() as patched:
+        _killed_at(patched, shore, step)
+        with pytest.raises(KeyboardInterrupt):
+            again()
+    assert permitting.verified(center, permit).approvers == ()
+    again()
+    assert permitting.verified(center, permit).approvers == ("bertha",)
+    assert len(permitting.envelope_of(center, permit)["signatures"]) == len(shore.lines("border.permit.approve")) == 1
+
+
+@pytest.mark.parametrize("step", ["line", "save"])
+def test_a_permit_that_nobody_wrote_down_does_not_exist(
+    shore: Shore, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    with monkeypatch.context() as patched:
+        _killed_at(patched, shore, step)
+        with pytest.raises(KeyboardInterrupt):
+            shore.permit(approvers=())
+    assert border.permits(shore.center) == []
+    shore.permit(approvers=())
+    assert len(border.permits(shore.center)) == 1
+
+
+def _killed_at(patched: pytest.MonkeyPatch, shore: Shore, step: str) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    patched.setattr(*((shore.center.ledger, "append") if step == "line" else (permitting, "_save")), killed)
+
+
+@pytest.mark.parametrize("text", ["no JSON", "5", "[" * 100_000])
+def test_a_row_that_is_no_json_is_tampered_with(shore: Shore, text: str) -> None:
+    permit = shore.permit()
+    with shore.center.db.begin() as connection:
+        connection.execute(sa.text("update border_permits set envelope=:e"), {"e": text})
+    assert [row["state"] for row in border.permits(shore.center)] == ["tampered"]
+    refusal = border.check(shore.center, "model-1", "cn", permit=permit).refusal
+    assert refusal is not None and refusal.rule == "permit-statement"
+
+
+@pytest.mark.parametrize("wrong", [{}, {"payload": "e30=", "payloadType": "x", "signatures": 5}, [], None])
+def test_what_is_no_envelope_is_not_attached(shore: Shore, wrong: object) -> None:
+    with pytest.raises(InputError) as caught:
+        permitting.attach(shore.center, shore.permit(approvers=()), wrong)  # type: ignore[arg-type]
+    assert caught.value.code == "permit_invalid"
 
 
 def test_names_of_every_script_are_people_of_their_own() -> None:
