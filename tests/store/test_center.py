@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -146,6 +147,16 @@ def test_a_config_that_is_no_utf8_is_named(center: Center) -> None:
     with pytest.raises(InputError, match=r"center\.toml") as caught:
         Center.open(center.root)
     assert caught.value.code == "bad_config"
+
+
+def test_a_copy_of_what_a_custodian_holds_is_held_by_the_custodian(center: Center) -> None:
+    precise = Label(region="cn", kind="positions", custodian="custodian", subjects=frozenset(["vehicle-1"]))
+    source = center.put(b"fixes", precise)
+    for looser in (Label(region="cn", kind="positions"), replace(precise, custodian="center")):
+        with pytest.raises(RefusedError) as caught:
+            center.put(b"copy", looser, parents=[source.id])
+        assert caught.value.refusal.rule == "labels-only-grow"
+    assert center.put(b"copy", precise, parents=[source.id]).label == precise
 
 
 def test_in_region_folders(center: Center, tmp_path: Path) -> None:
