@@ -303,6 +303,9 @@ def test_figures_that_say_too_much_are_refused() -> None:
         assert caught.value.code == "not_allowed"
     with pytest.raises(InputError):
         rewrite_figures(b'{"a":NaN}', FigureLimits())
+    for infinite in (b"1e999", b"-1e999", b"1" * 4000):
+        with pytest.raises(InputError, match="not_allowed"):
+            rewrite_figures(b'{"a":[%s]}' % infinite, FigureLimits())
     with pytest.raises(InputError):
         rewrite_figures(b'{"a":1,"a":2}', FigureLimits())
     with pytest.raises(InputError):

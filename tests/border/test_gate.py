@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,11 +14,12 @@ import sqlalchemy as sa
 
 from border.conftest import Shore, build, network, safetensors
 from onshore import border
-from onshore.border import canonical
+from onshore.border import canonical, people
 from onshore.core.digest import blob_id, sha256_hex
 from onshore.core.errors import CorruptError, NotFoundError, RefusedError
 from onshore.core.label import Label
 from onshore.residency import derive
+from onshore.store import files
 
 
 def refused(call, code: str) -> str:  # type: ignore[no-untyped-def]
@@ -243,6 +248,40 @@ def test_two_exports_at_once_do_not_share_one_budget(shore: Shore) -> None:
         root = str(shore.center.root)
         answers = pool.starmap(_race, [(root, first, str(shore.outside)), (root, second, str(shore.outside))])
     assert sorted(answers) == ["left", "limit_exceeded"]
+
+
+@pytest.mark.parametrize("happens", ["dismissed", "expired"])
+def test_what_ends_while_an_export_waits_for_its_turn_ends_it(
+    shore: Shore, monkeypatch: pytest.MonkeyPatch, happens: str
+) -> None:
+    permit, locked = shore.permit(expires_days=1), files.locked
+
+    @contextmanager
+    def waited(path: Path) -> Iterator[None]:
+        monkeypatch.setattr(files, "locked", locked)
+        if happens == "dismissed":
+            people.dismiss_approver(shore.center, "bertha")
+        else:
+            later = time.time_ns() + 2 * border.permitting.DAY_NS
+            monkeypatch.setattr(time, "time_ns", lambda: later)
+        with locked(path):
+            yield
+
+    monkeypatch.setattr(files, "locked", waited)
+    with pytest.raises(RefusedError) as caught:
+        border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
+    assert caught.value.refusal.rule == {"dismissed": "permit-approvers", "expired": "permit-expired"}[happens]
+    assert not shore.lines("border.export")
+
+
+def test_nobody_is_dismissed_in_the_middle_of_an_export(shore: Shore) -> None:
+    with files.locked(shore.center.root / "locks" / people.BORDER_LOCK):
+        dismissing = threading.Thread(target=people.dismiss_approver, args=(shore.center, "bertha"))
+        dismissing.start()
+        dismissing.join(0.3)
+        assert not shore.lines("border.approver.dismissed")
+    dismissing.join()
+    assert len(shore.lines("border.approver.dismissed")) == 1
 
 
 def test_a_dataset_of_many_parts_is_judged_whole(shore: Shore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from border.conftest import Shore, build
 from onshore import border
-from onshore.border import approval, people, permitting
+from onshore.border import approval, people, permitting, users
 from onshore.border.approval import Approved, Permit
 from onshore.core.errors import InputError, NotFoundError, OnshoreError, RefusedError
 
@@ -173,6 +174,108 @@ def test_a_dismissed_approver_no_longer_counts(shore: Shore) -> None:
     with pytest.raises(RefusedError) as caught:
         border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
     assert caught.value.refusal.rule == "permit-approvers"
+
+
+def test_two_people_who_approve_at_once_have_both_approved(shore: Shore, monkeypatch: pytest.MonkeyPatch) -> None:
+    permit, sign = shore.permit(approvers=()), approval.sign
+    other = threading.Thread(target=border.approve, args=(shore.center, permit, "chen"))
+
+    def slowly(*args: object) -> dict[str, object]:
+        monkeypatch.setattr(approval, "sign", sign)
+        other.start()
+        other.join(0.5)  # long enough for chen to be done, were nobody in the way
+        return sign(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(approval, "sign", slowly)
+    border.approve(shore.center, permit, "bertha")
+    other.join()
+    assert permitting.verified(shore.center, permit).approvers == ("bertha", "chen")
+    assert len(shore.lines("border.permit.approve")) == 2
+
+
+@pytest.mark.parametrize("step", ["line", "save"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_approval_that_was_killed_ends_in_one_signature_and_one_line(
+    shore: Shore, monkeypatch: pytest.MonkeyPatch, step: str, elsewhere: bool
+) -> None:
+    center, permit = shore.center, shore.permit(approvers=())
+    signed = approval.sign(permitting.envelope_of(center, permit), people.approver_key(center, "bertha"))
+
+    def again() -> object:
+        return permitting.attach(center, permit, signed) if elsewhere else border.approve(center, permit, "bertha")
+
+    with monkeypatch.context() as patched:
+        _killed_at(patched, shore, step)
+        with pytest.raises(KeyboardInterrupt):
+            again()
+    assert permitting.verified(center, permit).approvers == ()
+    again()
+    assert permitting.verified(center, permit).approvers == ("bertha",)
+    assert len(permitting.envelope_of(center, permit)["signatures"]) == len(shore.lines("border.permit.approve")) == 1
+
+
+@pytest.mark.parametrize("step", ["line", "save"])
+def test_a_permit_that_nobody_wrote_down_does_not_exist(
+    shore: Shore, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    with monkeypatch.context() as patched:
+        _killed_at(patched, shore, step)
+        with pytest.raises(KeyboardInterrupt):
+            shore.permit(approvers=())
+    assert border.permits(shore.center) == []
+    shore.permit(approvers=())
+    assert len(border.permits(shore.center)) == 1
+
+
+def _killed_at(patched: pytest.MonkeyPatch, shore: Shore, step: str) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    patched.setattr(*((shore.center.ledger, "append") if step == "line" else (permitting, "_save")), killed)
+
+
+@pytest.mark.parametrize("text", ["no JSON", "5", "[" * 100_000])
+def test_a_row_that_is_no_json_is_tampered_with(shore: Shore, text: str) -> None:
+    permit = shore.permit()
+    with shore.center.db.begin() as connection:
+        connection.execute(sa.text("update border_permits set envelope=:e"), {"e": text})
+    assert [row["state"] for row in border.permits(shore.center)] == ["tampered"]
+    refusal = border.check(shore.center, "model-1", "cn", permit=permit).refusal
+    assert refusal is not None and refusal.rule == "permit-statement"
+
+
+@pytest.mark.parametrize("wrong", [{}, {"payload": "e30=", "payloadType": "x", "signatures": 5}, [], None])
+def test_what_is_no_envelope_is_not_attached(shore: Shore, wrong: object) -> None:
+    with pytest.raises(InputError) as caught:
+        permitting.attach(shore.center, shore.permit(approvers=()), wrong)  # type: ignore[arg-type]
+    assert caught.value.code == "permit_invalid"
+
+
+def test_names_of_every_script_are_people_of_their_own() -> None:
+    ascii_names = {
+        "Alice": "alice",
+        "bea": "bea",
+        "Some One": "some-one",
+        "car-0007": "car-0007",
+        "-": "-",
+        "a" * 90: "a" * 80,
+    }
+    assert {name: people.person(name) for name in ascii_names} == ascii_names
+    others = ["张三", "李四", "José", "Jos", "Ωmega", "mega", "...", "???", "张" * 90, "张" * 91, "a" * 90 + "é"]
+    ids = [people.person(name) for name in others]
+    assert len(set(ids)) == len(others)
+    assert [people.person(one) for one in ids] == ids
+    assert people.person("JOSE\u0301") == people.person("josé")
+    with pytest.raises(InputError, match="bad_id"):
+        people.person("")
+
+
+def test_a_name_of_another_script_has_only_its_own_roles_and_key(shore: Shore) -> None:
+    users.enroll_person(shore.center, "张三", ["engineer"])
+    assert users.roles_of(shore.center, "张三") == {"engineer"} and not users.roles_of(shore.center, "李四")
+    for name in ("王五", "赵六"):
+        border.enroll_approver(shore.center, name)
+    assert len(permitting.verified(shore.center, shore.permit(approvers=("王五", "赵六"))).approvers) == 2
 
 
 def test_a_key_slipped_into_the_folder_approves_nothing(shore: Shore) -> None:

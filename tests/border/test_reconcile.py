@@ -14,7 +14,7 @@ import pytest
 from border.conftest import Shore
 from onshore import border
 from onshore.border.reconcile import Flow, explain_flows, flows_of_counters, read_flows, reconcile
-from onshore.core.errors import InputError
+from onshore.core.errors import InputError, NotFoundError
 
 SECOND = 10**9
 LATER_S = 4_000_000_000
@@ -79,12 +79,23 @@ def test_flows_inside_the_region_count_for_nothing_and_names_are_not_inside() ->
         ('[{"start": "2026-11-25T10:00:00", "end": 2, "destination": "a", "bytes_out": 1}]', "clock_disorder"),
         ('[{"start": 3, "end": 2, "destination": "a", "bytes_out": 1}]', "implausible"),
         ('[{"start": 1, "end": 2, "destination": "a", "bytes_out": "many"}]', "implausible"),
+        ('[{"start": 1, "end": 2, "destination": "a", "bytes_out": 1e999}]', "implausible"),
+        ('[{"start": 1, "end": "inf", "destination": "a", "bytes_out": 1}]', "clock_disorder"),
+        ('[{"start": -1e999, "end": 2, "destination": "a", "bytes_out": 1}]', "clock_disorder"),
+        ("[" * 100_000, "unknown_format"),
+        ("start,end\n" + "1" * 200_000, "unknown_format"),
     ],
 )
 def test_flows_that_cannot_be_read_are_named(text: str, code: str) -> None:
     with pytest.raises(InputError) as caught:
         read_flows(text.encode("latin-1"), "flows")
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("name", ["nowhere.csv", "."])
+def test_a_file_of_flows_that_is_none_is_named(shore: Shore, tmp_path: Path, name: str) -> None:
+    with pytest.raises(NotFoundError, match="flows"):
+        reconcile(shore.center, tmp_path / name)
 
 
 def namespaces() -> bool:

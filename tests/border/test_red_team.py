@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import struct
 import time
 import zipfile
 from collections.abc import Callable
@@ -202,6 +203,30 @@ def test_34_archives_and_polyglots(shore: Shore, make: Callable[[], bytes]) -> N
 def test_34_safetensors_with_a_payload(shore: Shore, make: Callable[[], bytes]) -> None:
     file = _file(shore, make())
     assert refusal(lambda: border.import_file(shore.center, file)) == ("import_refused", "import-gate")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"w":{"dtype":[],"shape":[1],"data_offsets":[0,4]}}',
+        '{"w":{"dtype":{},"shape":[1],"data_offsets":[0,4]}}',
+        '{"w":{"dtype":"F32","shape":[' + "1" * 5000 + '],"data_offsets":[0,4]}}',
+        '{"w":' + "[" * 100_000,
+    ],
+)
+def test_34_a_header_made_to_trip_the_reader_is_refused_with_a_line(shore: Shore, header: str) -> None:
+    text = header.encode() + b" " * (-len(header) % 8)
+    file = _file(shore, struct.pack("<Q", len(text)) + text + b"\0" * 4)
+    assert refusal(lambda: border.import_file(shore.center, file)) == ("import_refused", "import-gate")
+    assert [line["code"] for line in shore.lines("border.import.refused")] == ["import_refused"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, '{"envelope":{"payload":[],"signatures":{}}}', "5"])
+def test_34_a_permit_made_to_trip_the_reader_is_refused_with_a_line(shore: Shore, text: str) -> None:
+    file = _file(shore, safetensors(network()))
+    file.with_name(f"{file.name}.permit.json").write_text(text)
+    assert refusal(lambda: border.import_file(shore.center, file)) == ("import_refused", "import-gate")
+    assert [line["code"] for line in shore.lines("border.import.refused")] == ["import_refused"]
 
 
 def test_34_a_named_manifest_lets_nothing_extra_in(shore: Shore) -> None:

@@ -22,6 +22,12 @@ def double(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"doubled": [2 * value for value in arguments["values"]]}
 
 
+def say(message: Any, outside: Any) -> None:
+    """What a child that was taken over does: write what it likes to its parent."""
+    outside._channel.send(message)
+    time.sleep(60)
+
+
 def environment(_: Any) -> dict[str, Any]:
     return {"names": sorted(os.environ)}
 

@@ -293,6 +293,32 @@ def test_it_gets_by_name_what_its_parent_serves_and_nothing_else() -> None:
         run("ask_twice", ["one"])
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        5,
+        [],
+        None,
+        {"error": 5},
+        {"error": {"code": "x"}},
+        {"error": {"code": []}},
+        {"error": {"code": "corrupt"}},
+        {"error": {"code": "corrupt", "rule": "r", "type": "RefusedError"}},
+        {"progress": [1]},
+        {"progress": ["a", float("inf"), 1]},
+        {"progress": 5},
+        {"hand": 5},
+        {"hand": ["name"]},
+        {},
+    ],
+)
+def test_a_child_that_says_what_has_no_sense_is_ended(message: Any) -> None:
+    with Jail(probe=False).open("jail.prisoners:say") as cell:
+        with pytest.raises(InputError) as caught:
+            cell.call(message, take=lambda *_: None)
+        assert caught.value.code == "limit_exceeded" and cell.closed
+
+
 def test_an_answer_beyond_its_limit_ends_the_child() -> None:
     with pytest.raises(InputError, match="limit_exceeded"):
         run("echo", b"x" * 4096, Jail(limits=Limits(answer_bytes=2048)))

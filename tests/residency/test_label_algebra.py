@@ -94,6 +94,17 @@ def test_retention_is_the_shortest_clock_unless_given() -> None:
     assert derive([long, short], kind="clip", retention="clip").retention == "clip"
 
 
+def test_neither_a_custodian_nor_a_subject_is_lost_on_the_way() -> None:
+    parent = Label(region="cn", kind="positions", custodian="custodian", subjects=frozenset(["vehicle-1"]))
+    assert lost(Label(region="cn", kind="positions"), [parent]) == {"custodian custodian", "subjects"}
+    assert lost(replace(parent, subjects=frozenset()), [parent]) == {"subjects"}
+    assert lost(replace(parent, custodian="center"), [parent]) == {"custodian custodian"}
+    other = replace(parent, custodian="surveyor")
+    assert lost(other, [parent]) == {"custodian custodian"}
+    wider = replace(parent, subjects=frozenset(["vehicle-1", "vehicle-2"]))
+    assert not lost(wider, [parent, replace(parent, custodian="center")])
+
+
 def test_custodians_do_not_mix() -> None:
     first, second = (Label(region="cn", kind="clip", custodian=name) for name in ("surveyor", "other-surveyor"))
     with pytest.raises(InputError, match="conflict"):

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -115,6 +116,47 @@ def test_a_broken_config_is_named(center: Center) -> None:
     (center.root / "center.toml").write_text('region = "cn"', encoding="utf8")
     with pytest.raises(InputError, match=r"center\.toml"):
         Center.open(center.root)
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("in_region_dirs", '"/data/out"'),
+        ("in_region_dirs", '[""]'),
+        ("in_region_dirs", '["out"]'),
+        ("in_region_dirs", "[1]"),
+        ("jail_strict", '"false"'),
+        ("schema_version", "true"),
+        ("keys", "5"),
+        ("keys_dir", "[]"),
+        ("region", "1"),
+    ],
+)
+def test_a_field_of_another_type_opens_no_center(center: Center, tmp_path: Path, field: str, text: str) -> None:
+    path = center.root / "center.toml"
+    lines = path.read_text(encoding="utf8").splitlines()
+    path.write_text("\n".join(f"{field} = {text}" if one.startswith(f"{field} =") else one for one in lines))
+    with pytest.raises(InputError, match=field) as caught:
+        Center.open(center.root)
+    assert caught.value.code == "bad_config"
+
+
+def test_a_config_that_is_no_utf8_is_named(center: Center) -> None:
+    path = center.root / "center.toml"
+    path.write_bytes(path.read_bytes() + "# 数据".encode("gbk"))
+    with pytest.raises(InputError, match=r"center\.toml") as caught:
+        Center.open(center.root)
+    assert caught.value.code == "bad_config"
+
+
+def test_a_copy_of_what_a_custodian_holds_is_held_by_the_custodian(center: Center) -> None:
+    precise = Label(region="cn", kind="positions", custodian="custodian", subjects=frozenset(["vehicle-1"]))
+    source = center.put(b"fixes", precise)
+    for looser in (Label(region="cn", kind="positions"), replace(precise, custodian="center")):
+        with pytest.raises(RefusedError) as caught:
+            center.put(b"copy", looser, parents=[source.id])
+        assert caught.value.refusal.rule == "labels-only-grow"
+    assert center.put(b"copy", precise, parents=[source.id]).label == precise
 
 
 def test_in_region_folders(center: Center, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from onshore.core.errors import CorruptError, InputError, NotFoundError, Onshore
 from onshore.core.label import Label
 from onshore.store import Center
 from onshore.store.keys import SLOTS_FILE, Keys
+from onshore.store.kms import CommandProvider
+from onshore.store.suite import suite_of
 
 SEGMENT = Label(region="cn", kind="segment")
 RAW = Label(region="cn", kind="raw_drive", sensitivity=frozenset(["face", "plate"]), retention="raw")
@@ -196,6 +198,9 @@ def test_a_writer_that_opened_before_a_shredding_seals_under_the_new_key(center:
         "pkcs11:token=x?module-path=/no/such/module.so&pin-source=/no/pin",
         "command:/no/such/program",
         f"command:{sys.executable} -c pass",
+        "command:",
+        "command:''",
+        "command:'unbalanced",
     ],
 )
 def test_a_provider_that_is_not_there_is_named(tmp_path: Path, wrong: str) -> None:
@@ -218,6 +223,25 @@ def test_a_service_that_lies_or_dies_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(OnshoreError, match="locked by its officer"):
         Keys.create(tmp_path / "k", region="cn", center_id="center-1", spec=f"command:{sys.executable} {script}")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["{}", '{"value": 5, "items": 5}', '{"value": "zz", "items": ["zz"]}', '{"value": "00", "items": [5]}', "[]"],
+)
+def test_a_service_whose_answers_have_no_sense_is_refused(tmp_path: Path, answer: str) -> None:
+    script = tmp_path / "service.py"
+    script.write_text(f"import sys\nfor line in sys.stdin:\n    print({answer!r}, flush=True)\n")
+    service = CommandProvider(f"command:{sys.executable} {script}", suite=suite_of("aes"), scope="cn|center-1")
+    for asked in (
+        lambda: service.public_key("ledger"),
+        lambda: service.sign("ledger", b"m"),
+        lambda: service.wrap("region-1", [(b"s", b"b")]),
+        lambda: service.unwrap("region-1", [(b"s", b"b")]),
+    ):
+        with pytest.raises(OnshoreError) as caught:
+            asked()
+        assert caught.value.code == "key_missing" and "key service" in caught.value.advice
 
 
 # -- suites -------------------------------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from onshore import cli
 from onshore.core.errors import CorruptError, InputError, RefusedError
 from onshore.store import Center, Ledger, standalone
-from onshore.store.witness import Witness, cosignatures, enroll, request, take, trust_of, witnessed_size
+from onshore.store.witness import Witness, cosignatures, enroll, read_request, request, take, trust_of, witnessed_size
 
 SEED = bytes(range(32))
 NAME = "auditor.example/w1"
@@ -129,6 +130,36 @@ def test_a_witness_checks_who_signs(tmp_path: Path) -> None:
         auditor.sign({**asked, "key": other})
     with pytest.raises(CorruptError):
         auditor.sign({**asked, "checkpoint": str(asked["checkpoint"]).replace("3\n", "4\n", 1)})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no JSON", "5", "[]", "{}", "[" * 100_000, '{"key": "zz"}', '{"proof": [5]}', '{"since": "now"}']
+)
+def test_a_request_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "request.json"
+    good = request(ledger_at(tmp_path, 3))
+    path.write_text(json.dumps(good))
+    assert read_request(path) == good
+    path.write_text(json.dumps({**good, **json.loads(text)}) if text.startswith('{"') else text)
+    with pytest.raises(InputError) as caught:
+        read_request(path)
+    assert caught.value.code == "bad_config"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["verify", "--witness-key", "name=zz"],
+        ["verify", "--witness-key", "name"],
+        ["witness", "enroll", "w", "--key", "zz"],
+    ],
+)
+def test_a_key_that_is_no_hex_is_a_usage_error(
+    center: Center, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ONSHORE_USER", raising=False)
+    assert cli.run(["ledger", *words, "--json", "--center", str(center.root)]) == 2
+    assert "64 hex digits" in "".join(capsys.readouterr())
 
 
 def test_a_cosignature_of_somebody_else_is_none(tmp_path: Path) -> None:

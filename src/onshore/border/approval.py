@@ -151,7 +151,7 @@ def open_envelope(record: Mapping[str, Any]) -> Any:
     try:
         copied = {**record, "signatures": [dict(one) for one in record["signatures"]]}
         opened = Envelope.from_dict(copied)
-    except (KeyError, TypeError, ValueError, FormatError) as problem:
+    except (AttributeError, KeyError, TypeError, ValueError, FormatError) as problem:
         raise InputError("permit_invalid", "envelope", "it is no DSSE envelope, or a key signs twice.") from problem
     if opened.payload_type != PAYLOAD_TYPE:
         raise InputError("permit_invalid", "envelope", f"its payload type must be {PAYLOAD_TYPE}.")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ENROLLED, DISMISSED = "border.approver", "border.approver.dismissed"
 PERSON, PERSON_DISMISSED, CLIENT_CA = "border.person", "border.person.dismissed", "border.client-ca"
+PERMIT_APPROVED = "border.permit.approve"
 EXPORT, LEAKAGE = "border.export", "border.leakage"
 AUDIT_DRAWN, AUDIT_MARKED = "border.audit.drawn", "border.audit.marked"
 #: Lines that name an artifact and the digest of the attestation it was stored with.
@@ -47,6 +48,7 @@ class Person:
 class Book:
     """enrolled: digest of a public key -> the approver's salted id. attested: (artifact, attestation digest).
 
+    approvals: (permit, digest of the approver's public key) of every approval that was written down.
     audits, marked: samples of anonymised pictures by artifact, as drawn and as people marked them.
     people: salted id -> roles and region. client_cas: SHA-256 of the certificates whose client certificates count.
     """
@@ -55,6 +57,7 @@ class Book:
     root: bytes
     enrolled: dict[str, str] = field(default_factory=dict)
     attested: set[tuple[str, str]] = field(default_factory=set)
+    approvals: set[tuple[str, str | None]] = field(default_factory=set)
     exports: list[Exported] = field(default_factory=list)
     people: dict[str, Person] = field(default_factory=dict)
     client_cas: set[str] = field(default_factory=set)
@@ -78,6 +81,8 @@ class Book:
             self.client_cas.add(body["ca"])
         elif entry.kind in ATTESTING and "attestation" in body:
             self.attested.add((body["artifact"], body["attestation"]))
+        elif entry.kind == PERMIT_APPROVED:
+            self.approvals.add((body["permit"], body.get("key")))  # older lines name no key
         elif entry.kind == LEAKAGE:
             self.leakage[body["weights"]] = body
         elif entry.kind in (AUDIT_DRAWN, AUDIT_MARKED):

@@ -73,7 +73,7 @@ def _tensor(name: str, entry: Any, subject: str) -> Tensor:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _bad(subject, f"tensor {name}: the fields must be dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in ITEM_BYTES:
+    if not _known(dtype):
         raise _bad(subject, f"tensor {name}: type {dtype!r} is not one of {', '.join(ITEM_BYTES)}")
     if not _whole(shape) or not _whole(offsets) or len(offsets) != 2:
         raise _bad(subject, f"tensor {name}: shape and data_offsets must be lists of whole numbers")
@@ -81,6 +81,10 @@ def _tensor(name: str, entry: Any, subject: str) -> Tensor:
     if tensor.end - tensor.start != math.prod(tensor.shape) * ITEM_BYTES[dtype]:
         raise _bad(subject, f"tensor {name}: its bytes do not fit its shape and type")
     return tensor
+
+
+def _known(dtype: Any) -> bool:
+    return isinstance(dtype, str) and dtype in ITEM_BYTES
 
 
 def _whole(values: Any) -> bool:
@@ -116,10 +120,10 @@ def manifest_from_record(record: Any, subject: str = "tensor manifest") -> Tenso
         pair = [entry.get("dtype"), entry.get("shape")] if isinstance(entry, Mapping) else entry
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[1], list | tuple):
             raise InputError("bad_config", f"{subject} {name}", "each tensor is [dtype, shape].")
-        dtype, shape = _TORCH_NAMES.get(pair[0], pair[0]), list(pair[1])
-        if dtype not in ITEM_BYTES or not _whole(shape):
+        dtype, shape = _TORCH_NAMES.get(str(pair[0]), pair[0]), list(pair[1])
+        if not _known(dtype) or not _whole(shape):
             raise InputError("bad_config", f"{subject} {name}", "use a safetensors type such as F32 and whole sizes.")
-        manifest[str(name)] = (dtype, tuple(shape))
+        manifest[str(name)] = (str(dtype), tuple(shape))
     return manifest
 
 
@@ -174,7 +178,9 @@ def _pack(tensors: list[Tensor], body: memoryview) -> bytes:
 
 
 def strict_json(text: bytes, subject: str) -> Any:
-    """Parse JSON; a key given twice, NaN or Infinity, or bytes that are no UTF-8 are InputError `import_refused`."""
+    """Parse JSON. Errors: InputError `import_refused` for a key given twice, NaN or Infinity, bytes that are no UTF-8, a
+    number of thousands of digits, and tables in tables without end.
+    """
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         record = dict(items)
@@ -187,7 +193,7 @@ def strict_json(text: bytes, subject: str) -> Any:
 
     try:
         return json.loads(text.decode("utf8"), object_pairs_hook=pairs, parse_constant=constant)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise _bad(subject, "is no readable JSON") from problem
 
 

@@ -8,6 +8,7 @@ segments, clips and vehicles do not occur. The limits are a region pack's `[expo
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -99,7 +100,7 @@ class _Rewriter:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int | float):
-            return self._number(value)
+            return self._number(value, path)
         return self._word(value, path)
 
     def _list(self, values: list[Any], path: str) -> list[Any]:
@@ -114,8 +115,10 @@ class _Rewriter:
             raise self._bad(path, "is not a short plain word, or names a drive, clip or vehicle")
         return text
 
-    def _number(self, value: int | float) -> int | float:
+    def _number(self, value: int | float, path: str) -> int | float:
         """Rounded to significant digits; -0 becomes 0, and a whole number stays one."""
+        if not abs(value) <= sys.float_info.max:
+            raise self._bad(path, "is no number that can be written: 1e999 is read as infinite")
         digits = self._limits.significant_digits
         if value == 0:
             return 0

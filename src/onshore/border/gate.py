@@ -24,7 +24,7 @@ from onshore.border.lineage import faults
 from onshore.border.lines import acting, refuse, refuse_if
 from onshore.border.networks import parameters_of, rewrite_network
 from onshore.border.outside import check_name, place
-from onshore.border.people import pseudonym
+from onshore.border.people import BORDER_LOCK, pseudonym
 from onshore.border.permitting import envelope_of, now_ns, permits_for, verified
 from onshore.border.scan import Finding, scan, weight_findings
 from onshore.core.digest import BLOB_PATTERN, blob_id_of, canonical_json, record_digest, sha256_hex
@@ -108,18 +108,19 @@ def export(
     """
     from onshore.store.files import locked
 
-    verified_book(center)
-    one = one_artifact(center, artifact)
-    shown = _shown(center, permit)
-    outbound = Outbound(
-        center=center,
-        artifact=one,
-        to_region=shown.permit.to_region,
-        permit=shown,
-        recipient=recipient,
-        now_ns=now_ns(center),
-    )
-    with locked(center.root / "locks" / "border.lock"):
+    # Whoever waited for the lock asks only then: a permit may have ended meanwhile, or an approver have been dismissed.
+    with locked(center.root / "locks" / BORDER_LOCK):
+        verified_book(center)
+        one = one_artifact(center, artifact)
+        shown = _shown(center, permit)
+        outbound = Outbound(
+            center=center,
+            artifact=one,
+            to_region=shown.permit.to_region,
+            permit=shown,
+            recipient=recipient,
+            now_ns=now_ns(center),
+        )
         data, remembered = _cleared(outbound, tuple(certificates))
         record = _export_record(outbound, data, remembered)
         entry = center.ledger.append(EXPORT, record)

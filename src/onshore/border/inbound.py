@@ -160,7 +160,7 @@ def _origin(file: Path, data: bytes, trusted: Mapping[str, bytes], region: str |
         record = json.loads(companion.read_bytes())
         approved = approval.verify(record["envelope"], trusted)
         sent = record["export"]["sha256"]
-    except (ValueError, KeyError, TypeError, OnshoreError) as problem:
+    except (ValueError, KeyError, TypeError, RecursionError, OnshoreError) as problem:
         raise InputError(
             "import_refused", companion.name, "the permit beside it cannot be read; send it again."
         ) from problem

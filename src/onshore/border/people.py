@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,22 @@ if TYPE_CHECKING:
     from onshore.store import Center
 
 
+#: Held while something leaves, and while somebody loses the say about it: of the two, one comes first.
+BORDER_LOCK = "border.lock"
+
+
 def person(name: str) -> str:
-    """A person's name as an id: lower case, other characters become '-'."""
-    return check_id(re.sub(r"[^a-z0-9-]+", "-", name.lower())[:80] or "-", "person")
+    """A person's name as an id: lower case, other characters become '-'. Errors: InputError `bad_id` for an empty one.
+
+    Where that would leave nothing of a name, or one of another script, a digest of the name is appended: it alone tells
+    such people apart.
+    """
+    plain = unicodedata.normalize("NFC", name).lower()
+    readable = re.sub(r"[^a-z0-9-]+", "-", plain)[:80]
+    if plain == readable or (plain.isascii() and readable.strip("-")):
+        return check_id(readable, "person")
+    digest = sha256_hex(plain.encode(errors="surrogatepass"))[:16]
+    return check_id(f"{readable[:63].strip('-') or 'person'}-{digest}", "person")
 
 
 def pseudonym(center: Center, kind: str, name: str) -> str:
@@ -57,12 +71,15 @@ def enroll_approver(center: Center, name: str, *, public_key: bytes | None = Non
 
 def dismiss_approver(center: Center, name: str) -> None:
     """From now on this person's approvals count for nothing, also on permits signed before."""
+    from onshore.store.files import locked
+
     name = person(name)
-    known = approver_keys(center)
-    if name not in known:
-        raise NotFoundError(f"approver {name}", f"enrolled are {', '.join(sorted(known)) or 'none'}.")
-    body = {"approver": pseudonym(center, "person", name), "key": sha256_hex(known[name]), "by": _actor(center)}
-    center.ledger.append(DISMISSED, body)
+    with locked(center.root / "locks" / BORDER_LOCK):
+        known = approver_keys(center)
+        if name not in known:
+            raise NotFoundError(f"approver {name}", f"enrolled are {', '.join(sorted(known)) or 'none'}.")
+        body = {"approver": pseudonym(center, "person", name), "key": sha256_hex(known[name]), "by": _actor(center)}
+        center.ledger.append(DISMISSED, body)
 
 
 def approver_keys(center: Center) -> dict[str, bytes]:

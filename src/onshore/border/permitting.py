@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +17,14 @@ import sqlalchemy as sa
 
 from onshore.border import approval
 from onshore.border.approval import Approved, Permit
+from onshore.border.book import PERMIT_APPROVED, read_book
 from onshore.border.canonical import PARAMETER_TYPES, Tensors, manifest_from_record, manifest_of
 from onshore.border.figures import FigureLimits, check_table
 from onshore.border.lines import refuse
 from onshore.border.networks import manifest_of_network
 from onshore.border.people import approver_key, approver_keys, person, pseudonym
 from onshore.border.scan import scan
-from onshore.core.digest import record_digest
+from onshore.core.digest import record_digest, sha256_hex
 from onshore.core.errors import InputError, NotFoundError, Refusal
 from onshore.core.label import Artifact
 
@@ -115,24 +118,34 @@ def request_permit(
         synthetic=asked.label.synthetic,
         basis=basis,
     )
-    _save(center, permit, approval.envelope(permit))
     center.ledger.append("border.permit.request", _line(center, permit, by=permit.requester))
+    _save(center, permit, approval.envelope(permit))
     return _row(center, approval.Approved(permit=permit))
 
 
 def approve(center: Center, permit_id: str, approver_key_name: str) -> PermitRow:
     """Add one enrolled person's signature. Errors: RefusedError `permit_invalid` for the requester or a second time."""
-    record = envelope_of(center, permit_id)
     name = person(approver_key_name)
-    permit = approval.verify(record, approver_keys(center)).permit
-    if name == permit.requester:
-        refuse(center, _not_by(permit_id, "who requests a permit does not approve it"), [permit_id])
-    key = approver_key(center, name)
-    try:
-        signed = approval.sign(record, key)
-    except InputError as problem:
-        refuse(center, _not_by(permit_id, problem.advice), [permit_id])
-    return _keep(center, permit, signed, name)
+    with _alone(center):
+        record = envelope_of(center, permit_id)
+        permit = approval.verify(record, approver_keys(center)).permit
+        if name == permit.requester:
+            refuse(center, _not_by(permit_id, "who requests a permit does not approve it"), [permit_id])
+        key = approver_key(center, name)
+        try:
+            signed = approval.sign(record, key)
+        except InputError as problem:
+            refuse(center, _not_by(permit_id, problem.advice), [permit_id])
+        return _keep(center, permit, signed, {name: key.public_key().public_bytes_raw()})
+
+
+@contextmanager
+def _alone(center: Center) -> Iterator[None]:
+    """Signing is reading, adding and writing back: of two people who sign at once the second waits for the first."""
+    from onshore.store.files import locked
+
+    with locked(center.root / "locks" / "permits.lock"):
+        yield
 
 
 def _not_by(permit_id: str, why: str) -> Refusal:
@@ -146,21 +159,26 @@ def _not_by(permit_id: str, why: str) -> Refusal:
 
 
 def attach(center: Center, permit_id: str, signed: dict[str, Any]) -> PermitRow:
-    """Take over signatures made elsewhere: an envelope of the same statement, signed where the approver keeps the key."""
-    record = envelope_of(center, permit_id)
-    if signed.get("payload") != record["payload"]:
-        raise InputError("permit_invalid", permit_id, "this envelope holds another statement.")
-    before = {one["keyid"] for one in record["signatures"]}
-    merged = {
-        **record,
-        "signatures": record["signatures"] + [s for s in signed["signatures"] if s["keyid"] not in before],
-    }
-    keys = approver_keys(center)
-    known, found = approval.verify(record, keys), approval.verify(merged, keys)
-    fresh = sorted(set(found.approvers) - set(known.approvers))
-    if not fresh:
-        raise InputError("bad_signature", permit_id, "no signature of another enrolled person is on it.")
-    return _keep(center, found.permit, merged, *fresh)
+    """Take over signatures made elsewhere: an envelope of the same statement, signed where the approver keeps the key.
+
+    Errors: InputError `permit_invalid` for another statement or no envelope, `bad_signature` when nobody new signed it.
+    """
+    approval.open_envelope(signed)
+    with _alone(center):
+        record = envelope_of(center, permit_id)
+        if signed["payload"] != record["payload"]:
+            raise InputError("permit_invalid", permit_id, "this envelope holds another statement.")
+        before = {one["keyid"] for one in record["signatures"]}
+        merged = {
+            **record,
+            "signatures": record["signatures"] + [s for s in signed["signatures"] if s["keyid"] not in before],
+        }
+        keys = approver_keys(center)
+        known, found = approval.verify(record, keys), approval.verify(merged, keys)
+        fresh = sorted(set(found.approvers) - set(known.approvers))
+        if not fresh:
+            raise InputError("bad_signature", permit_id, "no signature of another enrolled person is on it.")
+        return _keep(center, found.permit, merged, {name: keys[name] for name in fresh})
 
 
 def permits(center: Center) -> list[dict[str, Any]]:
@@ -191,9 +209,13 @@ def envelope_of(center: Center, permit_id: str) -> dict[str, Any]:
         text = connection.execute(sa.select(table.c.envelope).where(table.c.id == permit_id)).scalar_one_or_none()
     if text is None:
         raise NotFoundError(f"permit {permit_id}", "list them with `onshore border permit list`.")
-    record: dict[str, Any] = json.loads(text)
+    changed = InputError("permit_invalid", permit_id, "its statement was changed; request a new one.")
+    try:
+        record: dict[str, Any] = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise changed from problem
     if Permit.from_statement(approval.open_envelope(record).payload).id != permit_id:
-        raise InputError("permit_invalid", permit_id, "its statement was changed; request a new one.")
+        raise changed
     return record
 
 
@@ -233,10 +255,14 @@ def _network(artifact: Artifact) -> dict[str, Any] | None:
     return dict(described)
 
 
-def _keep(center: Center, permit: Permit, signed: dict[str, Any], *names: str) -> PermitRow:
+def _keep(center: Center, permit: Permit, signed: dict[str, Any], signers: dict[str, bytes]) -> PermitRow:
+    """The line, then the signature. A line whose signature a kill took is not written again when they sign again."""
+    written = read_book(center).approvals
+    for name, public in signers.items():
+        key = sha256_hex(public)
+        if (permit.id, key) not in written:
+            center.ledger.append(PERMIT_APPROVED, {**_line(center, permit, by=name), "key": key})
     _save(center, permit, signed)
-    for name in names:
-        center.ledger.append("border.permit.approve", _line(center, permit, by=name))
     return _row(center, verified(center, permit.id))
 
 

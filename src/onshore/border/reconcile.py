@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from onshore.border.book import Exported, verified_book
 from onshore.border.lines import acting
 from onshore.core.digest import sha256_hex
-from onshore.core.errors import InputError
+from onshore.core.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
     from onshore.store import Center
@@ -64,12 +64,10 @@ class Reconciliation:
 def reconcile(center: Center, flows_file: Path, *, inside: Sequence[str] = ()) -> Reconciliation:
     """Compare a file of flows with the center's export lines; the answer is a ledger line.
 
-    inside: networks (CIDR) of the region, to which data may go. Errors: InputError naming the row and field; CorruptError
-    `ledger_broken` when the ledger does not verify.
+    inside: networks (CIDR) of the region, to which data may go. Errors: NotFoundError without such a file; InputError
+    naming the row and field; CorruptError `ledger_broken` when the ledger does not verify.
     """
-    if flows_file.stat().st_size > FILE_LIMIT:
-        raise InputError("limit_exceeded", flows_file, f"at most {FILE_LIMIT} bytes; split it by day.")
-    data = flows_file.read_bytes()
+    data = _bytes_of(flows_file)
     found = explain_flows(read_flows(data, str(flows_file)), verified_book(center).exports, inside)
     body = {
         "flows": sha256_hex(data),
@@ -81,6 +79,15 @@ def reconcile(center: Center, flows_file: Path, *, inside: Sequence[str] = ()) -
     }
     center.ledger.append(RECONCILED, body)
     return found
+
+
+def _bytes_of(flows_file: Path) -> bytes:
+    try:
+        if flows_file.stat().st_size > FILE_LIMIT:
+            raise InputError("limit_exceeded", flows_file, f"at most {FILE_LIMIT} bytes; split it by day.")
+        return flows_file.read_bytes()
+    except OSError as problem:
+        raise NotFoundError(flows_file, "name a file of flows that can be read.") from problem
 
 
 def explain_flows(flows: Iterable[Flow], exports: Sequence[Exported], inside: Sequence[str] = ()) -> Reconciliation:
@@ -120,7 +127,7 @@ def read_flows(data: bytes, subject: str) -> list[Flow]:
     try:
         text = data.decode("utf-8-sig")
         rows = json.loads(text) if text.lstrip().startswith("[") else list(csv.DictReader(io.StringIO(text)))
-    except ValueError as problem:
+    except (ValueError, RecursionError, csv.Error) as problem:
         raise InputError("unknown_format", subject, f"give CSV or a JSON list in UTF-8 ({problem}).") from problem
     if not rows:
         raise InputError("empty_input", subject, f"no flow in it; the columns are {', '.join(COLUMNS)}.")
@@ -149,7 +156,7 @@ def _flow(row: Any, subject: str) -> Flow:
     start_ns, end_ns = (_time_ns(row[name], f"{subject} {name}") for name in ("start", "end"))
     try:
         count = int(row["bytes_out"])
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, OverflowError) as problem:
         raise InputError("implausible", f"{subject} bytes_out", "give a whole number of bytes.") from problem
     if count < 0 or end_ns < start_ns:
         raise InputError("implausible", subject, "bytes are not negative and a flow ends after it starts.")
@@ -159,7 +166,7 @@ def _flow(row: Any, subject: str) -> Flow:
 def _time_ns(value: Any, subject: str) -> int:
     try:
         return round(float(value) * 1e9)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     try:
         when = datetime.fromisoformat(str(value))

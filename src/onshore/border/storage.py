@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onshore.border.lines import acting, refuse
+from onshore.border.people import pseudonym
 from onshore.core.digest import canonical_json, sha256_hex
 from onshore.core.errors import InputError, Refusal
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 ATTESTED = "border.store"
 FIELDS: dict[str, type] = {"kind": str, "region": str, "replication": list, "lifecycle": list, "versions": bool}
+KNOWN = frozenset([*FIELDS, "mounts"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +39,11 @@ def attest_store(center: Center, description: Path, *, accept: bool = False) -> 
     """Read how the store is set up, compare with what was attested before, and write a ledger line.
 
     description: TOML with `kind` ("folder" or "s3"), `region`, `replication` (regions that copies go to), `lifecycle`
-    (rules by name), `versions` (bool); more fields are kept. accept: a changed set-up becomes the attested one.
-    Errors: RefusedError `out_of_region` when the store or a copy lies elsewhere, `drifted` when it changed.
+    (rules by name), `versions` (bool); more fields are kept as one salted digest, `more`: what they say stays out of the
+    ledger. accept: a changed set-up becomes the attested one. Errors: InputError `bad_config`; RefusedError
+    `out_of_region` when the store or a copy lies elsewhere, `drifted` when it changed.
     """
-    facts = {**_described(description), "mounts": _mounts([center.root, center.root / "blobs"])}
+    facts = _told(center, {**_described(description), "mounts": _mounts([center.root, center.root / "blobs"])})
     elsewhere = sorted({region for region in (facts["region"], *facts["replication"]) if region != center.region})
     if elsewhere:
         refusal = Refusal(
@@ -52,7 +55,7 @@ def attest_store(center: Center, description: Path, *, accept: bool = False) -> 
         )
         refuse(center, refusal, [])
     before = next((one.body for one in reversed(list(center.ledger.entries())) if one.kind == ATTESTED), None)
-    changed = _changed(before["facts"], facts) if before is not None else []
+    changed = _changed(_before(center, before["facts"]), facts) if before is not None else []
     if changed and not accept:
         refusal = Refusal(
             code="drifted",
@@ -72,7 +75,8 @@ def attest_store(center: Center, description: Path, *, accept: bool = False) -> 
 def _described(path: Path) -> dict[str, Any]:
     try:
         record = tomllib.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as problem:
+        canonical_json(record)
+    except (OSError, ValueError, TypeError) as problem:  # TypeError: a date, which has no canonical form
         raise InputError("bad_config", path, f"give a TOML file that describes the store ({problem}).") from problem
     for name, kind in FIELDS.items():
         if not isinstance(record.get(name), kind):
@@ -84,13 +88,26 @@ def _described(path: Path) -> dict[str, Any]:
     }
 
 
+def _told(center: Center, facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts as the ledger gets them: what else the file says, a name or a telephone number, as a salted digest."""
+    more = {name: value for name, value in facts.items() if name not in KNOWN}
+    known = {name: value for name, value in facts.items() if name in KNOWN}
+    return {**known, "more": pseudonym(center, "store", canonical_json(more).decode())} if more else known
+
+
+def _before(center: Center, facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of an earlier line; older ones hold every field of the file."""
+    return facts if set(facts) <= {*KNOWN, "more"} else _told(center, facts)
+
+
 def _mounts(folders: list[Path]) -> list[list[str]]:
     """Kind and options-free source of the mount below each folder, as the kernel tells it."""
     known = [line.split() for line in Path("/proc/self/mountinfo").read_text(encoding="utf8").splitlines()]
     found = []
     for folder in folders:
         place = folder.resolve()
-        mount = max((row for row in known if place.is_relative_to(row[4])), key=lambda row: len(row[4]))
+        # Of two file systems mounted over each other the kernel names the visible one last.
+        mount = max((row for row in reversed(known) if place.is_relative_to(row[4])), key=lambda row: len(row[4]))
         after = mount[mount.index("-") + 1 :]
         found.append([after[0], after[1]])
     return found

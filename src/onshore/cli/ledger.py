@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from onshore.cli import session
+from onshore.core.errors import UsageError
 
 noun = typer.Typer(no_args_is_help=True, help="The ledger: verify, show, checkpoint, witness, verifier.")
 witness_noun = typer.Typer(no_args_is_help=True, help="Witnesses: enroll, sign (the auditor's side), add, list.")
@@ -27,7 +28,7 @@ def verify(
     ] = None,
 ) -> None:
     """Re-compute the whole log and compare it with its signed checkpoint (and a witness's copy)."""
-    keys = {name: bytes.fromhex(key) for name, _, key in (one.rpartition("=") for one in witness_key or [])}
+    keys = {name: _key(key) for name, _, key in (one.rpartition("=") for one in witness_key or [])}
     report = session.center().ledger.verify(witness=witness, witness_keys=keys or None)
     document = {"ok": report.ok, "size": report.size, "root": report.root, "problems": list(report.problems)}
     document |= {"trust": report.trust, "witnessed": report.witnessed}
@@ -111,10 +112,10 @@ def witness_sign(
     name: Annotated[str, typer.Option(help="the witness's public name")],
 ) -> None:
     """Cosign a checkpoint as an auditor: only what continues what was signed before. Needs no center."""
-    from onshore.store.witness import Witness, note_at
+    from onshore.store.witness import Witness, read_request
 
     auditor = Witness(state, name)
-    note = auditor.sign(json.loads(note_at(request)))
+    note = auditor.sign(read_request(request))
     document = {"witness": name, "key": auditor.public_key.hex(), "note": note.decode()}
     session.output().answer(document, note.decode().rstrip("\n"))
 
@@ -127,8 +128,16 @@ def witness_enroll(
     """Accept this witness's cosignatures from now on."""
     from onshore.store.witness import enroll
 
-    enroll(session.center(), name, bytes.fromhex(key))
+    enroll(session.center(), name, _key(key))
     session.output().answer({"witness": name, "key": key}, f"{name} enrolled")
+
+
+def _key(text: str) -> bytes:
+    """A public key as people give it. Errors: UsageError; its length is checked where it is used."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError as fault:
+        raise UsageError(f"key {text!r}", "give 64 hex digits.") from fault
 
 
 @witness_noun.command("add")

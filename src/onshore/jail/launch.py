@@ -224,8 +224,10 @@ class Cell:
         """The attestation, and whether the child refuses to work."""
         with self._watched(START_S):
             self._channel.send(self._request)
-            told = self._channel.receive()
-        return dict(told["attestation"]), bool(told["refused"])
+            told = self._told()
+            if not isinstance(told.get("attestation"), dict) or not isinstance(told.get("refused"), bool):
+                raise Garbled("an answer without an attestation")
+        return told["attestation"], told["refused"]
 
     def call(
         self,
@@ -239,24 +241,30 @@ class Cell:
         with self._watched(timeout_s):
             self._channel.send({"call": arguments})
             while True:
-                told = self._channel.receive()
+                told = self._told()
                 if "ask" in told and self._serve is not None:
                     self._channel.send({"data": self._serve(str(told["ask"]))})
                 elif "hand" in told and take is not None:
-                    name, value = told["hand"]
-                    take(str(name), value)
+                    take(*_handed(told["hand"]))
                     self._channel.send({"taken": True})
                 elif "progress" in told:
-                    what, done, total = told["progress"]
-                    progress(str(what), int(done), int(total))
+                    progress(*_how_far(told["progress"]))
                 else:
                     break
-        if "error" in told:
-            raise _raised(told["error"], self.target)
+            error = _raised(told["error"], self.target) if "error" in told else None
+        if error is not None:
+            raise error
         if "result" not in told:
             self.close()
             raise InputError("limit_exceeded", self.target, "the jailed child asked for what it was not given.")
         return told["result"]
+
+    def _told(self) -> dict[str, Any]:
+        """What the child says next. A child that was taken over says anything: what has no sense is Garbled, here and below."""
+        told = self._channel.receive()
+        if not isinstance(told, dict):
+            raise Garbled("an answer that is no table")
+        return told
 
     @property
     def closed(self) -> bool:
@@ -364,11 +372,32 @@ def _unavailable(attestation: dict[str, Any]) -> Refusal:
     )
 
 
-def _raised(error: dict[str, str], target: str) -> OnshoreError:
+def _handed(told: Any) -> tuple[str, Any]:
+    try:
+        name, value = told
+    except (TypeError, ValueError) as fault:
+        raise Garbled("something handed over without a name") from fault
+    return str(name), value
+
+
+def _how_far(told: Any) -> tuple[str, int, int]:
+    try:
+        what, done, total = told
+        return str(what), int(done), int(total)
+    except (TypeError, ValueError, OverflowError) as fault:
+        raise Garbled("a progress that says nothing") from fault
+
+
+def _raised(error: Any, target: str) -> OnshoreError:
     """The error that the function raised, of its own class, so that a batch goes on as it would without a jail."""
-    if error.get("code") not in ERROR_CODES:
-        return OnshoreError("corrupt", target, f"it raised {error['type']} in the jail: {error['text'][:500]}")
-    if "rule" in error:
-        return RefusedError(Refusal(**{name: error[name] for name in ("code", "subject", "rule", "clause", "remedy")}))
-    known = {"InputError": InputError, "CorruptError": CorruptError}.get(error["type"], OnshoreError)
-    return known(error["code"], error["subject"], error["advice"])
+    words = {name: word for name, word in error.items() if isinstance(word, str)} if isinstance(error, dict) else {}
+    try:
+        if words.get("code") not in ERROR_CODES:
+            return OnshoreError("corrupt", target, f"it raised {words['type']} in the jail: {words['text'][:500]}")
+        if "rule" in words:
+            parts = ("code", "subject", "rule", "clause", "remedy")
+            return RefusedError(Refusal(**{name: words[name] for name in parts}))
+        known = {"InputError": InputError, "CorruptError": CorruptError}.get(words["type"], OnshoreError)
+        return known(words["code"], words["subject"], words["advice"])
+    except KeyError as fault:
+        raise Garbled("an error that does not say what it is") from fault

@@ -96,6 +96,10 @@ def lost(label: Label, parents: Iterable[Label], declassified: Attestation | Non
     gone: set[str] = set()
     for parent in parents:
         gone |= parent.sensitivity - label.sensitivity - allowed
+        if parent.subjects - label.subjects:
+            gone.add("subjects")  # their ids stay out of refusals
+        if parent.custodian not in ("center", label.custodian):
+            gone.add(f"custodian {parent.custodian}")
         if (parent.derived_from_raw or parent.kind == "raw_drive") and not label.derived_from_raw:
             gone.add("derived_from_raw")
         if parent.synthetic and not label.synthetic:

@@ -9,10 +9,14 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from onshore.core.errors import InputError, NotFoundError
 
 CONFIG_FILE = "center.toml"
+#: Fields that a hand-written file may leave out.
+OPTIONAL = {"keys": "", "crypto": "aes", "in_region_dirs": [], "jail_strict": False}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +64,38 @@ def read_config(root: Path) -> CenterConfig:
     if not path.is_file():
         raise NotFoundError(path, "no center here; make one with `onshore init CENTER --region cn`.")
     try:
-        document = tomllib.loads(path.read_text(encoding="utf8"))
-        return CenterConfig(
-            id=document["id"],
-            region=document["region"],
-            keys_dir=Path(document["keys_dir"]),
-            ledger_key=document["ledger_key"],
-            keys=document.get("keys", ""),
-            crypto=document.get("crypto", "aes"),
-            in_region_dirs=tuple(Path(folder) for folder in document.get("in_region_dirs", [])),
-            jail_strict=bool(document.get("jail_strict", False)),
-            schema_version=document["schema_version"],
-        )
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as fault:
-        raise InputError("bad_config", path, f"{fault} is missing or unreadable; see docs/store.md.") from fault
+        return _config(tomllib.loads(path.read_text(encoding="utf8")))
+    except KeyError as fault:
+        raise InputError("bad_config", path, f"{fault} is missing; see docs/store.md.") from fault
+    except ValueError as fault:  # no TOML, no UTF-8, or a field of another type
+        raise InputError("bad_config", path, f"{fault}; see docs/store.md.") from fault
+
+
+def _config(document: dict[str, Any]) -> CenterConfig:
+    """Errors: KeyError and ValueError with the field."""
+    optional = {**OPTIONAL, **document}
+    return CenterConfig(
+        id=_of(str, document, "id"),
+        region=_of(str, document, "region"),
+        keys_dir=Path(_of(str, document, "keys_dir")),
+        ledger_key=_of(str, document, "ledger_key"),
+        keys=_of(str, optional, "keys"),
+        crypto=_of(str, optional, "crypto"),
+        in_region_dirs=tuple(_folder(entry) for entry in _of(list, optional, "in_region_dirs")),
+        jail_strict=_of(bool, optional, "jail_strict"),
+        schema_version=_of(int, document, "schema_version"),
+    )
+
+
+def _of(kind: type[T], document: dict[str, Any], name: str) -> T:
+    value = document[name]
+    if type(value) is not kind:  # true is an int to isinstance
+        raise ValueError(f"{name} is {value!r}, but must be a {kind.__name__}")
+    return value
+
+
+def _folder(entry: Any) -> Path:
+    """One absolute folder: a letter of a string taken for a list would be '/' and make every path one in the region."""
+    if not isinstance(entry, str) or not Path(entry).is_absolute():
+        raise ValueError(f"in_region_dirs holds {entry!r}, but each entry must be an absolute path in quotes")
+    return Path(entry)

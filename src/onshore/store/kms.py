@@ -27,15 +27,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from onshore.core.errors import OnshoreError
+from onshore.core.errors import InputError, OnshoreError
 from onshore.store.suite import Suite
+
+PUBLIC_BYTES, SIGNATURE_BYTES = 32, 64
 
 
 class CommandProvider:
-    """A provider on this side of the pipe. A forked child starts a command of its own."""
+    """A provider on this side of the pipe. A forked child starts a command of its own.
+
+    Errors: InputError `bad_config` for a spec that names no command; OnshoreError `key_missing` for whatever the service
+    behind it does not answer as the protocol says.
+    """
 
     def __init__(self, spec: str, *, suite: Suite, scope: str) -> None:
-        self._words = shlex.split(spec.removeprefix("command:"))
+        self._words = _words(spec)
         self._suite, self._scope = suite, scope
         self._lock = threading.Lock()
         self._running: tuple[int, subprocess.Popen[str]] | None = None
@@ -59,19 +65,32 @@ class CommandProvider:
         self._ask("make", name, use="sign")
 
     def public_key(self, name: str) -> bytes:
-        return bytes.fromhex(self._ask("public", name)["value"])
+        return self._value(name, self._ask("public", name), PUBLIC_BYTES)
 
     def sign(self, name: str, message: bytes) -> bytes:
-        return bytes.fromhex(self._ask("sign", name, message=message.hex())["value"])
+        return self._value(name, self._ask("sign", name, message=message.hex()), SIGNATURE_BYTES)
 
     def _items(self, do: str, name: str, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
         if not items:
             return []
         pairs = [[one.hex(), bound.hex()] for one, bound in items]
-        found = [bytes.fromhex(one) for one in self._ask(do, name, items=pairs)["items"]]
+        answer = self._ask(do, name, items=pairs)
+        try:
+            found = [bytes.fromhex(one) for one in answer["items"]]
+        except (KeyError, TypeError, ValueError) as fault:
+            raise self._fault(name, f"no items of hex digits ({', '.join(answer) or 'nothing'})") from fault
         if len(found) != len(items):
             raise self._fault(name, f"{len(found)} answers to {len(items)} items")
         return found
+
+    def _value(self, name: str, answer: dict[str, Any], size: int) -> bytes:
+        try:
+            value = bytes.fromhex(answer["value"])
+        except (KeyError, TypeError, ValueError) as fault:
+            raise self._fault(name, f"no value of hex digits ({', '.join(answer) or 'nothing'})") from fault
+        if len(value) != size:
+            raise self._fault(name, f"{len(value)} bytes where {size} are due")
+        return value
 
     def _ask(self, do: str, name: str, **more: Any) -> dict[str, Any]:
         request = {"do": do, "key": f"{self._scope}|{name}", "suite": self._suite.name, **more}
@@ -79,7 +98,7 @@ class CommandProvider:
             try:
                 running = self._started()
                 answer = _exchange((running.stdin, running.stdout), request)
-            except (OSError, ValueError) as fault:
+            except (OSError, ValueError, RecursionError) as fault:
                 self._running = None
                 raise self._fault(name, f"it does not answer ({type(fault).__name__})") from fault
         if "error" in answer:
@@ -98,6 +117,16 @@ class CommandProvider:
     def _fault(self, name: str, what: str) -> OnshoreError:
         advice = f"the key service says: {what}; check the command in center.toml (keys) and the service behind it."
         return OnshoreError("key_missing", f"key {name} behind {Path(self._words[0]).name}", advice)
+
+
+def _words(spec: str) -> list[str]:
+    try:
+        words = shlex.split(spec.removeprefix("command:"))
+    except ValueError as fault:
+        raise InputError("bad_config", f"keys {spec!r}", f"the command cannot be read: {fault}.") from fault
+    if not words or not words[0]:
+        raise InputError("bad_config", f"keys {spec!r}", "name a program after `command:`.")
+    return words
 
 
 def _exchange(pipes: tuple[IO[str] | None, IO[str] | None], request: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,8 @@ ENROLLED, SEEN = "ledger.witness", "ledger.witnessed"
 #: C2SP tlog-cosignature: the type byte of a cosignature/v1 key.
 COSIGNATURE_TYPE = b"\x04"
 KEY_BYTES = 32
+#: What a request to a witness holds.
+REQUEST: dict[str, type] = dict(origin=str, key=str, since=int, size=int, checkpoint=str, proof=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,22 @@ def request(ledger: Ledger, since: int = 0) -> dict[str, Any]:
         "checkpoint": ledger.sign(head).decode(),
         "proof": proof,
     }
+
+
+def read_request(path: Path) -> dict[str, Any]:
+    """A `request` from a file. Errors: NotFoundError; InputError `bad_config` for what is none."""
+    try:
+        asked: dict[str, Any] = json.loads(note_at(path))
+        wrong = [name for name, kind in REQUEST.items() if not isinstance(asked[name], kind)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is not what it should be")
+        for digits in (asked["key"], *asked["proof"]):
+            bytes.fromhex(digits)
+    except (ValueError, KeyError, TypeError, RecursionError) as fault:
+        raise InputError(
+            "bad_config", path, f"give what `onshore ledger checkpoint --json` printed ({fault})."
+        ) from fault
+    return asked
 
 
 class Witness:
