@@ -219,8 +219,8 @@ class Center:
 
         key: `center` or a drive id; made on first use. declassified: what removed a sensitivity that a parent carries;
         it is kept in `meta["declassified"]` and in the ledger. Errors: RefusedError when the rules say no or the label
-        says less than its parents', InputError `conflict` when the same bytes carry another label, NotFoundError for
-        an unknown parent.
+        says less than its parents', InputError `conflict` when the same bytes carry another label and `erased` when
+        they, a parent or what the run has read were erased or fenced off, NotFoundError for an unknown parent.
         """
         if label is None or label.kind == "raw_drive":
             self._refuse_unless_sealed(label)
@@ -576,6 +576,7 @@ class Center:
         """The same bytes made from other parents: lineage keeps both, or erasure would miss one."""
         grown = replace(artifact, parents=(*artifact.parents, *parents))
         with self.db.begin() as connection:
+            custody.refuse_withdrawn(connection, {*parents, *(_READS.get() or ())})
             mine = state.ARTIFACTS.c.id == artifact.id
             connection.execute(sa.update(state.ARTIFACTS).where(mine).values(parents=list(grown.parents)))
             _add_edges(connection, grown)
@@ -625,6 +626,7 @@ class Center:
         fresh = artifact.label.subjects - inherited
         self._subjects = None if fresh else self._subjects
         with self.db.begin() as connection:
+            custody.refuse_withdrawn(connection, {*artifact.parents, *(_READS.get() or ())})
             custody.introduce(connection, artifact.id, fresh)
             last = connection.execute(sa.select(sa.func.coalesce(sa.func.max(table.c.sequence), 0))).scalar_one()
             kept = insert(table).values({**row, "id": artifact.id, "sequence": last + 1})

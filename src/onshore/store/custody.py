@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from onshore.store.center import Center
 
 PORTION, NAMED_IN_A_LINE = 400, 200
+#: Reasons after which nothing more is made of a thing. What retention or a successor ended lives on in its descendants.
+WITHDRAWN = ("erasure", "geofence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,20 @@ def gone(row: Any) -> InputError:
     """The error of whoever asks for an artifact that has a tombstone."""
     advice = f"its bytes were destroyed ({row.reason}, {row.ticket}) and do not come back."
     return InputError("erased", row.id, advice)
+
+
+def refuse_withdrawn(connection: sa.Connection, ids: Iterable[str]) -> None:
+    """Errors: InputError `erased` when one of these was erased or fenced off.
+
+    Asked in the transaction that writes a descendant: an erasure comes before it and is seen here, or after it and finds
+    the descendant by its edge.
+    """
+    table = state.TOMBSTONES
+    for some in _portions(ids):
+        asked = sa.select(table.c.artifact.label("id"), table.c.reason, table.c.ticket)
+        row = connection.execute(asked.where(table.c.artifact.in_(some), table.c.reason.in_(WITHDRAWN))).first()
+        if row is not None:
+            raise gone(row)
 
 
 def expiry_ns(center: Center, retention: str, born_ns: int) -> int | None:
