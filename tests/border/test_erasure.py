@@ -371,6 +371,31 @@ def test_the_sweeper_destroys_originals_after_their_time(made: Shoal, monkeypatc
     assert center.ledger.head().size == size
 
 
+@pytest.mark.parametrize("step", ["_receipts", "bury"])
+def test_a_sweep_that_was_cut_short_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    made, now = shoal(tmp_path, 2), time.time_ns()
+    center = made.center
+    monkeypatch.setattr("onshore.border.retention.MOST_FORWARD_NS", 400 * DAY_NS)
+    monkeypatch.setattr(time, "time_ns", lambda: now + 370 * DAY_NS)
+
+    def cut(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(custody, step, cut)
+        sweep(center)
+    assert not any(center.has_bytes(one) for ids in made.blobs for one in ids[:2])
+    report = sweep(center)
+    told = [one for one in center.ledger.entries() if one.kind in ("destroyed", "border.sweep")]
+    receipts = {one for line in told if line.kind == "destroyed" for one in line.body["artifacts"]}
+    assert receipts >= {one for ids in made.blobs for one in ids[:2]} and told[-1].kind == "border.sweep"
+    assert {line.body["ticket"] for line in told} >= {stone.ticket for stone in custody.tombstones(center).values()}
+    assert report["rows"] == 4 and center.table("segments").count() == center.table("clips").count() == 0
+    assert sweep(center)["destroyed"] == 0 and told == [
+        one for one in center.ledger.entries() if one.kind in ("destroyed", "border.sweep")
+    ]
+
+
 def test_56_the_sweeper_does_not_believe_a_clock_weeks_ahead(made: Shoal, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: now + 60 * DAY_NS)

@@ -134,6 +134,15 @@ def destroy(center: Center, ids: Iterable[str], *, reason: str, ticket: str) -> 
     return left
 
 
+def unfinished(center: Center, reason: str) -> dict[str, str]:
+    """Artifacts whose destruction for this reason was cut short before its receipts, oldest first, with its ticket."""
+    table = state.TOMBSTONES
+    asked = sa.select(table.c.artifact, table.c.ticket).where(table.c.reason == reason, sa.not_(table.c.receipt))
+    with center.reader.connect() as connection:
+        rows = connection.execute(asked.order_by(table.c.time_ns, table.c.artifact)).all()
+    return {row.artifact: row.ticket for row in rows}
+
+
 def bury(center: Center, ids: Iterable[str], *, reason: str, ticket: str) -> None:
     """Tombstones for what has no bytes of its own: drives, segments, clips."""
     _bury(center, sorted(set(ids)), reason, ticket, receipt=True)
