@@ -523,10 +523,11 @@ class Center:
         The edge is written by who opened the bytes, not by the job; a label that leaves the parent out is then refused.
         """
         unseen = (_READS.get() or set()) - {artifact.id, *artifact.parents}
-        above = list(artifact.parents)
+        above, seen = list(artifact.parents), set(artifact.parents)
         while unseen and above:
-            above = sorted({parent for one in self.many(above) for parent in one.parents})
-            unseen -= set(above)
+            above = sorted({parent for one in self.many(above) for parent in one.parents} - seen)
+            seen |= set(above)
+            unseen -= seen
         return replace(artifact, parents=(*artifact.parents, *sorted(unseen))) if unseen else artifact
 
     def _check_lineage(self, artifact: Artifact, declassified: Attestation | None) -> None:
@@ -567,19 +568,24 @@ class Center:
             raise InputError("conflict", artifact.id, advice)
         if not self._path(artifact.id).exists():
             return None
-        fresh = [parent for parent in artifact.parents if parent not in row.parents]
-        if not fresh:
-            return _artifact(row)
-        return self._adopted(_artifact(row), fresh)
+        return _artifact(row) if set(artifact.parents) <= set(row.parents) else self._adopted(artifact)
 
-    def _adopted(self, artifact: Artifact, parents: list[str]) -> Artifact:
-        """The same bytes made from other parents: lineage keeps both, or erasure would miss one."""
-        grown = replace(artifact, parents=(*artifact.parents, *parents))
+    def _adopted(self, artifact: Artifact) -> Artifact:
+        """The same bytes made from other parents: lineage keeps both, or erasure would miss one.
+
+        Known parents are read in the transaction that adds to them: another process may be adding its own.
+        """
         with self.db.begin() as connection:
-            custody.refuse_withdrawn(connection, {*parents, *(_READS.get() or ())})
-            mine = state.ARTIFACTS.c.id == artifact.id
-            connection.execute(sa.update(state.ARTIFACTS).where(mine).values(parents=list(grown.parents)))
-            _add_edges(connection, grown)
+            row = connection.execute(ONE_ARTIFACT, {"identity": artifact.id}).one()
+            if row.reason is not None:
+                raise custody.gone(row)
+            fresh = [parent for parent in _uncircled(connection, artifact) if parent not in row.parents]
+            grown = replace(_artifact(row), parents=(*row.parents, *fresh))
+            if fresh:
+                custody.refuse_withdrawn(connection, {*fresh, *(_READS.get() or ())})
+                mine = state.ARTIFACTS.c.id == artifact.id
+                connection.execute(sa.update(state.ARTIFACTS).where(mine).values(parents=list(grown.parents)))
+                _add_edges(connection, grown)
         return grown
 
     def _write(self, artifact: Artifact, chunks: Iterator[bytes | memoryview], key_id: str) -> Artifact:
@@ -595,7 +601,7 @@ class Center:
             with locked(self.root / "locks" / f"blobs-{path.parent.name}.lock"):
                 known = self._known(artifact)
                 if known is None:
-                    self._commit(artifact, key_id)
+                    artifact = self._commit(artifact, key_id)
                     self._show(Path(temporary), path)
         finally:
             Path(temporary).unlink(missing_ok=True)
@@ -609,14 +615,13 @@ class Center:
         os.replace(temporary, path)
         sync_folder(path.parent)
 
-    def _commit(self, artifact: Artifact, key_id: str) -> None:
+    def _commit(self, artifact: Artifact, key_id: str) -> Artifact:
         """The label and lineage row; one that a kill left without bytes is overwritten, its key may have been another."""
         table = state.ARTIFACTS
         row = {
             "kind": artifact.label.kind,
             "name": artifact.name,
             "label": artifact.label.as_record(),
-            "parents": list(artifact.parents),
             "meta": artifact.meta,
             "size_bytes": artifact.size_bytes,
             "key_id": key_id,
@@ -628,10 +633,13 @@ class Center:
         with self.db.begin() as connection:
             custody.refuse_withdrawn(connection, {*artifact.parents, *(_READS.get() or ())})
             custody.introduce(connection, artifact.id, fresh)
+            artifact = replace(artifact, parents=_uncircled(connection, artifact))
+            row["parents"] = list(artifact.parents)
             last = connection.execute(sa.select(sa.func.coalesce(sa.func.max(table.c.sequence), 0))).scalar_one()
             kept = insert(table).values({**row, "id": artifact.id, "sequence": last + 1})
             connection.execute(kept.on_conflict_do_update(index_elements=[table.c.id], set_=row))
             _add_edges(connection, artifact)
+        return artifact
 
     def _plaintext(self, artifact_id: str, key_id: str) -> bytes:
         data_key = self._data_key(key_id, make=False)
@@ -766,6 +774,12 @@ def _source(data: bytes | Path) -> Iterator[BinaryIO]:
         raise InputError("unknown_format", data, "a folder is not an artifact; put its files.") from fault
     except FileNotFoundError as fault:
         raise NotFoundError(data, "no such file.") from fault
+
+
+def _uncircled(connection: sa.Connection, artifact: Artifact) -> tuple[str, ...]:
+    """Its parents less itself and what was made of it: bytes that come out of their own descendant are still older."""
+    below = custody.descendants_in(connection, [artifact.id])
+    return tuple(parent for parent in artifact.parents if parent not in below)
 
 
 def _add_edges(connection: sa.Connection, artifact: Artifact) -> None:

@@ -171,15 +171,21 @@ def carrying(center: Center, subject: str) -> list[str]:
 
 def descendants(center: Center, seeds: Iterable[str]) -> set[str]:
     """The seeds and everything made of them, erased or not."""
-    found, waiting = set(seeds), list(seeds)
     with center.reader.connect() as connection:
-        while waiting:
-            fresh: set[str] = set()
-            for some in _portions(waiting):
-                asked = sa.select(state.LINEAGE.c.child).where(state.LINEAGE.c.parent.in_(some))
-                fresh |= set(connection.execute(asked).scalars()) - found
-            found |= fresh
-            waiting = list(fresh)
+        return descendants_in(connection, seeds)
+
+
+def descendants_in(connection: sa.Connection, seeds: Iterable[str]) -> set[str]:
+    """As `descendants`, in a transaction that is open."""
+    waiting = list(seeds)
+    found = set(waiting)
+    while waiting:
+        fresh: set[str] = set()
+        for some in _portions(waiting):
+            asked = sa.select(state.LINEAGE.c.child).where(state.LINEAGE.c.parent.in_(some))
+            fresh |= set(connection.execute(asked).scalars()) - found
+        found |= fresh
+        waiting = list(fresh)
     return found
 
 
