@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from onshore.core.errors import CorruptError, NotFoundError, OnshoreError, UsageError
+from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, UsageError
 from onshore.core.label import Label
 from onshore.store import Center
 from onshore.store.backup import copy_keys, drill, make_backup, restore, verify_backup
@@ -83,7 +83,7 @@ def test_after_shredding_neither_backup_nor_restored_center_opens_the_drive(
     with pytest.raises(NotFoundError, match="destroyed"):
         again.raw.unseal(ids["raw"])
     assert again.read(ids["drive-2"]) == b"drive-2" * 99
-    with pytest.raises(NotFoundError):
+    with pytest.raises(InputError, match="Leave this file out"):
         again.put(b"new bytes", SEGMENT, key="drive-1")
     lines = {entry.kind: entry.body for entry in again.ledger.entries()}
     assert lines["key_destroyed"] == {"key": "drive-1"} and lines["restored"]["shredded_since"] == 1

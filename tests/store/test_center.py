@@ -431,8 +431,9 @@ def test_a_destroyed_key_reads_nothing(center: Center) -> None:
     everything = [*center.root.rglob("*"), *center.keys.folder.rglob("*")]
     assert not any(wrapped in path.read_bytes() for path in everything if path.is_file())
     assert list(center.ledger.entries())[-1].body == {"key": "drive-1"}
-    with pytest.raises(NotFoundError, match="destroyed"):
+    with pytest.raises(InputError, match="Leave this file out") as caught:  # an intake keeps this file out and goes on
         center.put(b"more of it", SEGMENT, key="drive-1")
+    assert caught.value.code == "erased"
     for known in ("drive-1", "drive-9"):
         with pytest.raises(NotFoundError):
             center.shred([known])

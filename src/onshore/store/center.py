@@ -220,7 +220,8 @@ class Center:
         key: `center` or a drive id; made on first use. declassified: what removed a sensitivity that a parent carries;
         it is kept in `meta["declassified"]` and in the ledger. Errors: RefusedError when the rules say no or the label
         says less than its parents', InputError `conflict` when the same bytes carry another label and `erased` when
-        they, a parent or what the run has read were erased or fenced off, NotFoundError for an unknown parent.
+        they, a parent or what the run has read were erased or fenced off or the key was destroyed, NotFoundError for an
+        unknown parent.
         """
         if label is None or label.kind == "raw_drive":
             self._refuse_unless_sealed(label)
@@ -650,6 +651,11 @@ class Center:
     def _data_key(self, key_id: str, *, make: bool = True) -> bytes:
         if key_id not in self._data_keys:
             data_key = self.keys.data_key(key_id, make=make)
+            if data_key is None and make:
+                advice = (
+                    "its key was destroyed with what it sealed; nothing more comes in under it. Leave this file out."
+                )
+                raise InputError("erased", f"drive {key_id}", advice)
             if data_key is None:
                 raise NotFoundError(f"data key {key_id}", "it was destroyed; what it sealed cannot be read again.")
             self._data_keys[key_id] = data_key
