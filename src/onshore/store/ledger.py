@@ -187,6 +187,7 @@ class Ledger:
         # What was signed does not change any more: it is read without holding up those who append.
         note = note_at(witness) if witness is not None else None
         found, size = self._walk_problems(head, note, witness_keys) if not problems or note else ([], 0)
+        found = [one for one in found if one not in problems]
         problems += [f"{witness.name}: {one}" if witness and one.startswith("not a") else one for one in found]
         root = head.root().hex()
         return LedgerReport(ok=not problems, size=head.size, root=root, problems=problems, witnessed=size)
@@ -199,19 +200,23 @@ class Ledger:
         The root covers every byte of every line, so that equal frontiers mean equal entries.
         """
         problems: list[str] = []
-        kept = Checkpoint(origin=self._origin)
+        kept, signed = Checkpoint(origin=self._origin), True
         try:
             kept = self._parsed(note) if note is not None else kept
+            signed = note is None or keys is None or bool(cosignatures(note, keys))
         except CorruptError:
             problems.append("not a checkpoint that this center signed")
-        frontier, size, before = frontiers_of(self._leaves(head), kept.size)
+        try:
+            frontier, size, before = frontiers_of(self._leaves(head), kept.size)
+        except CorruptError as fault:
+            return [*problems, str(fault)], 0
         if size != head.size or frontier != head.frontier:
             problems.append(f"the entries do not have the root that the checkpoint of size {head.size} signed")
         if kept.size > head.size:
             problems.append(f"the witness saw {kept.size} entries, the log has {head.size}: it was cut back")
         elif before != kept.frontier:
             problems.append(f"the first {kept.size} entries are not those that the witness saw: history was rewritten")
-        if note is not None and keys is not None and not problems and not cosignatures(note, keys):
+        if not signed and not problems:
             problems.append("not a note that a witness whose key was given has signed")
         return problems, kept.size if keys is not None and not problems else 0
 
@@ -245,8 +250,10 @@ class Ledger:
         try:
             tail = (self._folder / ENTRIES).stat().st_size - head.size_bytes
             announced = self._announced()
-        except (CorruptError, OSError) as fault:
+        except CorruptError as fault:
             return [str(fault)]
+        except OSError:
+            return [str(_unreadable(ENTRIES))]
         if tail < 0:
             return [f"{-tail} bytes of the entries are gone"]
         if announced is None:
@@ -281,7 +288,11 @@ class Ledger:
     def _lines(self, head: Checkpoint) -> Iterator[bytes]:
         """The lines of the signed part, read in blocks."""
         left, rest = head.size_bytes, b""
-        with (self._folder / ENTRIES).open("rb") as file:
+        try:
+            file = (self._folder / ENTRIES).open("rb")
+        except OSError as fault:
+            raise _unreadable(ENTRIES) from fault
+        with file:
             while left > 0 and (block := file.read(min(left, READ_BYTES))):
                 left -= len(block)
                 *lines, rest = (rest + block).split(b"\n")
@@ -297,4 +308,8 @@ class Ledger:
         try:
             return (self._folder / name).read_bytes()
         except OSError as fault:
-            raise CorruptError("ledger_broken", name, "the file cannot be read; restore it from a copy.") from fault
+            raise _unreadable(name) from fault
+
+
+def _unreadable(name: str) -> CorruptError:
+    return CorruptError("ledger_broken", name, "the file cannot be read; restore it from a copy.")
