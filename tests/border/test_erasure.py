@@ -17,6 +17,7 @@ import pytest
 
 import onshore
 from border.shoals import Shoal, shoal
+from onshore import cli
 from onshore.border import erasure as erasing
 from onshore.border.erasure import close, erase, erasures, holding, marks_of
 from onshore.border.retention import sweep
@@ -402,6 +403,37 @@ def test_56_the_sweeper_does_not_believe_a_clock_weeks_ahead(made: Shoal, monkey
     with pytest.raises(OnshoreError) as caught:
         sweep(made.center)
     assert caught.value.code == "clock_jump" and made.center.has_bytes(made.blobs[0][0])
+
+
+def test_56_a_refusal_at_a_wrong_time_does_not_vouch_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, now = shoal(tmp_path, 1), time.time_ns()
+    center, (raw, segment, _) = made.center, made.blobs[0]
+
+    def turn(days: float) -> None:
+        monkeypatch.setattr(time, "time_ns", lambda: now + round(days * DAY_NS))
+        center.clock.forget()
+
+    def jumps(call: Callable[[], object], advice: str) -> None:
+        with pytest.raises(OnshoreError, match=advice) as caught:
+            call()
+        assert caught.value.code == "clock_jump"
+
+    turn(300)
+    with pytest.raises(RefusedError, match="expired"):
+        center.raw.unseal(raw)
+    jumps(lambda: sweep(center), "300 days ahead of the ledger's last line")
+    center.clock.forget()  # as any other process: the refusal's line is the last one now
+    jumps(lambda: sweep(center), "300 days after the one before it")
+    turn(1)
+    jumps(lambda: center.read(segment), "the ledger saw a wrong time, and `onshore ledger accept-clock`")
+    assert center.has_bytes(raw)
+    for opened in (center, Center.open(center.root)):
+        assert cli.run(["--json", "--center", str(center.root), "ledger", "accept-clock"]) == 0
+        opened.clock._read_s = None  # a second has passed
+        assert opened.read(segment).startswith(b"seg") and opened.raw.unseal(raw).startswith(b"raw")
+    assert sweep(center)["destroyed"] == 0 and center.ledger.verify().ok
+    turn(15)
+    assert sweep(center)["kinds"] == {"raw_drive": 1}
 
 
 def test_a_reach_is_written_down_before_anything_is_destroyed(made: Shoal, monkeypatch: pytest.MonkeyPatch) -> None:

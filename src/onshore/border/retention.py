@@ -1,6 +1,7 @@
 """The sweeper: destroys what has expired. Nothing waits for it, since what has expired is unreadable already.
 
-Rule: it believes the center's clock only while that is within weeks of the ledger's last line; receipts are ledger lines.
+Rule: it believes the center's clock only while that is within weeks of the ledger's last line, and the lines within weeks of
+each other, or a person has accepted it; receipts are ledger lines.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ def sweep(center: Center) -> dict[str, Any]:
 
     One that was killed is gone on with under its own ticket.
 
-    Errors: OnshoreError `clock_jump` when the wall clock is behind the ledger or over 35 days ahead of its last line.
+    Errors: OnshoreError `clock_jump` when the wall clock is behind the ledger or over 35 days ahead of its last line, or when
+    time leapt so far between two lines and nobody accepted the clock since.
     """
     now = center.clock.now_ns(most_forward_ns=MOST_FORWARD_NS)
     begun = custody.unfinished(center, "retention")
     late = list(dict.fromkeys([*begun, *custody.expired(center)]))
     if not late and not _rows_left(center):
         return {"ticket": "", "destroyed": 0, "kinds": {}}
+    center.clock.refuse_leaps(MOST_FORWARD_NS)
     ticket = next(iter(begun.values()), short_id("sweep", [center.id, now, *late[:1], len(late)]))
     kinds: dict[str, int] = {}
     for one in center.many(late):

@@ -73,7 +73,7 @@ def show_ledger(
 
 @noun.command("accept-clock")
 def accept_clock() -> None:
-    """Say that this machine's time is right after a long gap; the ledger and every retention go on from it."""
+    """Say that this machine's time is right, after a long gap or where the ledger saw a wrong one; all goes on from it."""
     from onshore.border.lines import acting
     from onshore.store.ledger import CLOCK_ACCEPTED
 

@@ -32,13 +32,14 @@ ENTRIES, CHECKPOINT, NEXT = "entries.jsonl", "checkpoint", "checkpoint.next"
 LINE_LIMIT_BYTES, READ_BYTES = 1 << 16, 1 << 20
 #: Time runs forward by at most this between two lines, or a clock set wrong would end every retention at once.
 LONGEST_GAP_NS = 400 * 86_400 * 10**9
-#: The line by which a person accepts a time further ahead than that.
+#: The line by which a person accepts the wall clock: a time further ahead than that, or one before a line that was wrong.
 CLOCK_ACCEPTED = "clock.accepted"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
-    """One line. leaf: RFC 6962 leaf hash (hex). time_ns: POSIX, never earlier than the entry before."""
+    """One line. leaf: RFC 6962 leaf hash (hex). time_ns: POSIX, never earlier than the entry before but in a line by which
+    a person accepts the clock."""
 
     index: int
     kind: str
@@ -129,10 +130,11 @@ class Ledger:
     def _compose(
         self, drafts: Iterable[tuple[str, dict[str, Any]]], head: Checkpoint
     ) -> tuple[list[LedgerEntry], list[bytes]]:
-        # A clock set back must not reorder the proof: time never runs backwards in the ledger.
-        time_ns = max(time.time_ns(), head.time_ns)
         drafts = list(drafts)
-        if head.size and time_ns - head.time_ns > LONGEST_GAP_NS and all(kind != CLOCK_ACCEPTED for kind, _ in drafts):
+        accepted = any(kind == CLOCK_ACCEPTED for kind, _ in drafts)
+        # A clock set back must not reorder the proof: time runs backwards only where a person says that it was wrong.
+        time_ns = time.time_ns() if accepted else max(time.time_ns(), head.time_ns)
+        if head.size and time_ns - head.time_ns > LONGEST_GAP_NS and not accepted:
             advice = "set the clock right; if it is right, `onshore ledger accept-clock` writes that down and goes on."
             raise OnshoreError("clock_jump", "clock", f"over 400 days ahead of the ledger's last line; {advice}")
         entries, lines = [], []
