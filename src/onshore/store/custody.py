@@ -258,6 +258,17 @@ def idle_keys(center: Center, ids: Iterable[str]) -> list[str]:
     return [key for key in sorted(keys - busy - {"center"}) if center.has_key(key)]
 
 
+def destroyed_since(center: Center, ids: Iterable[str]) -> list[str]:
+    """Those of these artifacts that this center has destroyed: by a tombstone, or with their key."""
+    table, shredded = state.ARTIFACTS, set(center.keys.shredded())
+    found = set[str]()
+    with center.reader.connect() as connection:
+        for some in _portions(ids):
+            rows = connection.execute(sa.select(table.c.id, table.c.key_id).where(table.c.id.in_(some)))
+            found |= {row.id for row in rows if row.key_id in shredded}
+    return sorted(found | set(tombstones(center, ids)))
+
+
 def _receipts(center: Center, ids: Sequence[str], reason: str, ticket: str) -> None:
     lines: list[tuple[str, dict[str, Any]]] = [
         ("destroyed", {"reason": reason, "ticket": ticket, "artifacts": list(ids[first : first + NAMED_IN_A_LINE])})
