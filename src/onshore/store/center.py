@@ -107,7 +107,7 @@ class Center:
         )
         self.raw = SealedZone(self)
         self.clock = Clock(self.ledger, self.pack.law.get("clock", {}))
-        self._subjects: int | None = None
+        self._counted: tuple[int, int] | None = None
         self._data_keys: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
@@ -334,9 +334,11 @@ class Center:
         limit = self.pack.law.get("limits", {}).get("subjects_important")
         if label is None or not limit or not label.subjects or "important" in label.sensitivity:
             return label
-        if self._subjects is None:
-            self._subjects = custody.subjects_in(self)
-        return replace(label, sensitivity=label.sensitivity | {"important"}) if self._subjects > limit else label
+        # Counting takes long with many; what any process has added since the last count shows by its row.
+        newest = custody.newest_subject(self)
+        if self._counted is None or self._counted[0] != newest:
+            self._counted = newest, custody.subjects_in(self)
+        return replace(label, sensitivity=label.sensitivity | {"important"}) if self._counted[1] > limit else label
 
     def _refuse_if(self, refusal: Refusal | None) -> None:
         if refusal is not None:
@@ -630,7 +632,6 @@ class Center:
         }
         inherited = frozenset().union(*(one.label.subjects for one in self.many(artifact.parents)))
         fresh = artifact.label.subjects - inherited
-        self._subjects = None if fresh else self._subjects
         with self.db.begin() as connection:
             custody.refuse_withdrawn(connection, {*artifact.parents, *(_READS.get() or ())})
             custody.introduce(connection, artifact.id, fresh)

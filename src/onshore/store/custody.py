@@ -154,6 +154,15 @@ def subjects_in(center: Center) -> int:
         return int(connection.execute(sa.select(sa.func.count(state.SUBJECTS.c.subject.distinct()))).scalar_one())
 
 
+def newest_subject(center: Center) -> int:
+    """The number of the last row that named a subject; another number when one came in since."""
+    asked = sa.select(sa.func.coalesce(sa.func.max(sa.literal_column("rowid", sa.Integer)), 0)).select_from(
+        state.SUBJECTS
+    )
+    with center.reader.connect() as connection:
+        return int(connection.execute(asked).scalar_one())
+
+
 def artifacts_of(center: Center, subject: str) -> list[str]:
     """Where a subject came in: the artifacts that carry it and got it from no parent."""
     table = state.SUBJECTS
