@@ -23,6 +23,7 @@ from onshore.border.erasure import close, erase, erasures, holding, marks_of
 from onshore.border.retention import sweep
 from onshore.border.workdays import Calendar
 from onshore.core.errors import NotFoundError, OnshoreError, RefusedError
+from onshore.core.label import Label
 from onshore.region import load_pack
 from onshore.residency import derive
 from onshore.store import Center, custody
@@ -182,6 +183,14 @@ def test_the_ledger_tells_it_without_a_name(made: Shoal) -> None:
         "border.erasure.closed",
     ]
     assert b"car-0006" not in (made.center.root / "ledger" / "entries.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("told", ["fleet:0007", "vehicle:fleet:0007"])
+def test_a_vehicle_whose_name_has_a_colon_is_erased_by_name(tmp_path: Path, told: str) -> None:
+    center = Center.init(tmp_path / "center", "cn", keys_dir=tmp_path / "keys", seed=1)
+    car = center.subject("vehicle", "fleet:0007")
+    made = center.put(b"segment", Label(region="cn", kind="segment", subjects=frozenset([car])))
+    assert erase(center, told).subject == car and not center.has_bytes(made.id)
 
 
 def test_nobody_of_this_name(made: Shoal) -> None:
