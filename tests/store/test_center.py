@@ -611,6 +611,21 @@ def test_old_scratch_is_swept(center: Center) -> None:
     assert not old.exists() and young.exists()
 
 
+def test_a_folder_is_not_swept_while_who_works_in_it_lives(center: Center) -> None:
+    scratch = center.root / "scratch"
+    with files.held_folder(scratch) as folder:
+        (folder / "kept").write_bytes(b"in use")
+        for path in (folder / "kept", folder):
+            os.utime(path, (0, 0))
+        assert files.idle(scratch, 60) == [folder]  # an erasure still sees it, and does not close meanwhile
+        files.sweep(scratch, older_than_s=60)
+        assert (folder / "kept").read_bytes() == b"in use"
+    (scratch / "left").mkdir()
+    os.utime(scratch / "left", (0, 0))
+    files.sweep(scratch)
+    assert list(scratch.iterdir()) == []
+
+
 FORKER = """
 import os, sys
 sys.path[:0] = {path!r}
