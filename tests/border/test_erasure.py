@@ -17,11 +17,13 @@ import pytest
 
 import onshore
 from border.shoals import Shoal, shoal
+from onshore import cli
 from onshore.border import erasure as erasing
 from onshore.border.erasure import close, erase, erasures, holding, marks_of
 from onshore.border.retention import sweep
 from onshore.border.workdays import Calendar
 from onshore.core.errors import NotFoundError, OnshoreError, RefusedError
+from onshore.core.label import Label
 from onshore.region import load_pack
 from onshore.residency import derive
 from onshore.store import Center, custody
@@ -181,6 +183,14 @@ def test_the_ledger_tells_it_without_a_name(made: Shoal) -> None:
         "border.erasure.closed",
     ]
     assert b"car-0006" not in (made.center.root / "ledger" / "entries.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("told", ["fleet:0007", "vehicle:fleet:0007"])
+def test_a_vehicle_whose_name_has_a_colon_is_erased_by_name(tmp_path: Path, told: str) -> None:
+    center = Center.init(tmp_path / "center", "cn", keys_dir=tmp_path / "keys", seed=1)
+    car = center.subject("vehicle", "fleet:0007")
+    made = center.put(b"segment", Label(region="cn", kind="segment", subjects=frozenset([car])))
+    assert erase(center, told).subject == car and not center.has_bytes(made.id)
 
 
 def test_nobody_of_this_name(made: Shoal) -> None:
@@ -371,12 +381,68 @@ def test_the_sweeper_destroys_originals_after_their_time(made: Shoal, monkeypatc
     assert center.ledger.head().size == size
 
 
+@pytest.mark.parametrize("step", ["_receipts", "bury"])
+def test_a_sweep_that_was_cut_short_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    made, now = shoal(tmp_path, 2), time.time_ns()
+    center = made.center
+    monkeypatch.setattr("onshore.border.retention.MOST_FORWARD_NS", 400 * DAY_NS)
+    monkeypatch.setattr(time, "time_ns", lambda: now + 370 * DAY_NS)
+
+    def cut(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(custody, step, cut)
+        sweep(center)
+    assert not any(center.has_bytes(one) for ids in made.blobs for one in ids[:2])
+    report = sweep(center)
+    told = [one for one in center.ledger.entries() if one.kind in ("destroyed", "border.sweep")]
+    receipts = {one for line in told if line.kind == "destroyed" for one in line.body["artifacts"]}
+    assert receipts >= {one for ids in made.blobs for one in ids[:2]} and told[-1].kind == "border.sweep"
+    assert {line.body["ticket"] for line in told} >= {stone.ticket for stone in custody.tombstones(center).values()}
+    assert report["rows"] == 4 and center.table("segments").count() == center.table("clips").count() == 0
+    assert sweep(center)["destroyed"] == 0 and told == [
+        one for one in center.ledger.entries() if one.kind in ("destroyed", "border.sweep")
+    ]
+
+
 def test_56_the_sweeper_does_not_believe_a_clock_weeks_ahead(made: Shoal, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: now + 60 * DAY_NS)
     with pytest.raises(OnshoreError) as caught:
         sweep(made.center)
     assert caught.value.code == "clock_jump" and made.center.has_bytes(made.blobs[0][0])
+
+
+def test_56_a_refusal_at_a_wrong_time_does_not_vouch_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, now = shoal(tmp_path, 1), time.time_ns()
+    center, (raw, segment, _) = made.center, made.blobs[0]
+
+    def turn(days: float) -> None:
+        monkeypatch.setattr(time, "time_ns", lambda: now + round(days * DAY_NS))
+        center.clock.forget()
+
+    def jumps(call: Callable[[], object], advice: str) -> None:
+        with pytest.raises(OnshoreError, match=advice) as caught:
+            call()
+        assert caught.value.code == "clock_jump"
+
+    turn(300)
+    with pytest.raises(RefusedError, match="expired"):
+        center.raw.unseal(raw)
+    jumps(lambda: sweep(center), "300 days ahead of the ledger's last line")
+    center.clock.forget()  # as any other process: the refusal's line is the last one now
+    jumps(lambda: sweep(center), "300 days after the one before it")
+    turn(1)
+    jumps(lambda: center.read(segment), "the ledger saw a wrong time, and `onshore ledger accept-clock`")
+    assert center.has_bytes(raw)
+    for opened in (center, Center.open(center.root)):
+        assert cli.run(["--json", "--center", str(center.root), "ledger", "accept-clock"]) == 0
+        opened.clock._read_s = None  # a second has passed
+        assert opened.read(segment).startswith(b"seg") and opened.raw.unseal(raw).startswith(b"raw")
+    assert sweep(center)["destroyed"] == 0 and center.ledger.verify().ok
+    turn(15)
+    assert sweep(center)["kinds"] == {"raw_drive": 1}
 
 
 def test_a_reach_is_written_down_before_anything_is_destroyed(made: Shoal, monkeypatch: pytest.MonkeyPatch) -> None:

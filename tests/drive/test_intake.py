@@ -54,6 +54,19 @@ def test_recordings_arrive_once(center: Center, fleet: Fleet) -> None:
     assert identities(center) == before and center.ledger.head().size == entries
 
 
+def test_a_further_segment_of_a_drive_whose_key_is_gone_is_kept_out_and_the_rest_arrives(
+    center: Center, fleet: Fleet
+) -> None:
+    fleet.mcap("a/0.mcap")
+    drive.add(center, fleet.root)
+    [row] = drive.segments(center)
+    center.shred(key for key in (row["drive"], f"{row['drive']}-raw") if center.has_key(key))
+    fleet.mcap("a/1.mcap", start_s=60.0, segment_index=1)
+    fleet.mcap("b/0.mcap", start_s=70.0, vehicle="car-0008")
+    report = drive.add(center, fleet.root)
+    assert codes(report) == {"1.mcap": "erased"} and report.segments == 1
+
+
 def test_an_opened_segment_is_anonymised_and_keeps_its_times(center: Center, fleet: Fleet) -> None:
     source = fleet.mcap("a/0.mcap", face=True)
     drive.add(center, source)

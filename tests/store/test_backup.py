@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from onshore.core.errors import CorruptError, NotFoundError, OnshoreError, UsageError
+from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, UsageError
 from onshore.core.label import Label
-from onshore.store import Center
+from onshore.store import Center, custody
 from onshore.store.backup import copy_keys, drill, make_backup, restore, verify_backup
 
 SEGMENT = Label(region="cn", kind="segment")
@@ -83,7 +83,7 @@ def test_after_shredding_neither_backup_nor_restored_center_opens_the_drive(
     with pytest.raises(NotFoundError, match="destroyed"):
         again.raw.unseal(ids["raw"])
     assert again.read(ids["drive-2"]) == b"drive-2" * 99
-    with pytest.raises(NotFoundError):
+    with pytest.raises(InputError, match="Leave this file out"):
         again.put(b"new bytes", SEGMENT, key="drive-1")
     lines = {entry.kind: entry.body for entry in again.ledger.entries()}
     assert lines["key_destroyed"] == {"key": "drive-1"} and lines["restored"]["shredded_since"] == 1
@@ -163,6 +163,19 @@ def test_nothing_that_is_there_is_overwritten(filled: tuple[Center, dict[str, st
     ):
         with pytest.raises(UsageError):
             call()
+
+
+def test_the_drill_tells_what_is_missing_from_what_was_destroyed(
+    filled: tuple[Center, dict[str, str]], tmp_path: Path
+) -> None:
+    center, _ = filled
+    erased, lost = (center.put(data, Label(region="cn", kind="metrics")) for data in (b"erased", b"lost"))
+    center._path(lost.id).unlink()
+    (tmp_path / "place").mkdir()
+    make_backup(center, tmp_path / "place" / "backup")
+    custody.destroy(center, [erased.id], reason="erasure", ticket="ticket-1")
+    report = drill(center, tmp_path / "place" / "backup")
+    assert (report["opened"], report["shredded"], report["damaged"]) == (4, 0, 1)
 
 
 def test_the_key_loss_drill(filled: tuple[Center, dict[str, str]], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import BinaryIO
 
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from onshore.core.digest import blob_id, sha256_hex
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, Refusal, RefusedError, UsageError
-from onshore.core.label import Label
+from onshore.core.label import Artifact, Label
 from onshore.residency import Attestation, Rules, derive
 from onshore.store import Center, cipher, files, state
 
@@ -214,6 +215,51 @@ def test_lineage(center: Center) -> None:
     assert [artifact.id for artifact in center.children(other.id)] == [child.id]
     with pytest.raises(NotFoundError):
         center.put(b"orphan", SEGMENT, parents=[blob_id("cn", b"nobody")])
+
+
+def test_lineage_never_runs_in_a_circle(center: Center) -> None:
+    first = center.put(b"first", SEGMENT)
+    second = center.put(b"second", SEGMENT, parents=[first.id])
+    other = center.put(b"other", SEGMENT)
+    for parents in ([first.id], [second.id], [second.id, first.id]):
+        assert center.put(b"first", SEGMENT, parents=parents) == first
+    assert center.put(b"first", SEGMENT, parents=[second.id, other.id]).parents == (other.id,)
+    center._path(first.id).unlink()  # a row without bytes is written anew, and what was made of it is still younger
+    assert center.put(b"first", SEGMENT, parents=[second.id]).parents == ()
+    assert center.artifact(first.id).parents == () and center.artifact(second.id).parents == (first.id,)
+
+
+def test_a_run_ends_in_a_center_whose_lineage_has_a_circle(center: Center) -> None:
+    one, seen = center.put(b"one", SEGMENT), center.put(b"seen", SEGMENT)
+    with center.db.begin() as connection:
+        connection.execute(sa.update(state.ARTIFACTS).where(state.ARTIFACTS.c.id == one.id).values(parents=[one.id]))
+
+    def run() -> dict[str, str]:
+        center.read(seen.id)
+        return {"id": center.put(b"made", SEGMENT, parents=[one.id]).id}
+
+    assert set(center.artifact(center.stage("run", {}, run)[0]["id"]).parents) == {one.id, seen.id}
+
+
+def test_adoptions_at_once_keep_every_parent(center: Center) -> None:
+    parents = [center.put(bytes([number]), SEGMENT).id for number in range(8)]
+    same = center.put(b"same", SEGMENT)
+    together = Barrier(len(parents))
+
+    def adopt(parent: str) -> None:
+        mine = Center.open(center.root)
+        adopted = mine._adopted
+
+        def waiting(artifact: Artifact) -> Artifact:
+            together.wait(timeout=30)
+            return adopted(artifact)
+
+        mine._adopted = waiting  # type: ignore[method-assign]
+        mine.put(b"same", SEGMENT, parents=[parent])
+
+    with ThreadPoolExecutor(len(parents)) as pool:
+        list(pool.map(adopt, parents))
+    assert set(center.artifact(same.id).parents) == set(parents)
 
 
 def test_listing_is_in_order_of_arrival(center: Center) -> None:
@@ -427,8 +473,9 @@ def test_a_destroyed_key_reads_nothing(center: Center) -> None:
     everything = [*center.root.rglob("*"), *center.keys.folder.rglob("*")]
     assert not any(wrapped in path.read_bytes() for path in everything if path.is_file())
     assert list(center.ledger.entries())[-1].body == {"key": "drive-1"}
-    with pytest.raises(NotFoundError, match="destroyed"):
+    with pytest.raises(InputError, match="Leave this file out") as caught:  # an intake keeps this file out and goes on
         center.put(b"more of it", SEGMENT, key="drive-1")
+    assert caught.value.code == "erased"
     for known in ("drive-1", "drive-9"):
         with pytest.raises(NotFoundError):
             center.shred([known])
@@ -604,6 +651,21 @@ def test_old_scratch_is_swept(center: Center) -> None:
     os.utime(old, (0, 0))
     Center.open(center.root)
     assert not old.exists() and young.exists()
+
+
+def test_a_folder_is_not_swept_while_who_works_in_it_lives(center: Center) -> None:
+    scratch = center.root / "scratch"
+    with files.held_folder(scratch) as folder:
+        (folder / "kept").write_bytes(b"in use")
+        for path in (folder / "kept", folder):
+            os.utime(path, (0, 0))
+        assert files.idle(scratch, 60) == [folder]  # an erasure still sees it, and does not close meanwhile
+        files.sweep(scratch, older_than_s=60)
+        assert (folder / "kept").read_bytes() == b"in use"
+    (scratch / "left").mkdir()
+    os.utime(scratch / "left", (0, 0))
+    files.sweep(scratch)
+    assert list(scratch.iterdir()) == []
 
 
 FORKER = """

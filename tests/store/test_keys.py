@@ -98,7 +98,7 @@ def test_shredding_spares_the_others_and_is_for_good(center: Center) -> None:
         with pytest.raises(NotFoundError, match="destroyed"):
             ask.raw.unseal(sealed.id)
         assert ask.read(stays.id) == b"drive-2"
-    with pytest.raises(NotFoundError):
+    with pytest.raises(InputError, match="Leave this file out"):
         center.put(b"more of it", SEGMENT, key="drive-1")
     assert center.keys.shredded() == ["drive-1", "drive-3"]
     assert [e.body for e in center.ledger.entries() if e.kind == "key_destroyed"] == [

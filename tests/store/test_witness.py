@@ -7,7 +7,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,7 +19,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from onshore import cli
 from onshore.core.errors import CorruptError, InputError, RefusedError
 from onshore.store import Center, Ledger, standalone
-from onshore.store.witness import Witness, cosignatures, enroll, read_request, request, take, trust_of, witnessed_size
+from onshore.store.witness import (
+    Witness,
+    contradictions,
+    cosignatures,
+    enroll,
+    read_request,
+    request,
+    take,
+    trust_of,
+    witnessed_size,
+)
 
 SEED = bytes(range(32))
 NAME = "auditor.example/w1"
@@ -186,6 +200,91 @@ def test_a_center_knows_which_entries_are_witnessed(center: Center, tmp_path: Pa
     assert [trust_of(index, size) for index in (0, size - 1, size)] == ["witnessed", "witnessed", "self-attested"]
     with pytest.raises(InputError):
         enroll(center, NAME, bytes(32))
+
+
+def test_two_forks_shown_at_once_get_one_signature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = ledger_at(tmp_path / "a", 3)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    other = ledger_at(tmp_path / "b")
+    ledger.append("fact", {"n": "one history"})
+    other.append("fact", {"n": "another"})
+    forks = [request(log) for log in (ledger, other)]
+    looked = Barrier(2)
+    real = Witness.seen
+
+    def seen(self: Witness, origin: str) -> dict[str, Any]:
+        found = real(self, origin)
+        with suppress(BrokenBarrierError):  # both looked before either has signed, unless one has to wait
+            looked.wait(timeout=0.5)
+        return found
+
+    monkeypatch.setattr(Witness, "seen", seen)
+
+    def sign(asked: dict[str, Any]) -> str:
+        try:
+            return Witness(tmp_path / "auditor", NAME).sign(asked).decode()
+        except RefusedError as refused:
+            return refused.code
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(sign, forks))
+    assert answers.count("ledger_broken") == 1
+
+
+def test_a_note_counts_only_while_the_log_holds_what_it_signed(
+    center: Center, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verify = ["--json", "--center", str(center.root), "ledger", "verify"]
+    auditor = Witness(tmp_path / "auditor", NAME)
+    enroll(center, NAME, auditor.public_key)
+    shutil.copytree(center.root / "ledger", tmp_path / "earlier")
+    center.ledger.append("fact", {"n": "what somebody wants to hide"})
+    take(center, auditor.sign(request(center.ledger)))
+    assert witnessed_size(center) == 3 and contradictions(center) == [] and cli.run(verify) == 0
+    capsys.readouterr()
+    shutil.rmtree(center.root / "ledger")
+    (tmp_path / "earlier").rename(center.root / "ledger")
+    assert witnessed_size(center) == 0 and "cut back" in contradictions(center)[0]
+    center.ledger.append_many([("fact", {"n": "another history"})] * 3)
+    assert center.ledger.verify().ok  # in itself; it is the note that tells
+    assert witnessed_size(center) == 0 and "rewritten" in contradictions(center)[0]
+    assert cli.run(verify) == 1 and "rewritten" in json.loads(capsys.readouterr().out)["problems"][0]
+
+
+def test_an_older_note_does_not_take_the_place_of_a_newer_one(center: Center, tmp_path: Path) -> None:
+    auditor = Witness(tmp_path / "auditor", NAME)
+    enroll(center, NAME, auditor.public_key)
+    old = auditor.sign(request(center.ledger))
+    center.ledger.append("fact", {"n": 1})
+    new = auditor.sign(request(center.ledger, since=2))
+    take(center, new)
+    assert [one.witness for one in take(center, old)] == [NAME] and witnessed_size(center) == 3
+
+
+def test_signatures_of_other_kinds_are_passed_over(tmp_path: Path) -> None:
+    ledger, auditor = ledger_at(tmp_path, 3), Witness(tmp_path / "auditor", NAME)
+    keys = {NAME: auditor.public_key}
+    note = auditor.sign(request(ledger))
+    for line in ("— somebody.example/ecdsa " + "QUJD" * 24, f"— {NAME} QUJD"):
+        note += f"{line}\n".encode()
+    assert [one.witness for one in cosignatures(note, keys)] == [NAME]
+    (tmp_path / "kept.note").write_bytes(note)
+    assert both(ledger, tmp_path, tmp_path / "kept.note", keys) == [True, True]
+    (tmp_path / "kept.note").write_bytes(note + "— no signature line at all\n".encode())
+    assert both(ledger, tmp_path, tmp_path / "kept.note", keys) == [False, False]
+
+
+def test_a_log_without_its_entries_is_told_and_not_a_crash(tmp_path: Path) -> None:
+    ledger, auditor = ledger_at(tmp_path, 3), Witness(tmp_path / "auditor", NAME)
+    (tmp_path / "kept.note").write_bytes(auditor.sign(request(ledger)))
+    (tmp_path / "ledger/entries.jsonl").unlink()
+    assert both(ledger, tmp_path) == [False, False]
+    assert both(ledger, tmp_path, tmp_path / "kept.note", {NAME: auditor.public_key}) == [False, False]
+    assert ledger.verify(tmp_path / "kept.note").problems == [
+        "[ledger_broken] entries.jsonl: the file cannot be read; restore it from a copy."
+    ]
+    with pytest.raises(CorruptError, match=r"entries\.jsonl"):
+        list(ledger.entries())
 
 
 def test_the_verifiers_signature_check_agrees_with_the_librarys() -> None:

@@ -96,6 +96,7 @@ class Erasure:
 def erase(center: Center, subject: str) -> Erasure:
     """Erase a vehicle or driver, named as its center names it or by its salted id.
 
+    A name is a vehicle's unless `driver:` stands before it; `vehicle:` may stand before one that begins like that itself.
     Errors: NotFoundError when nothing of the subject is here and nothing was.
     """
     _make_tables(center)
@@ -209,8 +210,8 @@ def marks_of(center: Center, *, model: str | None = None, subject: str | None = 
 def _salted(center: Center, subject: str) -> str:
     if SUBJECT.fullmatch(subject):
         return subject
-    kind, _, name = subject.rpartition(":")
-    return center.subject(kind or "vehicle", name)
+    kind, _, name = subject.partition(":")
+    return center.subject(kind, name) if kind in {"vehicle", "driver"} else center.subject("vehicle", subject)
 
 
 def _reach(center: Center, subject: str, known: Reach, *, thorough: bool = False) -> Reach:

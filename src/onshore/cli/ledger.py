@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +28,15 @@ def verify(
         list[str] | None, typer.Option(help="NAME=HEX: who must have cosigned it; may be given more than once")
     ] = None,
 ) -> None:
-    """Re-compute the whole log and compare it with its signed checkpoint (and a witness's copy)."""
+    """Re-compute the whole log and compare it with its signed checkpoint and the witness notes kept (and a witness's copy)."""
+    from onshore.store.witness import contradictions
+
     keys = {name: _key(key) for name, _, key in (one.rpartition("=") for one in witness_key or [])}
-    report = session.center().ledger.verify(witness=witness, witness_keys=keys or None)
+    center = session.center()
+    report = center.ledger.verify(witness=witness, witness_keys=keys or None)
+    if report.ok:
+        problems = contradictions(center)
+        report = replace(report, ok=not problems, problems=problems)
     document = {"ok": report.ok, "size": report.size, "root": report.root, "problems": list(report.problems)}
     document |= {"trust": report.trust, "witnessed": report.witnessed}
     verdict = "verifies" if report.ok else "DOES NOT VERIFY"
@@ -67,7 +74,7 @@ def show_ledger(
 
 @noun.command("accept-clock")
 def accept_clock() -> None:
-    """Say that this machine's time is right after a long gap; the ledger and every retention go on from it."""
+    """Say that this machine's time is right, after a long gap or where the ledger saw a wrong one; all goes on from it."""
     from onshore.border.lines import acting
     from onshore.store.ledger import CLOCK_ACCEPTED
 

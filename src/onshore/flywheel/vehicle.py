@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onshore.core.errors import OnshoreError
+from onshore.store.files import held_folder
 
 if TYPE_CHECKING:
     from onshore.store import Center
@@ -42,11 +43,11 @@ def shadow(center: Center, car_dir: Path, segments: Sequence[dict[str, Any]]) ->
     """
     reports: list[dict[str, Any]] = []
     read = center.open_many([row["artifact"] for row in segments], "show")
-    with tempfile.TemporaryDirectory(dir=center.root / "scratch") as folder:
+    with held_folder(center.root / "scratch") as folder:
         for start in range(0, len(segments), BATCH):
             paths = []
             for row in segments[start : start + BATCH]:
-                path = Path(folder) / f"{row['id']}.mcap"
+                path = folder / f"{row['id']}.mcap"
                 path.write_bytes(read(row["artifact"]))
                 paths.append(str(path))
             reports += _ask("shadow", str(car_dir), *paths)["reports"]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from onshore.core.digest import canonical_json, sha256_hex
 from onshore.core.errors import CorruptError, InputError, NotFoundError, OnshoreError, UsageError
 from onshore.core.progress import Progress, silent
+from onshore.store import custody
 from onshore.store.cipher import file_sha256
 from onshore.store.config import CONFIG_FILE, read_config
 from onshore.store.files import locked, sync_folder, write_durably
@@ -130,13 +131,14 @@ def drill(center: Center, backup: str | Path, *, progress: Progress = silent) ->
     """The key-loss drill: restore a backup beside, open everything that should open, and once more without keys.
 
     Returns {"ledger": verified?, "opened", "shredded", "damaged", "without_keys": the error's code}; leaves nothing behind.
+    damaged: not as it was put, or not in the backup at all, though its key and the center still have it.
     """
     with tempfile.TemporaryDirectory(dir=Path(backup).resolve().parent, prefix=".drill-") as place:
         restored = restore(backup, Path(place) / "center", keys_dir=center.keys.folder, progress=progress)
         problems = restored.scrub(progress)
-        dead = [one for one in problems if one["code"] == "not_found"]
-        found = len(restored.artifacts())
-        report = {"ledger": restored.ledger.verify().ok, "opened": found - len(problems)}
+        dead = custody.destroyed_since(center, [one["artifact"] for one in problems if one["code"] == "not_found"])
+        unopened = sum(restored.has_bytes(one["artifact"]) for one in problems)
+        report = {"ledger": restored.ledger.verify().ok, "opened": len(restored.artifacts()) - unopened}
         restored.close()
         report |= {"shredded": len(dead), "damaged": len(problems) - len(dead)}
         empty = Path(place) / "no-keys"

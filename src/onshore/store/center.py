@@ -107,7 +107,7 @@ class Center:
         )
         self.raw = SealedZone(self)
         self.clock = Clock(self.ledger, self.pack.law.get("clock", {}))
-        self._subjects: int | None = None
+        self._counted: tuple[int, int] | None = None
         self._data_keys: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
@@ -219,8 +219,9 @@ class Center:
 
         key: `center` or a drive id; made on first use. declassified: what removed a sensitivity that a parent carries;
         it is kept in `meta["declassified"]` and in the ledger. Errors: RefusedError when the rules say no or the label
-        says less than its parents', InputError `conflict` when the same bytes carry another label, NotFoundError for
-        an unknown parent.
+        says less than its parents', InputError `conflict` when the same bytes carry another label and `erased` when
+        they, a parent or what the run has read were erased or fenced off or the key was destroyed, NotFoundError for an
+        unknown parent.
         """
         if label is None or label.kind == "raw_drive":
             self._refuse_unless_sealed(label)
@@ -333,9 +334,11 @@ class Center:
         limit = self.pack.law.get("limits", {}).get("subjects_important")
         if label is None or not limit or not label.subjects or "important" in label.sensitivity:
             return label
-        if self._subjects is None:
-            self._subjects = custody.subjects_in(self)
-        return replace(label, sensitivity=label.sensitivity | {"important"}) if self._subjects > limit else label
+        # Counting takes long with many; what any process has added since the last count shows by its row.
+        newest = custody.newest_subject(self)
+        if self._counted is None or self._counted[0] != newest:
+            self._counted = newest, custody.subjects_in(self)
+        return replace(label, sensitivity=label.sensitivity | {"important"}) if self._counted[1] > limit else label
 
     def _refuse_if(self, refusal: Refusal | None) -> None:
         if refusal is not None:
@@ -523,10 +526,11 @@ class Center:
         The edge is written by who opened the bytes, not by the job; a label that leaves the parent out is then refused.
         """
         unseen = (_READS.get() or set()) - {artifact.id, *artifact.parents}
-        above = list(artifact.parents)
+        above, seen = list(artifact.parents), set(artifact.parents)
         while unseen and above:
-            above = sorted({parent for one in self.many(above) for parent in one.parents})
-            unseen -= set(above)
+            above = sorted({parent for one in self.many(above) for parent in one.parents} - seen)
+            seen |= set(above)
+            unseen -= seen
         return replace(artifact, parents=(*artifact.parents, *sorted(unseen))) if unseen else artifact
 
     def _check_lineage(self, artifact: Artifact, declassified: Attestation | None) -> None:
@@ -567,18 +571,24 @@ class Center:
             raise InputError("conflict", artifact.id, advice)
         if not self._path(artifact.id).exists():
             return None
-        fresh = [parent for parent in artifact.parents if parent not in row.parents]
-        if not fresh:
-            return _artifact(row)
-        return self._adopted(_artifact(row), fresh)
+        return _artifact(row) if set(artifact.parents) <= set(row.parents) else self._adopted(artifact)
 
-    def _adopted(self, artifact: Artifact, parents: list[str]) -> Artifact:
-        """The same bytes made from other parents: lineage keeps both, or erasure would miss one."""
-        grown = replace(artifact, parents=(*artifact.parents, *parents))
+    def _adopted(self, artifact: Artifact) -> Artifact:
+        """The same bytes made from other parents: lineage keeps both, or erasure would miss one.
+
+        Known parents are read in the transaction that adds to them: another process may be adding its own.
+        """
         with self.db.begin() as connection:
-            mine = state.ARTIFACTS.c.id == artifact.id
-            connection.execute(sa.update(state.ARTIFACTS).where(mine).values(parents=list(grown.parents)))
-            _add_edges(connection, grown)
+            row = connection.execute(ONE_ARTIFACT, {"identity": artifact.id}).one()
+            if row.reason is not None:
+                raise custody.gone(row)
+            fresh = [parent for parent in _uncircled(connection, artifact) if parent not in row.parents]
+            grown = replace(_artifact(row), parents=(*row.parents, *fresh))
+            if fresh:
+                custody.refuse_withdrawn(connection, {*fresh, *(_READS.get() or ())})
+                mine = state.ARTIFACTS.c.id == artifact.id
+                connection.execute(sa.update(state.ARTIFACTS).where(mine).values(parents=list(grown.parents)))
+                _add_edges(connection, grown)
         return grown
 
     def _write(self, artifact: Artifact, chunks: Iterator[bytes | memoryview], key_id: str) -> Artifact:
@@ -594,7 +604,7 @@ class Center:
             with locked(self.root / "locks" / f"blobs-{path.parent.name}.lock"):
                 known = self._known(artifact)
                 if known is None:
-                    self._commit(artifact, key_id)
+                    artifact = self._commit(artifact, key_id)
                     self._show(Path(temporary), path)
         finally:
             Path(temporary).unlink(missing_ok=True)
@@ -608,14 +618,13 @@ class Center:
         os.replace(temporary, path)
         sync_folder(path.parent)
 
-    def _commit(self, artifact: Artifact, key_id: str) -> None:
+    def _commit(self, artifact: Artifact, key_id: str) -> Artifact:
         """The label and lineage row; one that a kill left without bytes is overwritten, its key may have been another."""
         table = state.ARTIFACTS
         row = {
             "kind": artifact.label.kind,
             "name": artifact.name,
             "label": artifact.label.as_record(),
-            "parents": list(artifact.parents),
             "meta": artifact.meta,
             "size_bytes": artifact.size_bytes,
             "key_id": key_id,
@@ -623,13 +632,16 @@ class Center:
         }
         inherited = frozenset().union(*(one.label.subjects for one in self.many(artifact.parents)))
         fresh = artifact.label.subjects - inherited
-        self._subjects = None if fresh else self._subjects
         with self.db.begin() as connection:
+            custody.refuse_withdrawn(connection, {*artifact.parents, *(_READS.get() or ())})
             custody.introduce(connection, artifact.id, fresh)
+            artifact = replace(artifact, parents=_uncircled(connection, artifact))
+            row["parents"] = list(artifact.parents)
             last = connection.execute(sa.select(sa.func.coalesce(sa.func.max(table.c.sequence), 0))).scalar_one()
             kept = insert(table).values({**row, "id": artifact.id, "sequence": last + 1})
             connection.execute(kept.on_conflict_do_update(index_elements=[table.c.id], set_=row))
             _add_edges(connection, artifact)
+        return artifact
 
     def _plaintext(self, artifact_id: str, key_id: str) -> bytes:
         data_key = self._data_key(key_id, make=False)
@@ -640,6 +652,11 @@ class Center:
     def _data_key(self, key_id: str, *, make: bool = True) -> bytes:
         if key_id not in self._data_keys:
             data_key = self.keys.data_key(key_id, make=make)
+            if data_key is None and make:
+                advice = (
+                    "its key was destroyed with what it sealed; nothing more comes in under it. Leave this file out."
+                )
+                raise InputError("erased", f"drive {key_id}", advice)
             if data_key is None:
                 raise NotFoundError(f"data key {key_id}", "it was destroyed; what it sealed cannot be read again.")
             self._data_keys[key_id] = data_key
@@ -764,6 +781,12 @@ def _source(data: bytes | Path) -> Iterator[BinaryIO]:
         raise InputError("unknown_format", data, "a folder is not an artifact; put its files.") from fault
     except FileNotFoundError as fault:
         raise NotFoundError(data, "no such file.") from fault
+
+
+def _uncircled(connection: sa.Connection, artifact: Artifact) -> tuple[str, ...]:
+    """Its parents less itself and what was made of it: bytes that come out of their own descendant are still older."""
+    below = custody.descendants_in(connection, [artifact.id])
+    return tuple(parent for parent in artifact.parents if parent not in below)
 
 
 def _add_edges(connection: sa.Connection, artifact: Artifact) -> None:

@@ -1,7 +1,8 @@
 """The center's time: the wall clock where it agrees with the ledger, and never earlier than what the ledger has seen.
 
 Rule: retention is counted on this clock, so a clock set back keeps nothing alive and a clock set far forward destroys
-nothing: both are refused until a person accepts the time, which is a ledger line.
+nothing: both are refused until a person accepts the time, which is a ledger line. From such a line time goes on, also where
+it lies before lines that a wrong clock has left.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onshore.core.errors import OnshoreError
-from onshore.store.ledger import LONGEST_GAP_NS, Ledger
+from onshore.store.ledger import CLOCK_ACCEPTED, LONGEST_GAP_NS, Ledger
 
 DAY_NS = 86_400 * 10**9
 #: How long the ledger's head is believed without reading it again.
@@ -35,17 +36,36 @@ class Clock:
         floor, wall = self._floor(), time.time_ns()
         latest = max(floor, self._latest_ns)
         if wall < latest - self._back_ns:
-            raise _jumped(f"the wall clock is {(latest - wall) / 1e9:.0f} s behind what the ledger has seen")
+            raise _jumped(
+                f"the wall clock is {(latest - wall) / 1e9:.0f} s behind what the ledger has seen",
+                "the ledger saw a wrong time, and `onshore ledger accept-clock` writes that down and goes on from this one.",
+            )
         if floor and wall > floor + most_forward_ns:
             raise _jumped(f"the wall clock is {(wall - floor) / DAY_NS:.0f} days ahead of the ledger's last line")
         self._latest_ns = max(latest, wall)
         return self._latest_ns
 
+    def refuse_leaps(self, most_forward_ns: int) -> None:
+        """For who destroys by the clock. Errors: OnshoreError `clock_jump` when time leapt in the ledger by more than that
+        and nobody has accepted the clock since: any line, also that of a refusal, would hide a clock set far forward."""
+        leap, before_ns = None, 0
+        for entry in self._ledger.entries():
+            ahead_ns = entry.time_ns - before_ns
+            if entry.kind == CLOCK_ACCEPTED:
+                leap = None
+            elif entry.index and ahead_ns > most_forward_ns:
+                leap = f"entry {entry.index} of the ledger is {ahead_ns / DAY_NS:.0f} days after the one before it"
+            before_ns = entry.time_ns
+        if leap is not None:
+            raise _jumped(leap)
+
     def _floor(self) -> int:
         read_s = time.monotonic()
         if self._read_s is None or read_s - self._read_s > FRESH_S:
-            self._floor_ns = max(self._floor_ns, self._ledger.head().time_ns)
-            self._read_s = read_s
+            seen_ns = self._ledger.head().time_ns
+            if seen_ns < self._floor_ns:  # a person said that the time before was wrong
+                self._latest_ns = 0
+            self._floor_ns, self._read_s = seen_ns, read_s
         return self._floor_ns
 
     def forget(self) -> None:
@@ -53,6 +73,5 @@ class Clock:
         self._read_s, self._latest_ns = None, 0
 
 
-def _jumped(what: str) -> OnshoreError:
-    advice = "set the clock right; if it is right, `onshore ledger accept-clock` writes that down and goes on."
-    return OnshoreError("clock_jump", "clock", f"{what}; {advice}")
+def _jumped(what: str, way_out: str = "`onshore ledger accept-clock` writes that down and goes on.") -> OnshoreError:
+    return OnshoreError("clock_jump", "clock", f"{what}; set the clock right; if it is right, {way_out}")

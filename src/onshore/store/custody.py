@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from onshore.store.center import Center
 
 PORTION, NAMED_IN_A_LINE = 400, 200
+#: Reasons after which nothing more is made of a thing. What retention or a successor ended lives on in its descendants.
+WITHDRAWN = ("erasure", "geofence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,20 @@ def gone(row: Any) -> InputError:
     """The error of whoever asks for an artifact that has a tombstone."""
     advice = f"its bytes were destroyed ({row.reason}, {row.ticket}) and do not come back."
     return InputError("erased", row.id, advice)
+
+
+def refuse_withdrawn(connection: sa.Connection, ids: Iterable[str]) -> None:
+    """Errors: InputError `erased` when one of these was erased or fenced off.
+
+    Asked in the transaction that writes a descendant: an erasure comes before it and is seen here, or after it and finds
+    the descendant by its edge.
+    """
+    table = state.TOMBSTONES
+    for some in _portions(ids):
+        asked = sa.select(table.c.artifact.label("id"), table.c.reason, table.c.ticket)
+        row = connection.execute(asked.where(table.c.artifact.in_(some), table.c.reason.in_(WITHDRAWN))).first()
+        if row is not None:
+            raise gone(row)
 
 
 def expiry_ns(center: Center, retention: str, born_ns: int) -> int | None:
@@ -118,6 +134,15 @@ def destroy(center: Center, ids: Iterable[str], *, reason: str, ticket: str) -> 
     return left
 
 
+def unfinished(center: Center, reason: str) -> dict[str, str]:
+    """Artifacts whose destruction for this reason was cut short before its receipts, oldest first, with its ticket."""
+    table = state.TOMBSTONES
+    asked = sa.select(table.c.artifact, table.c.ticket).where(table.c.reason == reason, sa.not_(table.c.receipt))
+    with center.reader.connect() as connection:
+        rows = connection.execute(asked.order_by(table.c.time_ns, table.c.artifact)).all()
+    return {row.artifact: row.ticket for row in rows}
+
+
 def bury(center: Center, ids: Iterable[str], *, reason: str, ticket: str) -> None:
     """Tombstones for what has no bytes of its own: drives, segments, clips."""
     _bury(center, sorted(set(ids)), reason, ticket, receipt=True)
@@ -127,6 +152,15 @@ def subjects_in(center: Center) -> int:
     """How many distinct vehicles and drivers this center has seen and not erased."""
     with center.reader.connect() as connection:
         return int(connection.execute(sa.select(sa.func.count(state.SUBJECTS.c.subject.distinct()))).scalar_one())
+
+
+def newest_subject(center: Center) -> int:
+    """The number of the last row that named a subject; another number when one came in since."""
+    asked = sa.select(sa.func.coalesce(sa.func.max(sa.literal_column("rowid", sa.Integer)), 0)).select_from(
+        state.SUBJECTS
+    )
+    with center.reader.connect() as connection:
+        return int(connection.execute(asked).scalar_one())
 
 
 def artifacts_of(center: Center, subject: str) -> list[str]:
@@ -146,15 +180,21 @@ def carrying(center: Center, subject: str) -> list[str]:
 
 def descendants(center: Center, seeds: Iterable[str]) -> set[str]:
     """The seeds and everything made of them, erased or not."""
-    found, waiting = set(seeds), list(seeds)
     with center.reader.connect() as connection:
-        while waiting:
-            fresh: set[str] = set()
-            for some in _portions(waiting):
-                asked = sa.select(state.LINEAGE.c.child).where(state.LINEAGE.c.parent.in_(some))
-                fresh |= set(connection.execute(asked).scalars()) - found
-            found |= fresh
-            waiting = list(fresh)
+        return descendants_in(connection, seeds)
+
+
+def descendants_in(connection: sa.Connection, seeds: Iterable[str]) -> set[str]:
+    """As `descendants`, in a transaction that is open."""
+    waiting = list(seeds)
+    found = set(waiting)
+    while waiting:
+        fresh: set[str] = set()
+        for some in _portions(waiting):
+            asked = sa.select(state.LINEAGE.c.child).where(state.LINEAGE.c.parent.in_(some))
+            fresh |= set(connection.execute(asked).scalars()) - found
+        found |= fresh
+        waiting = list(fresh)
     return found
 
 
@@ -225,6 +265,17 @@ def idle_keys(center: Center, ids: Iterable[str]) -> list[str]:
             )
             busy |= set(connection.execute(asked.distinct()).scalars())
     return [key for key in sorted(keys - busy - {"center"}) if center.has_key(key)]
+
+
+def destroyed_since(center: Center, ids: Iterable[str]) -> list[str]:
+    """Those of these artifacts that this center has destroyed: by a tombstone, or with their key."""
+    table, shredded = state.ARTIFACTS, set(center.keys.shredded())
+    found = set[str]()
+    with center.reader.connect() as connection:
+        for some in _portions(ids):
+            rows = connection.execute(sa.select(table.c.id, table.c.key_id).where(table.c.id.in_(some)))
+            found |= {row.id for row in rows if row.key_id in shredded}
+    return sorted(found | set(tombstones(center, ids)))
 
 
 def _receipts(center: Center, ids: Sequence[str], reason: str, ticket: str) -> None:

@@ -41,12 +41,12 @@ def write_durably(path: Path, data: bytes, *, scratch: Path, mode: int = 0o644) 
 
 
 def sweep(scratch: Path, *, older_than_s: float = 86_400.0) -> None:
-    """Remove what killed processes left in a scratch folder; what is younger may still be in use."""
+    """Remove what killed processes left in a scratch folder; what is younger may still be in use, what is held is."""
     for path in idle(scratch, older_than_s):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
+        if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
+        elif not _is_held(path):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def idle(scratch: Path, older_than_s: float) -> list[Path]:
@@ -58,6 +58,32 @@ def idle(scratch: Path, older_than_s: float) -> list[Path]:
             if time.time() - newest > older_than_s:
                 found.append(path)
     return found
+
+
+@contextmanager
+def held_folder(scratch: Path) -> Iterator[Path]:
+    """A new folder in `scratch` that no sweep takes while this process lives; it is removed at the end."""
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield Path(name)
+        finally:
+            os.close(handle)
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 @contextmanager

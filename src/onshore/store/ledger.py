@@ -32,13 +32,14 @@ ENTRIES, CHECKPOINT, NEXT = "entries.jsonl", "checkpoint", "checkpoint.next"
 LINE_LIMIT_BYTES, READ_BYTES = 1 << 16, 1 << 20
 #: Time runs forward by at most this between two lines, or a clock set wrong would end every retention at once.
 LONGEST_GAP_NS = 400 * 86_400 * 10**9
-#: The line by which a person accepts a time further ahead than that.
+#: The line by which a person accepts the wall clock: a time further ahead than that, or one before a line that was wrong.
 CLOCK_ACCEPTED = "clock.accepted"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
-    """One line. leaf: RFC 6962 leaf hash (hex). time_ns: POSIX, never earlier than the entry before."""
+    """One line. leaf: RFC 6962 leaf hash (hex). time_ns: POSIX, never earlier than the entry before but in a line by which
+    a person accepts the clock."""
 
     index: int
     kind: str
@@ -129,10 +130,11 @@ class Ledger:
     def _compose(
         self, drafts: Iterable[tuple[str, dict[str, Any]]], head: Checkpoint
     ) -> tuple[list[LedgerEntry], list[bytes]]:
-        # A clock set back must not reorder the proof: time never runs backwards in the ledger.
-        time_ns = max(time.time_ns(), head.time_ns)
         drafts = list(drafts)
-        if head.size and time_ns - head.time_ns > LONGEST_GAP_NS and all(kind != CLOCK_ACCEPTED for kind, _ in drafts):
+        accepted = any(kind == CLOCK_ACCEPTED for kind, _ in drafts)
+        # A clock set back must not reorder the proof: time runs backwards only where a person says that it was wrong.
+        time_ns = time.time_ns() if accepted else max(time.time_ns(), head.time_ns)
+        if head.size and time_ns - head.time_ns > LONGEST_GAP_NS and not accepted:
             advice = "set the clock right; if it is right, `onshore ledger accept-clock` writes that down and goes on."
             raise OnshoreError("clock_jump", "clock", f"over 400 days ahead of the ledger's last line; {advice}")
         entries, lines = [], []
@@ -187,6 +189,7 @@ class Ledger:
         # What was signed does not change any more: it is read without holding up those who append.
         note = note_at(witness) if witness is not None else None
         found, size = self._walk_problems(head, note, witness_keys) if not problems or note else ([], 0)
+        found = [one for one in found if one not in problems]
         problems += [f"{witness.name}: {one}" if witness and one.startswith("not a") else one for one in found]
         root = head.root().hex()
         return LedgerReport(ok=not problems, size=head.size, root=root, problems=problems, witnessed=size)
@@ -199,19 +202,23 @@ class Ledger:
         The root covers every byte of every line, so that equal frontiers mean equal entries.
         """
         problems: list[str] = []
-        kept = Checkpoint(origin=self._origin)
+        kept, signed = Checkpoint(origin=self._origin), True
         try:
             kept = self._parsed(note) if note is not None else kept
+            signed = note is None or keys is None or bool(cosignatures(note, keys))
         except CorruptError:
             problems.append("not a checkpoint that this center signed")
-        frontier, size, before = frontiers_of(self._leaves(head), kept.size)
+        try:
+            frontier, size, before = frontiers_of(self._leaves(head), kept.size)
+        except CorruptError as fault:
+            return [*problems, str(fault)], 0
         if size != head.size or frontier != head.frontier:
             problems.append(f"the entries do not have the root that the checkpoint of size {head.size} signed")
         if kept.size > head.size:
             problems.append(f"the witness saw {kept.size} entries, the log has {head.size}: it was cut back")
         elif before != kept.frontier:
             problems.append(f"the first {kept.size} entries are not those that the witness saw: history was rewritten")
-        if note is not None and keys is not None and not problems and not cosignatures(note, keys):
+        if not signed and not problems:
             problems.append("not a note that a witness whose key was given has signed")
         return problems, kept.size if keys is not None and not problems else 0
 
@@ -245,8 +252,10 @@ class Ledger:
         try:
             tail = (self._folder / ENTRIES).stat().st_size - head.size_bytes
             announced = self._announced()
-        except (CorruptError, OSError) as fault:
+        except CorruptError as fault:
             return [str(fault)]
+        except OSError:
+            return [str(_unreadable(ENTRIES))]
         if tail < 0:
             return [f"{-tail} bytes of the entries are gone"]
         if announced is None:
@@ -281,7 +290,11 @@ class Ledger:
     def _lines(self, head: Checkpoint) -> Iterator[bytes]:
         """The lines of the signed part, read in blocks."""
         left, rest = head.size_bytes, b""
-        with (self._folder / ENTRIES).open("rb") as file:
+        try:
+            file = (self._folder / ENTRIES).open("rb")
+        except OSError as fault:
+            raise _unreadable(ENTRIES) from fault
+        with file:
             while left > 0 and (block := file.read(min(left, READ_BYTES))):
                 left -= len(block)
                 *lines, rest = (rest + block).split(b"\n")
@@ -297,4 +310,8 @@ class Ledger:
         try:
             return (self._folder / name).read_bytes()
         except OSError as fault:
-            raise CorruptError("ledger_broken", name, "the file cannot be read; restore it from a copy.") from fault
+            raise _unreadable(name) from fault
+
+
+def _unreadable(name: str) -> CorruptError:
+    return CorruptError("ledger_broken", name, "the file cannot be read; restore it from a copy.")

@@ -185,6 +185,8 @@ def verify(
         head = checkpoint((folder / "checkpoint").read_bytes(), key)
     except (Broken, OSError) as fault:
         return verdict([f"checkpoint: {fault}"])
+    if not (folder / "entries.jsonl").is_file():
+        return verdict(["entries.jsonl: there is no such file"])
     size = int(str(head["size"]))
     problems = [f"{path.name}: not a ledger file" for path in sorted(folder.iterdir()) if path.name not in FILES]
     problems += tail_problems(folder, key, size, int(str(head["bytes"])))

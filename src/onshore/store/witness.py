@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from onshore.core.digest import canonical_json, sha256_hex
 from onshore.core.errors import CorruptError, InputError, NotFoundError, Refusal, RefusedError
 from onshore.store.checkpoint import Checkpoint, key_id
-from onshore.store.files import write_durably
+from onshore.store.files import locked, write_durably
 from onshore.store.merkle import verify_consistency
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SELF_ATTESTED, WITNESSED = "self-attested", "witnessed"
 ENROLLED, SEEN = "ledger.witness", "ledger.witnessed"
 #: C2SP tlog-cosignature: the type byte of a cosignature/v1 key.
 COSIGNATURE_TYPE = b"\x04"
-KEY_BYTES = 32
+KEY_BYTES, COSIGNATURE_BYTES = 32, 4 + 8 + 64
 #: What a request to a witness holds.
 REQUEST: dict[str, type] = dict(origin=str, key=str, since=int, size=int, checkpoint=str, proof=list)
 
@@ -70,14 +70,17 @@ def cosigned(note: bytes, name: str, signer: Ed25519PrivateKey, time_s: int) -> 
 
 
 def cosignatures(note: bytes, keys: Mapping[str, bytes]) -> list[Cosignature]:
-    """The cosignatures that verify with one of `keys` (witness name -> raw Ed25519 public key); others are passed over."""
+    """The cosignatures that verify with one of `keys` (witness name -> raw Ed25519 public key); others are passed over,
+    whatever their kind. Errors: CorruptError for a line that is no signature line at all."""
     from cryptography.exceptions import InvalidSignature
 
     base, lines = split_note(note)
     found = []
     for line in lines:
         name, packed = _parts(line)
-        if name not in keys or packed[:4] != key_id(name, COSIGNATURE_TYPE, keys[name]):
+        if name not in keys or len(packed) != COSIGNATURE_BYTES:
+            continue
+        if packed[:4] != key_id(name, COSIGNATURE_TYPE, keys[name]):
             continue
         time_s = int.from_bytes(packed[4:12], "big")
         try:
@@ -94,7 +97,7 @@ def _parts(line: str) -> tuple[str, bytes]:
         data = base64.b64decode(packed, validate=True)
     except ValueError as fault:
         raise CorruptError("ledger_broken", "witness", "a cosignature line is damaged.") from fault
-    if dash != "—" or len(data) != 4 + 8 + 64:
+    if dash != "—":
         raise CorruptError("ledger_broken", "witness", "a cosignature line is damaged.")
     return name, data
 
@@ -160,7 +163,13 @@ class Witness:
         Errors: RefusedError `rollback` for a shorter log, `ledger_broken` for one that does not continue the one signed
         before or is signed by another key; CorruptError when the request does not verify.
         """
-        origin, before = str(asked["origin"]), self.seen(str(asked["origin"]))
+        with locked(
+            self.folder / "lock"
+        ):  # or two forks, asked about at once, would both continue what was signed before
+            return self._signed(str(asked["origin"]), asked)
+
+    def _signed(self, origin: str, asked: Mapping[str, Any]) -> bytes:
+        before = self.seen(origin)
         if before["key"] not in ("", asked["key"]):
             raise RefusedError(_no("ledger_broken", origin, "it is signed by another key than the one seen before"))
         public = _public(bytes.fromhex(asked["key"]))
@@ -203,8 +212,9 @@ def _made_key(folder: Path) -> Ed25519PrivateKey:
 
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / "witness.key"
-    if not path.exists():
-        write_durably(path, secrets.token_bytes(KEY_BYTES), scratch=folder, mode=0o600)
+    with locked(folder / "lock"):
+        if not path.exists():
+            write_durably(path, secrets.token_bytes(KEY_BYTES), scratch=folder, mode=0o600)
     return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
 
 
@@ -250,9 +260,12 @@ def enrolled(center: Center) -> dict[str, bytes]:
 
 
 def take(center: Center, note: bytes) -> list[Cosignature]:
-    """Keep a cosigned note and write the ledger line that it was seen. Errors: InputError `bad_signature`."""
+    """Keep a cosigned note, unless a larger one of the same witness is here, and write the ledger line that it was seen.
+
+    Errors: InputError `bad_signature`, CorruptError `ledger_broken` when the log contradicts it.
+    """
     base, _ = split_note(note)
-    head = Checkpoint.parse(base, center.ledger.origin, _public(center.ledger.public_key))
+    head = _checkpoint(center, note)
     found = cosignatures(note, enrolled(center))
     if not found:
         raise InputError("bad_signature", "witness note", "no enrolled witness signed it; enroll the witness first.")
@@ -260,24 +273,29 @@ def take(center: Center, note: bytes) -> list[Cosignature]:
     if problems:
         raise CorruptError("ledger_broken", "witness note", problems[0])
     for one in found:
-        name = sha256_hex(one.witness.encode())[:32]
-        write_durably(_folder(center) / f"{name}.note", note, scratch=center.root / "scratch")
+        path = _folder(center) / f"{sha256_hex(one.witness.encode())[:32]}.note"
+        if not path.exists() or _checkpoint(center, path.read_bytes()).size <= head.size:
+            write_durably(path, note, scratch=center.root / "scratch")
         body = {"witness": center.keys.salted_id("witness", one.witness), "size": head.size, "time_s": one.time_s}
         center.ledger.append(SEEN, {**body, "note": sha256_hex(note)})
     return found
 
 
 def witnessed_size(center: Center, notes: Sequence[bytes] | None = None) -> int:
-    """How many entries, from the first on, an enrolled witness has seen; 0 without a witness."""
-    keys, size = enrolled(center), 0
-    kept = [path.read_bytes() for path in sorted(_folder(center).glob("*.note"))] if notes is None else notes
-    for note in kept:
-        if cosignatures(note, keys):
-            size = max(
-                size,
-                Checkpoint.parse(split_note(note)[0], center.ledger.origin, _public(center.ledger.public_key)).size,
-            )
-    return size
+    """How many entries, from the first on, an enrolled witness has seen; 0 without a witness.
+
+    A note that the log contradicts counts for nothing: a center that was rolled back still has its old notes.
+    """
+    keys = enrolled(center)
+    known = _kept(center).values() if notes is None else notes
+    signed = [(_checkpoint(center, note).size, note) for note in known if cosignatures(note, keys)]
+    held = (size for size, note in sorted(signed, reverse=True) if not center.ledger.note_problems(note))
+    return next(held, 0)
+
+
+def contradictions(center: Center) -> list[str]:
+    """What the notes that the center kept contradict in its log: it was cut back or rewritten since they were taken."""
+    return [f"{name}: {one}" for name, note in _kept(center).items() for one in center.ledger.note_problems(note)]
 
 
 def trust_of(index: int, witnessed: int) -> str:
@@ -290,6 +308,14 @@ def note_at(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as fault:
         raise NotFoundError(path, "name a file with the checkpoint that the witness kept.") from fault
+
+
+def _kept(center: Center) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(_folder(center).glob("*.note"))}
+
+
+def _checkpoint(center: Center, note: bytes) -> Checkpoint:
+    return Checkpoint.parse(split_note(note)[0], center.ledger.origin, _public(center.ledger.public_key))
 
 
 def _folder(center: Center) -> Path:
