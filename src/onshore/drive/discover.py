@@ -62,12 +62,12 @@ class Found:
 def discover(paths: Iterable[Path | str], maps: Sequence[ColumnMap], *, reader: str | None = None) -> Found:
     """Everything below the paths, in the order of their names.
 
-    `maps`: the maps to recognise tables by; one given map is taken without recognition. Raises NotFoundError for a path
-    that does not exist.
+    `maps`: the maps to recognise tables by; one given map is taken without recognition. What is found has absolute paths:
+    jailed readers and later retries work in other folders. Raises NotFoundError for a path that does not exist.
     """
     found = Found()
     folders: dict[Path, list[Path]] = {}
-    for path in [Path(path) for path in paths]:
+    for path in [Path(os.path.abspath(path)) for path in paths]:  # not resolved: links are to be seen
         if not path.exists():
             raise NotFoundError(path, "no such file or folder.")
         if path.is_dir():
