@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mcap.writer import Writer
 
 import onshore
-from drive.conftest import Fleet, new_center
+from drive.conftest import Fleet, new_center, picture
 from onshore import drive
 from onshore.core.errors import InputError, NotFoundError, RefusedError, UsageError
-from onshore.core.recording import ClipRef
+from onshore.core.recording import ClipRef, Video
 from onshore.privacy import default_anonymiser
 from onshore.store import Center
-from onshore.wire import decode, read_mcap, write_mcap
+from onshore.wire import decode, encode, read_mcap, write_mcap
 
 
 def identities(center: Center) -> list[tuple[Any, ...]]:
@@ -176,6 +177,39 @@ def test_a_rig_that_does_not_fit_its_pictures(center: Center, fleet: Fleet) -> N
     fleet.mcap("a.mcap", rig=replace(source.rig, cameras=(wrong,)))
     fleet.mcap("b.mcap", rig=replace(source.rig, cameras=()), drive_key="tuesday")
     assert codes(drive.add(center, fleet.root)) == {"a.mcap": "bad_config", "b.mcap": "bad_config"}
+
+
+def test_a_file_that_breaks_its_reader_stops_no_other(center: Center, fleet: Fleet) -> None:
+    base = fleet.recording()
+    times = base.signals.t_ns.tolist()
+    small = [(t, np.ascontiguousarray(picture(0)[:64])) for t in times[8:]]
+    packets = encode("front", [(t, picture(0)) for t in times[:8]], codec="jpeg").packets
+    packets += encode("front", small, codec="jpeg").packets
+    fleet.mcap("a.mcap", videos=(Video(camera="front", codec="jpeg", packets=packets),))
+    fleet.mcap("b.mcap", facts=["no", "facts"])
+    with open(fleet.root / "c.mcap", "wb") as file:
+        writer = Writer(file)
+        writer.start()
+        state = writer.register_channel("/ego/state", "json", writer.register_schema("S", "jsonschema", b"{}"))
+        writer.add_message(state, 1 << 63, b'{"speed_mps": 1}', 0)
+        writer.finish()
+    fleet.mcap("good.mcap", start_s=90.0)
+    report = drive.add(center, fleet.root)
+    assert codes(report) == {"a.mcap": "bad_config", "b.mcap": "unknown_format", "c.mcap": "unknown_format"}
+    assert report.segments == 1 and "OverflowError" in report.quarantined[1]["reason"]
+
+
+def test_files_that_vanish_on_the_way_stop_no_other(center: Center, fleet: Fleet) -> None:
+    """The first while it waits for its turn, the second once it was read."""
+    files = [fleet.mcap(f"{index}.mcap", segment_index=index, start_s=50.0 + 10 * index) for index in range(2)]
+    fleet.mcap("2.mcap", segment_index=2, start_s=80.0)
+
+    def take_away(what: str, done: int, total: int) -> None:
+        if done < len(files):
+            files[done].unlink()
+
+    report = drive.add(center, fleet.root, progress=take_away)
+    assert codes(report) == {"0.mcap": "unknown_format", "1.mcap": "unknown_format"} and report.segments == 1
 
 
 def test_a_flipped_byte_in_a_video_is_no_frame_lost_in_silence(center: Center, fleet: Fleet) -> None:

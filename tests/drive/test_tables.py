@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -98,6 +102,8 @@ def test_a_table_that_is_no_text(tmp_path: Path) -> None:
     [
         ("km/h", "knots"),
         ("ratio = 15.0", "ratio = 0.0"),
+        (', unit = "s"', ""),
+        ('unit = "km/h"', 'unit = "s"'),
         ('column = "v"', 'columns = "v"'),
         ("[clock]", "[cloak]"),
         ("name", "="),
@@ -138,6 +144,30 @@ def test_a_single_file_brings_its_partner(fleet: Fleet) -> None:
     for path in (table, table.with_suffix(".mp4")):
         [source] = discover([path], shipped_maps()).sources
         assert source.files == (table, table.with_suffix(".mp4"))
+
+
+def test_a_file_that_may_not_be_read_is_one_of_many() -> None:
+    with tempfile.TemporaryDirectory() as name:  # below tmp_path nobody else may look
+        folder, maps = Path(name), shipped_maps()
+        (folder / "theirs.mcap").write_bytes(b"closed")
+        (folder / "ours.mcap").write_bytes(b"open")
+        (folder / "theirs.mcap").chmod(0o000)
+        folder.chmod(0o755)
+        with somebody_else():
+            found = discover([folder], maps)
+    assert [source.path.name for source in found.sources] == ["ours.mcap"]
+    assert [(one.path.name, one.error.code) for one in found.unusable] == [("theirs.mcap", "unknown_format")]
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """Within: a user whom file modes bind, also where tests run as one whom they do not."""
+    mine = os.geteuid()
+    os.seteuid(65534 if mine == 0 else mine)
+    try:
+        yield
+    finally:
+        os.seteuid(mine)
 
 
 def test_notes_are_ignored_and_lists_of_labels_too(fleet: Fleet) -> None:

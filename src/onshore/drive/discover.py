@@ -96,9 +96,17 @@ def _walk(top: Path, folders: dict[Path, list[Path]], found: Found) -> None:
         )
 
 
+def unreadable(path: Path, problem: OSError) -> InputError:
+    """A file or folder that the file system does not give, as the one reason for its quarantine."""
+    return InputError("unknown_format", path.name, f"it cannot be read ({problem.strerror}).")
+
+
 def _is_odd(path: Path) -> bool:
     """Neither a plain file nor a folder of its own: what a link or a pipe leads to is nobody's upload."""
-    mode = path.lstat().st_mode
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # whoever opens it says why it cannot be read
+        return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
@@ -166,6 +174,8 @@ def _group(files: list[Path], maps: Sequence[ColumnMap], reader: str | None, fou
                 raise InputError("unknown_format", path.name, "no reader knows this kind of file; convert it to MCAP.")
         except InputError as error:
             found.unusable.append(Unusable(path=path, error=error))
+        except OSError as problem:
+            found.unusable.append(Unusable(path=path, error=unreadable(path, problem)))
 
 
 def _table(path: Path, video: Path | None, maps: Sequence[ColumnMap]) -> Source | None:

@@ -21,7 +21,7 @@ from onshore.core.recording import Recording
 from onshore.drive.catalog import SEGMENTS, DriveRow, add_segment, settle_drives
 from onshore.drive.columns import load_map, shipped_maps
 from onshore.drive.digests import file_digest, source_digest
-from onshore.drive.discover import Source, discover
+from onshore.drive.discover import Source, discover, unreadable
 from onshore.drive.fence import Fence, fence_record
 from onshore.drive.grouping import Placed, group
 from onshore.drive.looks import Known
@@ -125,15 +125,12 @@ class _Intake:
         placed: list[Placed] = []
         for source in sources:
             try:
-                digest = source_digest(source.files)
+                digest = _digest(source)
                 if not self._is_known(digest):
                     placed.append(desk.located(source))
                     digests[source.path] = digest
             except (InputError, CorruptError) as error:
                 self.quarantine(source.files, source.path, InputError(error.code, error.subject, error.advice))
-            except OSError as problem:
-                unreadable = InputError("unknown_format", source.path.name, f"it cannot be read ({problem.strerror}).")
-                self.quarantine([], source.path, unreadable)
         settled = group(placed)
         law = {**self.center.pack.law, FENCE: self.fence, UNSIGNALLED: self.public}
         for done, (one, outcome) in enumerate(desk.prepared(settled, law)):
@@ -144,6 +141,10 @@ class _Intake:
                 self._commit(one, outcome, digests[one.source.path])
             except InputError as error:
                 self._kept_out(one, error)
+            except OSError as problem:
+                if not _lies_beside(one.source, problem):
+                    raise
+                self._kept_out(one, unreadable(one.source.path, problem))
         self._count_fence(len(settled))
         self.progress("drive add", len(settled), len(settled))
 
@@ -173,7 +174,11 @@ class _Intake:
         )
 
     def quarantine(self, files: Sequence[Path], path: Path, error: InputError) -> None:
-        digest = source_digest(files) if files else sha256_hex(b"")
+        """files: what the file's digest in quarantine is made of; none where they cannot be read any more."""
+        try:
+            digest = source_digest(files) if files else sha256_hex(b"")
+        except OSError:
+            digest = sha256_hex(b"")
         identity = self.center.quarantine_add(path, error.code, str(error), digest, asked=self.asked)
         self.quarantined.append({"id": identity, "path": str(path), "code": error.code, "reason": str(error)})
 
@@ -266,6 +271,19 @@ class _Intake:
             ).id
             for position, path in enumerate(placed.source.files)
         ]
+
+
+def _digest(source: Source) -> str:
+    """As `source_digest`; InputError where a file cannot be read."""
+    try:
+        return source_digest(source.files)
+    except OSError as problem:
+        raise unreadable(source.path, problem) from problem
+
+
+def _lies_beside(source: Source, problem: OSError) -> bool:
+    """Whether a fault is about a file of the source or its manifest, and not about the center's own store."""
+    return problem.filename is not None and Path(problem.filename).parent == source.path.parent
 
 
 class _Here:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import struct
@@ -33,6 +34,19 @@ from onshore.wire.limits import Limits
 #: Times after 2001-09-09 are taken for UTC in files that do not say.
 _UTC_FROM_NS = 1_000_000_000 * 1_000_000_000
 _ASSUMED_FOCAL_WIDTHS = 0.8  # focal length of an unknown front camera, in picture widths
+
+#: What kind of value the metadata record holds under these names.
+_KINDS: dict[str, type] = {
+    "vehicle": str,
+    "segment_index": int,
+    "drive_key": str,
+    "synthetic": bool,
+    "anonymised": bool,
+    "cameras": list,
+    "dropped_topics": list,
+    "facts": dict,
+    "schema_version": int,
+}
 
 
 @dataclass
@@ -162,7 +176,9 @@ def _take(found: _Found, channel: Channel, schema: str, record: Message, subject
             found.states.append((record.log_time, topics.state_values(record.data, subject)))
         elif schema == "foxglove.LocationFix":
             fix = LocationFix.FromString(record.data)
-            found.fixes.append((record.log_time, fix.latitude, fix.longitude, fix.altitude))
+            if math.isfinite(fix.latitude) and math.isfinite(fix.longitude):  # receivers without a fix say NaN
+                altitude = fix.altitude if math.isfinite(fix.altitude) else 0.0
+                found.fixes.append((record.log_time, fix.latitude, fix.longitude, altitude))
         elif channel.topic.startswith(topics.CALIBRATION) or channel.topic in (topics.POSE, topics.RIG):
             return  # restated for viewers; the metadata record and the ego state hold the same figures
         else:
@@ -212,6 +228,7 @@ def _own(found: _Found, subject: str) -> Recording:
     """A file with our metadata record: every field comes back as it was."""
     try:
         record = {name: json.loads(value) for name, value in (found.metadata or {}).items()}
+        _check_kinds(record)
         return Recording(
             vehicle=record["vehicle"],
             clock=Clock(**record["clock"]),
@@ -229,10 +246,22 @@ def _own(found: _Found, subject: str) -> Recording:
             private={"gnss": found.fixes} if found.fixes else {},
             schema_version=record["schema_version"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise InputError(
             "unknown_format", f"{subject} metadata 'onshore'", f"cannot be read: {problem!r}."
         ) from problem
+
+
+def _check_kinds(record: dict[str, Any]) -> None:
+    """ValueError for a value that the rest of the center could not work with; ids and the rig check themselves."""
+    clock = record["clock"]
+    whole = (record["segment_index"], clock.get("utc_offset_ns") or 0, clock.get("uncertainty_ns") or 0)
+    wrong = [name for name, kind in _KINDS.items() if type(record[name]) is not kind]
+    wrong += [name for name in ("cameras", "dropped_topics") if not all(type(item) is str for item in record[name])]
+    wrong += ["clock"] if clock["kind"] not in ("utc", "boot") else []
+    wrong += ["whole numbers"] if not all(type(n) is int and abs(n) < 1 << 63 for n in whole) else []
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} of another kind than expected")
 
 
 def _foreign(found: _Found, subject: str) -> Recording:
