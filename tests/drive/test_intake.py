@@ -212,6 +212,22 @@ def test_files_that_vanish_on_the_way_stop_no_other(center: Center, fleet: Fleet
     assert codes(report) == {"0.mcap": "unknown_format", "1.mcap": "unknown_format"} and report.segments == 1
 
 
+def test_two_cameras_stay_two(center: Center, fleet: Fleet) -> None:
+    source = fleet.recording(frames=3)
+    names = ("camera-1", "Left_Mirror", "Right_Mirror")
+    fleet.mcap(
+        "a.mcap",
+        frames=3,
+        rig=replace(source.rig, cameras=tuple(replace(source.rig.cameras[0], name=name) for name in names)),
+        videos=tuple(replace(source.videos[0], camera=name) for name in names),
+    )
+    assert drive.add(center, fleet.root).quarantined == []
+    [row] = drive.segments(center)
+    assert row["cameras"] == ["camera-1", "camera-2", "camera-3"]
+    videos = drive.open_segment(center, row["id"]).videos
+    assert [len(video.packets) for video in videos] == [len(source.videos[0].packets)] * len(names)
+
+
 def test_a_flipped_byte_in_a_video_is_no_frame_lost_in_silence(center: Center, fleet: Fleet) -> None:
     """Either every frame arrives or the file is told damaged; never fewer frames."""
     video = fleet.table("a/x", frames=20).with_suffix(".mp4")

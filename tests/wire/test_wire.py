@@ -375,6 +375,24 @@ def test_a_file_of_another_maker_is_read_as_far_as_it_goes(tmp_path: Path, codec
     assert not found.anonymised and found.segment_id is None
 
 
+def test_two_topics_are_not_one_camera(tmp_path: Path) -> None:
+    from onshore.wire import topics
+
+    with open(tmp_path / "f.mcap", "wb") as file:
+        writer = Writer(file)
+        writer.start()
+        kind = build_file_descriptor_set(topics.camera_class("jpeg")).SerializeToString()
+        schema = writer.register_schema("foxglove.CompressedImage", "protobuf", kind)
+        for topic in ("/front", "/camera/front"):
+            channel = writer.register_channel(topic, "protobuf", schema)
+            [packet] = encode("x", frames(1), codec="jpeg").packets
+            writer.add_message(channel, packet.t_ns, topics.camera_bytes("x", "jpeg", packet), packet.t_ns)
+        writer.finish()
+    with pytest.raises(InputError, match="/camera/front") as caught:
+        read_mcap(tmp_path / "f.mcap")
+    assert caught.value.code == "conflict"
+
+
 def test_a_file_without_ego_state_names_what_is_missing(tmp_path: Path) -> None:
     with open(tmp_path / "f.mcap", "wb") as file:
         writer = Writer(file)

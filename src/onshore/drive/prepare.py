@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -215,7 +215,7 @@ def _judged(recording: Recording, law: Mapping[str, Any]) -> Recording:
     undescribed = set(names) - {camera.name for camera in recording.rig.cameras}
     if undescribed:
         raise InputError("bad_config", f"cameras {sorted(undescribed)}", "the file's rig does not describe them.")
-    renamed = {name: name if NAME.fullmatch(name) else f"camera-{position}" for position, name in enumerate(names)}
+    renamed = _renamed(names)
     cameras = tuple(
         replace(camera, name=renamed[camera.name]) for camera in recording.rig.cameras if camera.name in renamed
     )
@@ -227,6 +227,17 @@ def _judged(recording: Recording, law: Mapping[str, Any]) -> Recording:
         signals=_kept_signals(recording.signals, verdicts),
         private={"gnss": recording.private["gnss"]} if verdicts.get("gnss") == "keep" else {},
     )
+
+
+def _renamed(names: list[str]) -> dict[str, str]:
+    """What each camera is called from here on: its own name, or where that may hold text, the first free number from
+    its position on."""
+    renamed = {name: name for name in names if NAME.fullmatch(name)}
+    for position, name in enumerate(names):
+        if name not in renamed:
+            taken = set(renamed.values())
+            renamed[name] = next(free for number in count(position) if (free := f"camera-{number}") not in taken)
+    return renamed
 
 
 def _verdicts(recording: Recording, law: Mapping[str, Any]) -> dict[str, str]:

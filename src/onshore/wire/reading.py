@@ -51,10 +51,11 @@ _KINDS: dict[str, type] = {
 
 @dataclass
 class _Found:
-    """What a file holds, as read."""
+    """What a file holds, as read. topics: which topic each camera's pictures came from."""
 
     metadata: dict[str, str] | None = None
     cameras: dict[str, list[tuple[str, Packet]]] = field(default_factory=dict)
+    topics: dict[str, str] = field(default_factory=dict)
     states: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     fixes: list[tuple[int, float, float, float]] = field(default_factory=list)
     dropped: set[str] = field(default_factory=set)
@@ -65,7 +66,7 @@ def read_mcap(path: Path | str | bytes, *, limits: Limits | None = None) -> Reco
 
     Raises InputError `empty_file`, `limit_exceeded` (before decompressing), `corrupt` (truncated or checksum wrong),
     `unknown_format` (no MCAP, or a metadata record that cannot be read), `missing_column` (no `/ego/state`),
-    `clock_disorder`.
+    `clock_disorder`, `conflict` (two topics that name one camera).
     """
     limits = limits or Limits()
     if isinstance(path, bytes):
@@ -171,7 +172,7 @@ def _unzstd(data: bytes, most: int) -> bytes:
 def _take(found: _Found, channel: Channel, schema: str, record: Message, subject: str) -> None:
     try:
         if schema in ("foxglove.CompressedVideo", "foxglove.CompressedImage"):
-            _take_picture(found, channel.topic, schema, record)
+            _take_picture(found, channel.topic, schema, record, subject)
         elif channel.topic == topics.STATE and channel.message_encoding == "json":
             found.states.append((record.log_time, topics.state_values(record.data, subject)))
         elif schema == "foxglove.LocationFix":
@@ -187,13 +188,17 @@ def _take(found: _Found, channel: Channel, schema: str, record: Message, subject
         raise InputError("corrupt", f"{subject} {channel.topic}", f"a message is not {schema}.") from problem
 
 
-def _take_picture(found: _Found, topic: str, schema: str, record: Message) -> None:
+def _take_picture(found: _Found, topic: str, schema: str, record: Message, subject: str) -> None:
     picture = (CompressedVideo if schema.endswith("Video") else CompressedImage).FromString(record.data)
     codec = topics.CODECS.get(picture.format.lower())
     if codec is None:
         found.dropped.add(topic)
         return
     name = topic.removeprefix(topics.CAMERA) if topic.startswith(topics.CAMERA) else topic.strip("/").replace("/", "-")
+    first = found.topics.setdefault(name, topic)
+    if first != topic:
+        advice = f"it and {first} are one camera's name, {name!r}; rename one, so that their pictures are not mixed."
+        raise InputError("conflict", f"{subject} {topic}", advice)
     t_ns = picture.timestamp.seconds * 1_000_000_000 + picture.timestamp.nanos or record.log_time
     packet = Packet(t_ns=t_ns, data=picture.data, keyframe=is_keyframe(codec, picture.data))
     found.cameras.setdefault(name, []).append((codec, packet))
