@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from onshore.core.errors import InputError
 from onshore.drive.columns import load_map, recognise, shipped_maps
 from onshore.drive.discover import Source, discover
 from onshore.drive.grouping import Placed, group
-from onshore.drive.table import read_signals
+from onshore.drive.prepare import check
+from onshore.drive.table import read_signals, read_video
 from onshore.store import Center
 
 MAP = """
@@ -144,6 +146,24 @@ def test_a_single_file_brings_its_partner(fleet: Fleet) -> None:
     for path in (table, table.with_suffix(".mp4")):
         [source] = discover([path], shipped_maps()).sources
         assert source.files == (table, table.with_suffix(".mp4"))
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mp4", ".mkv"])
+def test_a_video_begins_with_its_table_wherever_its_container_begins_to_count(fleet: Fleet, suffix: str) -> None:
+    fleet.root.mkdir()
+    fleet.video(path := fleet.root / f"x{suffix}", 6)
+    video, _, _ = read_video(path, "front", 100_000_000_000)
+    assert [round((t - 100_000_000_000) / 1e6) for t in video.t_ns.tolist()] == [0, 50, 100, 150, 200, 250]
+
+
+def test_pictures_and_signals_share_their_time(fleet: Fleet) -> None:
+    recording = fleet.recording(frames=3)
+    check(recording, "a")
+    for shift_ns in (-1_000_000_000, 1_000_000_000):
+        signals = replace(recording.signals, t_ns=recording.signals.t_ns + shift_ns)
+        with pytest.raises(InputError, match="share no time") as caught:
+            check(replace(recording, signals=signals), "a")
+        assert caught.value.code == "clock_disorder"
 
 
 def test_a_file_that_may_not_be_read_is_one_of_many() -> None:

@@ -198,6 +198,9 @@ def check(recording: Recording, subject: str, *, speed_needed: bool = True) -> N
             raise InputError(
                 "clock_disorder", f"{subject} camera {video.camera!r}", "frame times repeat or are negative."
             )
+        if len(times) and (times[-1] < signals.t_ns[0] or times[0] > signals.t_ns[-1]):
+            advice = "its pictures and the signals share no time; give both the same clock."
+            raise InputError("clock_disorder", f"{subject} camera {video.camera!r}", advice)
 
 
 def _judged(recording: Recording, law: Mapping[str, Any]) -> Recording:
