@@ -171,12 +171,30 @@ def test_a_file_that_may_not_be_read_is_one_of_many() -> None:
         folder, maps = Path(name), shipped_maps()
         (folder / "theirs.mcap").write_bytes(b"closed")
         (folder / "ours.mcap").write_bytes(b"open")
-        (folder / "theirs.mcap").chmod(0o000)
+        (folder / "below").mkdir()
+        for closed in ("theirs.mcap", "below"):
+            (folder / closed).chmod(0o000)
         folder.chmod(0o755)
         with somebody_else():
             found = discover([folder], maps)
+        (folder / "below").chmod(0o700)
     assert [source.path.name for source in found.sources] == ["ours.mcap"]
-    assert [(one.path.name, one.error.code) for one in found.unusable] == [("theirs.mcap", "unknown_format")]
+    told = {one.path.name: one.error.code for one in found.unusable}
+    assert told == {"theirs.mcap": "unknown_format", "below": "unknown_format"}
+
+
+def test_a_second_video_of_one_stem_is_named(fleet: Fleet) -> None:
+    table = fleet.table("a/x", frames=2)
+    table.with_suffix(".mkv").write_bytes(table.with_suffix(".mp4").read_bytes())
+    found = discover([fleet.root], shipped_maps())
+    assert [source.files for source in found.sources] == [(table, table.with_suffix(".mp4"))]
+    assert [(one.path.name, one.error.code) for one in found.unusable] == [("x.mkv", "conflict")]
+
+
+def test_a_table_between_tabs(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text(TABLE.replace(",", "\t"))
+    signals, _ = read_signals(tmp_path / "t.tsv", load_map(a_map(tmp_path)))
+    np.testing.assert_allclose(signals.speed_mps, [10, 20, np.nan])
 
 
 @contextmanager

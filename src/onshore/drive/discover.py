@@ -80,8 +80,13 @@ def discover(paths: Iterable[Path | str], maps: Sequence[ColumnMap], *, reader: 
 
 
 def _walk(top: Path, folders: dict[Path, list[Path]], found: Found) -> None:
-    """Real files below `top`; a folder that holds nothing at all is reported."""
-    for name, subfolders, files in os.walk(top):
+    """Real files below `top`; a folder that holds nothing at all, or cannot be listed, is reported."""
+
+    def unlisted(problem: OSError) -> None:
+        folder = Path(problem.filename)
+        found.unusable.append(Unusable(path=folder, error=unreadable(folder, problem)))
+
+    for name, subfolders, files in os.walk(top, onerror=unlisted):
         folder = Path(name)
         odd = [folder / one for one in (*subfolders, *files) if _is_odd(folder / one)]
         found.unusable += [
@@ -159,9 +164,11 @@ def _group(files: list[Path], maps: Sequence[ColumnMap], reader: str | None, fou
                 found.ignored += source is None
                 found.sources += [source] if source else []
             elif suffix in VIDEOS:
-                if path.stem not in tables and reader == "video":
+                if path.stem in tables:
+                    _check_taken(path, videos[path.stem])
+                elif reader == "video":
                     found.sources.append(Source(reader="video", files=(path,)))
-                elif path.stem not in tables:
+                else:
                     _lone_video(path)
             elif _is_mcap(path) and reader in (None, "mcap"):
                 found.sources.append(Source(reader="mcap", files=(path,)))
@@ -194,6 +201,14 @@ def _table(path: Path, video: Path | None, maps: Sequence[ColumnMap]) -> Source 
     if video is None:
         raise InputError("damaged_video", path.name, "no video of the same stem lies beside the table.")
     return Source(reader="table", files=(path, video), column_map=column_map)
+
+
+def _check_taken(path: Path, taken: Path) -> None:
+    """A table takes one video; another of its stem is named, so that nobody believes it came in."""
+    if path != taken:
+        raise InputError(
+            "conflict", path.name, f"{taken.name} is the video of the table beside it; rename one of them."
+        )
 
 
 def _lone_video(path: Path) -> None:

@@ -6,6 +6,7 @@ at most sealed bytes without a row, and the next run finishes them under the sam
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,7 +90,7 @@ def add(
     asked = {"reader": reader, "column_map": str(Path(column_map).resolve()) if column_map else None, "public": public}
     intake = _Intake(center, asked, progress=progress)
     for one in found.unusable:
-        plain = one.path.is_file() and not one.path.is_symlink()
+        plain = os.path.isfile(one.path) and not os.path.islink(one.path)  # also where the folder lets nobody look
         intake.quarantine([one.path] if plain else [], one.path, one.error)
     if not found.sources and all(one.error.code == "empty_input" for one in found.unusable):
         raise InputError("empty_input", ", ".join(str(path) for path in listed), "nothing below it is a drive.")

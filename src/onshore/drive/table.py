@@ -180,10 +180,11 @@ def _read_csv(path: Path, rows: int | None = None) -> Rows:
         raise InputError("empty_file", path.name, "the file has no bytes; copy it again.")
     if size > MAX_BYTES:
         raise InputError("limit_exceeded", path.name, f"{size} bytes; a table may have {MAX_BYTES}.")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     found: Rows = []
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            for row in csv.reader(file):
+            for row in csv.reader(file, delimiter=delimiter):
                 if row:
                     found.append(row)
                 if rows is not None and len(found) == rows:
