@@ -122,6 +122,21 @@ def test_without_a_route_folder_only_clocks_that_continue_make_a_drive(center: C
     assert drive.add(center, fleet.root).known == 3
 
 
+def test_a_drive_follows_from_its_segments_whatever_comes_next(center: Center, fleet: Fleet) -> None:
+    """As after a kill between the last segment and its drive's row; and after a run that took a drive's last segment."""
+    fleet.mcap("a/0.mcap", frames=3)
+    drive.add(center, fleet.root)
+    whole = drive.drives(center)
+    [row] = whole
+    center.table("drives").delete(f"id = '{row['id']}'")
+    stored = {name: ",".join(value) if isinstance(value, list) else value for name, value in row.items()}
+    center.table("drives").append([{**stored, "id": "drive-empty"}])
+    (fleet.root / "b").mkdir()
+    (fleet.root / "b/lone.mov").write_bytes(b"moov")
+    drive.add(center, fleet.root / "b")
+    assert drive.drives(center) == whole
+
+
 def damaged(path: Path, keep: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])

@@ -88,6 +88,7 @@ def add(
     maps = [load_map(column_map)] if column_map is not None else shipped_maps()
     found = discover(listed, maps, reader=reader)
     asked = {"reader": reader, "column_map": str(Path(column_map).resolve()) if column_map else None, "public": public}
+    settle_drives(center)  # a run that was killed left segments in and their drives as they were
     intake = _Intake(center, asked, progress=progress)
     for one in found.unusable:
         plain = os.path.isfile(one.path) and not os.path.islink(one.path)  # also where the folder lets nobody look
