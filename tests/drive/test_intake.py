@@ -277,6 +277,21 @@ def test_a_copy_elsewhere_is_the_same_segment(center: Center, fleet: Fleet) -> N
     assert (report.known, report.segments, report.quarantined) == (1, 0, [])
 
 
+def test_a_copy_beside_its_original_parts_no_drive(center: Center, fleet: Fleet) -> None:
+    """Copies of bytes are known; the same pictures and signals in another container are a conflict."""
+    for index in range(3, 6):
+        table = fleet.table(f"a/{index}", start_s=100.0 + 6 * index, frames=2, shift=9 * index)
+    for suffix in (".csv", ".mp4"):
+        middle = (fleet.root / "a/4").with_suffix(suffix).read_bytes()
+        (fleet.root / "a/4 (copy)").with_suffix(suffix).write_bytes(middle)
+    (fleet.root / "a/5 copy.csv").write_bytes(table.read_bytes() + b"\n")
+    (fleet.root / "a/5 copy.mp4").write_bytes(table.with_suffix(".mp4").read_bytes())
+    report = drive.add(center, fleet.root)
+    assert (report.segments, report.known, codes(report)) == (3, 1, {"5 copy.csv": "conflict"})
+    assert [row["segments"] for row in drive.drives(center)] == [3]
+    assert [row["index"] for row in drive.segments(center)] == [3, 4, 5]
+
+
 def test_nothing_at_all_is_an_error(center: Center, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError) as caught:

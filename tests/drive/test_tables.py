@@ -231,6 +231,19 @@ def placed(start: int, end: int, key: str, index: int, name: str) -> Placed:
     )
 
 
+@pytest.mark.parametrize("key", ["", "route-1"])
+def test_the_same_signals_in_another_file_part_no_drive(key: str) -> None:
+    second = 1_000_000_000
+    parts = [placed(6 * i * second, 6 * (i + 1) * second, key, i, f"{i}.csv") for i in range(3)]
+    copy = replace(parts[1], source=Source(reader="table", files=(Path("/logs/folder/1 (copy).csv"),)))
+    settled = {one.source.path.name: one for one in group([*parts, copy])}
+    alone = {one.source.path.name: one for one in group(parts)}
+    assert {name: settled[name] for name in alone} == alone
+    assert len({one.drive_key for one in alone.values()}) == 1 and settled["1 (copy).csv"].drive_key not in {
+        one.drive_key for one in alone.values()
+    }
+
+
 spans = st.lists(st.tuples(st.integers(0, 400), st.integers(1, 60), st.integers(0, 9)), min_size=1, max_size=8)
 
 

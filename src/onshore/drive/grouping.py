@@ -93,16 +93,27 @@ def group(placed: list[Placed]) -> list[Placed]:
 
 
 def _split(folder: list[Placed]) -> list[list[Placed]]:
-    """The drives of one folder: in a route folder, whatever does not overlap; elsewhere, whatever goes on."""
+    """The drives of one folder: in a route folder, whatever does not overlap; elsewhere, whatever goes on.
+
+    The same signals again, in another file, part no drive; each such is one of its own.
+    """
     drives: list[list[Placed]] = []
+    again: list[list[Placed]] = []
     # of two that begin at once the shorter name goes first: copies have longer ones
     for one in sorted(folder, key=lambda item: (item.start_ns, len(item.source.path.name), item.source.path.name)):
+        if drives and _shows_same(one, drives[-1][-1]):
+            again.append([one])
+            continue
         gap = one.start_ns - drives[-1][-1].end_ns if drives else 0
         if drives and gap >= 0 and (one.drive_key or gap <= CONTINUES_NS):
             drives[-1].append(one)
         else:
             drives.append([one])
-    return [_keyed(drive, first=position == 0) for position, drive in enumerate(drives)]
+    return [_keyed(drive, first=position == 0) for position, drive in enumerate([*drives, *again])]
+
+
+def _shows_same(one: Placed, other: Placed) -> bool:
+    return (one.signals, one.start_ns, one.end_ns) == (other.signals, other.start_ns, other.end_ns)
 
 
 def _keyed(drive: list[Placed], *, first: bool) -> list[Placed]:

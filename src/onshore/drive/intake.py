@@ -7,7 +7,7 @@ at most sealed bytes without a row, and the next run finishes them under the sam
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,25 +112,42 @@ class _Intake:
         self.looks: Known | None = None
         self.signers = SignerBook(center)
         self.fence = fence_record(center)
-        self.fenced = self.located = 0
+        self.judged = self.fenced = self.located = 0
         self.quarantined: list[dict[str, Any]] = []
         self.waiting: dict[str, list[str]] = {}
         for held in center.quarantine_list():
             self.waiting.setdefault(held["path"], []).append(held["id"])
 
     def take(self, sources: Sequence[Source], workers: int) -> None:
-        with Desk(self.center, sources, workers) as desk:
-            self._take(sources, desk)
+        """The same bytes twice are one source: copies wait until the first of them is in, and are known then."""
+        digests = self._digests(sources)
+        firsts: dict[str, Source] = {}
+        readable = [source for source in sources if source.path in digests]
+        for source in readable:
+            digest = digests[source.path]
+            firsts[digest] = min(firsts.get(digest, source), source, key=_name_length)
+        copies = [source for source in readable if firsts[digests[source.path]] is not source]
+        for part in filter(None, (list(firsts.values()), copies)):
+            with Desk(self.center, part, workers) as desk:
+                self._take(part, digests, desk)
+        self._count_fence()
 
-    def _take(self, sources: Sequence[Source], desk: Desk) -> None:
+    def _digests(self, sources: Sequence[Source]) -> dict[Path, str]:
+        """Of every source that can be read; the others go to quarantine."""
         digests: dict[Path, str] = {}
+        for source in sources:
+            try:
+                digests[source.path] = source_digest(source.files)
+            except OSError as problem:
+                self.quarantine([], source.path, unreadable(source.path, problem))
+        return digests
+
+    def _take(self, sources: Sequence[Source], digests: Mapping[Path, str], desk: Desk) -> None:
         placed: list[Placed] = []
         for source in sources:
             try:
-                digest = _digest(source)
-                if not self._is_known(digest):
+                if not self._is_known(digests[source.path]):
                     placed.append(desk.located(source))
-                    digests[source.path] = digest
             except (InputError, CorruptError) as error:
                 self.quarantine(source.files, source.path, InputError(error.code, error.subject, error.advice))
         settled = group(placed)
@@ -147,7 +164,7 @@ class _Intake:
                 if not _lies_beside(one.source, problem):
                     raise
                 self._kept_out(one, unreadable(one.source.path, problem))
-        self._count_fence(len(settled))
+        self.judged += len(settled)
         self.progress("drive add", len(settled), len(settled))
 
     def _kept_out(self, one: Placed, error: InputError) -> None:
@@ -155,12 +172,12 @@ class _Intake:
         if error.code != "geofenced" or self.fence is None or self.fence["action"] != "drop":
             self.quarantine(one.source.files, one.source.path, error)
 
-    def _count_fence(self, judged: int) -> None:
+    def _count_fence(self) -> None:
         """The map's version and how often it was hit: one line for a run that brought something."""
-        if self.fence is not None and judged:
+        if self.fence is not None and self.judged:
             version = Fence.from_record(self.fence).version
             located = self.located + self.fenced
-            body = {"fence": version, "checked": located, "unlocated": judged - located, "hits": self.fenced}
+            body = {"fence": version, "checked": located, "unlocated": self.judged - located, "hits": self.fenced}
             self.center.ledger.append("drive.geofence.checked", body)
 
     def report(self, ignored: int) -> AddReport:
@@ -275,12 +292,9 @@ class _Intake:
         ]
 
 
-def _digest(source: Source) -> str:
-    """As `source_digest`; InputError where a file cannot be read."""
-    try:
-        return source_digest(source.files)
-    except OSError as problem:
-        raise unreadable(source.path, problem) from problem
+def _name_length(source: Source) -> int:
+    """Copies have longer names than what they were copied from."""
+    return len(source.path.name)
 
 
 def _lies_beside(source: Source, problem: OSError) -> bool:
