@@ -137,6 +137,17 @@ def test_a_drive_follows_from_its_segments_whatever_comes_next(center: Center, f
     assert drive.drives(center) == whole
 
 
+def test_a_drive_that_arrives_in_two_runs_is_one_drive(center: Center, fleet: Fleet) -> None:
+    fleet.table("a/0", start_s=100.0, frames=2)
+    drive.add(center, fleet.root)
+    first = identities(center)
+    fleet.table("a/1", start_s=106.0, frames=2, shift=9)
+    report = drive.add(center, fleet.root)
+    assert (report.segments, report.known, report.quarantined) == (1, 1, [])
+    assert identities(center)[:1] == first and [row["segments"] for row in drive.drives(center)] == [2]
+    assert [row["index"] for row in drive.segments(center)] == [0, 1]
+
+
 def damaged(path: Path, keep: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])

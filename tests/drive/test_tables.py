@@ -244,6 +244,29 @@ def test_the_same_signals_in_another_file_part_no_drive(key: str) -> None:
     }
 
 
+@given(st.lists(st.booleans(), min_size=4, max_size=4), st.sampled_from(["", "route-1"]), st.booleans())
+def test_a_drive_that_comes_in_parts_is_the_same_drive(early: list[bool], key: str, numbered: bool) -> None:
+    second = 1_000_000_000
+    parts = [
+        placed(6 * i * second, 6 * (i + 1) * second, key, i + 3 if numbered else 0, f"{'abcd'[i]}.csv")
+        for i in range(4)
+    ]
+    whole = [one.index for one in group(parts)]
+    mixed = [
+        replace(part, drive_id="drive-1", index=index) if there else part
+        for part, index, there in zip(parts, whole, early, strict=True)
+    ]
+    rest = group(mixed)
+    assert [one.index for one in rest] == [index for index, there in zip(whole, early, strict=True) if not there]
+    assert {one.drive_id for one in rest} <= ({"drive-1"} if any(early) else {""})
+
+
+def test_what_overlaps_a_part_that_is_here_does_not_join_it() -> None:
+    here = replace(placed(0, 60, "route-1", 0, "a.csv"), drive_id="drive-1")
+    [other] = group([here, placed(30, 90, "route-1", 1, "b.csv")])
+    assert not other.drive_id and other.drive_key not in ("route-1", here.drive_key)
+
+
 spans = st.lists(st.tuples(st.integers(0, 400), st.integers(1, 60), st.integers(0, 9)), min_size=1, max_size=8)
 
 

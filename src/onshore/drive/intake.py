@@ -150,7 +150,7 @@ class _Intake:
                     placed.append(desk.located(source))
             except (InputError, CorruptError) as error:
                 self.quarantine(source.files, source.path, InputError(error.code, error.subject, error.advice))
-        settled = group(placed)
+        settled = group([*placed, *self._beside(placed, sources, digests, desk)])
         law = {**self.center.pack.law, FENCE: self.fence, UNSIGNALLED: self.public}
         for done, (one, outcome) in enumerate(desk.prepared(settled, law)):
             self.progress("drive add", done, len(settled))
@@ -203,7 +203,7 @@ class _Intake:
 
     def _is_known(self, digest: str) -> bool:
         """The very bytes came in before, as an original or as a segment exported from here."""
-        row = self.here.by_bytes.get(digest) or self.here.by_bytes.get(blob_id_of(self.center.region, digest))
+        row = self._row_of(digest)
         if row is not None and self.public and not (row["public"] or row["synthetic"]):
             raise self._laundered(row["id"], digest, "these very bytes are")
         if row is not None:
@@ -211,10 +211,31 @@ class _Intake:
             self.touched.add(row["drive"])
         return row is not None
 
+    def _row_of(self, digest: str) -> dict[str, Any] | None:
+        return self.here.by_bytes.get(digest) or self.here.by_bytes.get(blob_id_of(self.center.region, digest))
+
+    def _beside(
+        self, placed: Sequence[Placed], sources: Sequence[Source], digests: Mapping[Path, str], desk: Desk
+    ) -> list[Placed]:
+        """What came in before and lies in the folders of new sources, as its rows say, so that these go on with it."""
+        folders = {one.source.path.parent for one in placed if not one.stated}
+        found = []
+        for source in sources:
+            row = self._row_of(digests[source.path])
+            if row is None or source.path.parent not in folders or row["public"] != self.public:
+                continue
+            try:
+                one = desk.located(source)
+            except (InputError, CorruptError):  # it came in by another column map
+                continue
+            if not one.stated and self.center.subject("vehicle", one.vehicle) == row["vehicle"]:
+                found.append(replace(one, drive_id=row["drive"], index=row["index"]))
+        return found
+
     def _commit(self, placed: Placed, prepared: Prepared, digest: str) -> None:
         """One segment: seal, put (which leaves the ledger line), row. Each step is idempotent; the row makes it visible."""
         self.located += prepared.located
-        recording = self._identified(prepared)
+        recording = self._identified(placed, prepared)
         drive_id, segment_id = str(recording.drive_id), str(recording.segment_id)
         signer = self.signers.judge(placed.source.files, str(recording.vehicle))
         check_times(recording, self.center, self.signers.made_ns(str(recording.vehicle)))
@@ -268,12 +289,12 @@ class _Intake:
         advice = f"{what} fleet data; what the fleet recorded does not come back as public or synthetic."
         return InputError("laundered", segment, advice)
 
-    def _identified(self, prepared: Prepared) -> Recording:
+    def _identified(self, placed: Placed, prepared: Prepared) -> Recording:
         """Salted vehicle and ids: the file's own where it carries them, else derived from what was recorded."""
         recording = prepared.recording
         pseudonym = recording.segment_id is not None and PSEUDONYM.fullmatch(recording.vehicle)
         vehicle = recording.vehicle if pseudonym else self.center.subject("vehicle", recording.vehicle)
-        drive_id = recording.drive_id or short_id("drive", [vehicle, recording.drive_key])
+        drive_id = recording.drive_id or placed.drive_id or short_id("drive", [vehicle, recording.drive_key])
         segment_id = recording.segment_id or short_id(
             "segment", [drive_id, recording.segment_index, prepared.signals, prepared.video]
         )
