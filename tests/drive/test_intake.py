@@ -393,12 +393,12 @@ def test_positions_follow_the_region(center: Center, fleet: Fleet, answer: str, 
 
 
 def test_topics_a_region_drops_or_refuses(center: Center, fleet: Fleet) -> None:
-    def two_cameras(second: str) -> Any:
-        source = fleet.recording()
+    def two_cameras(second: str, start_s: float = 50.0) -> Any:
+        source = fleet.recording(start_s=start_s)
         return (*source.videos, replace(source.videos[0], camera=second))
 
     fleet.mcap("a.mcap", videos=two_cameras("cabin"))
-    fleet.mcap("b.mcap", videos=two_cameras("biometric"), drive_key="tuesday", start_s=90.0)
+    fleet.mcap("b.mcap", videos=two_cameras("biometric", 90.0), drive_key="tuesday", start_s=90.0)
     report = drive.add(center, fleet.root)
     assert codes(report) == {"b.mcap": "not_allowed"}
     [row] = drive.segments(center)
