@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,20 +126,36 @@ def test_engineers_see_coarse_positions_and_the_custodian_precise_ones(cn: Cente
 
 
 def test_a_changed_map_is_held_against_what_is_here(cn: Center, fleet: Fleet, tmp_path: Path) -> None:
-    located(fleet, "in.mcap", 29.95, 120.0)
-    located(fleet, "out.mcap", 31.0, 120.0, drive_key="tuesday", start_s=90.0)
-    fleet.mcap("nowhere.mcap", drive_key="friday", start_s=150.0)
+    located(fleet, "in.mcap", 29.95, 120.0, frames=5)
+    located(fleet, "out.mcap", 31.0, 120.0, start_s=90.0, segment_index=1, frames=5)
+    located(fleet, "alone.mcap", 29.95, 120.0, drive_key="tuesday", start_s=120.0, frames=5)
+    fleet.mcap("nowhere.mcap", drive_key="friday", start_s=150.0, frames=5)
     drive.add(cn, fleet.root)
     fence = set_fence(cn, geojson(tmp_path, SQUARE))
     with pytest.raises(RefusedError):
         recheck(cn, fence)
     custodian = Center.open(cn.root, actor="cleo", role="custodian")
     found = recheck(custodian, fence)
-    assert (found["checked"], found["unlocated"], found["hits"]) == (2, 1, 1)
-    (segment,) = found["segments"]
+    assert (found["checked"], found["unlocated"], found["hits"]) == (3, 1, 2)
     recheck(custodian, fence, destroy=True)
-    assert segment not in {row["id"] for row in drive.segments(cn)} and len(drive.segments(cn)) == 2
+    left = drive.segments(cn)
+    assert not set(found["segments"]) & {row["id"] for row in left} and len(left) == 2
+    assert {row["id"]: row["segments"] for row in drive.drives(cn)} == {row["drive"]: 1 for row in left}
     assert recheck(custodian, fence)["hits"] == 0
+
+
+def test_positions_whose_time_has_passed_are_not_judged(
+    cn: Center, fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    located(fleet, "in.mcap", 29.95, 120.0, frames=5)
+    drive.add(cn, fleet.root)
+    fence = set_fence(cn, geojson(tmp_path, SQUARE))
+    custodian = Center.open(cn.root, actor="cleo", role="custodian")
+    days = int(cn.pack.law["retention_days"]["raw"])
+    later = time.time_ns() + (days + 1) * 86_400 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: later)
+    found = recheck(custodian, fence)
+    assert (found["checked"], found["unlocated"], found["hits"]) == (0, 1, 0)
 
 
 PROCESSOR = """

@@ -486,6 +486,21 @@ def test_22_a_redactor_that_finds_nothing_lets_nothing_in(
     assert caught.value.code == "not_measurable" and drive.segments(center) == [] and center.artifacts() == []
 
 
+def missing_anonymiser() -> Anonymiser:
+    return Anonymiser([open("/nowhere/face.onnx")])  # type: ignore[list-item]
+
+
+def test_22_a_missing_face_model_is_no_fault_of_a_file(
+    center: Center, fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.mcap("a.mcap")
+    swap = "import onshore.drive.workers as w, drive.test_ingest_attempts as t; w.default_anonymiser = t.missing_anonymiser"
+    monkeypatch.setattr(child, "__file__", without(tmp_path, before=swap))
+    with pytest.raises(OnshoreError, match="FileNotFoundError"):
+        drive.add(center, fleet.root)
+    assert drive.segments(center) == [] and center.quarantine_list() == []
+
+
 def test_22_the_segment_names_the_detector_that_made_it(center: Center, fleet: Fleet) -> None:
     fleet.mcap("a.mcap")
     drive.add(center, fleet.root)

@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mcap.writer import Writer
 
 import onshore
-from drive.conftest import Fleet, new_center
+from drive.conftest import Fleet, new_center, picture
 from onshore import drive
 from onshore.core.errors import InputError, NotFoundError, RefusedError, UsageError
-from onshore.core.recording import ClipRef
+from onshore.core.recording import ClipRef, Video
 from onshore.privacy import default_anonymiser
 from onshore.store import Center
-from onshore.wire import decode, read_mcap, write_mcap
+from onshore.wire import decode, encode, read_mcap, write_mcap
 
 
 def identities(center: Center) -> list[tuple[Any, ...]]:
@@ -134,6 +135,32 @@ def test_without_a_route_folder_only_clocks_that_continue_make_a_drive(center: C
     assert drive.add(center, fleet.root).known == 3
 
 
+def test_a_drive_follows_from_its_segments_whatever_comes_next(center: Center, fleet: Fleet) -> None:
+    """As after a kill between the last segment and its drive's row; and after a run that took a drive's last segment."""
+    fleet.mcap("a/0.mcap", frames=3)
+    drive.add(center, fleet.root)
+    whole = drive.drives(center)
+    [row] = whole
+    center.table("drives").delete(f"id = '{row['id']}'")
+    stored = {name: ",".join(value) if isinstance(value, list) else value for name, value in row.items()}
+    center.table("drives").append([{**stored, "id": "drive-empty"}])
+    (fleet.root / "b").mkdir()
+    (fleet.root / "b/lone.mov").write_bytes(b"moov")
+    drive.add(center, fleet.root / "b")
+    assert drive.drives(center) == whole
+
+
+def test_a_drive_that_arrives_in_two_runs_is_one_drive(center: Center, fleet: Fleet) -> None:
+    fleet.table("a/0", start_s=100.0, frames=2)
+    drive.add(center, fleet.root)
+    first = identities(center)
+    fleet.table("a/1", start_s=106.0, frames=2, shift=9)
+    report = drive.add(center, fleet.root)
+    assert (report.segments, report.known, report.quarantined) == (1, 1, [])
+    assert identities(center)[:1] == first and [row["segments"] for row in drive.drives(center)] == [2]
+    assert [row["index"] for row in drive.segments(center)] == [0, 1]
+
+
 def damaged(path: Path, keep: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
@@ -191,6 +218,55 @@ def test_a_rig_that_does_not_fit_its_pictures(center: Center, fleet: Fleet) -> N
     assert codes(drive.add(center, fleet.root)) == {"a.mcap": "bad_config", "b.mcap": "bad_config"}
 
 
+def test_a_file_that_breaks_its_reader_stops_no_other(center: Center, fleet: Fleet) -> None:
+    base = fleet.recording()
+    times = base.signals.t_ns.tolist()
+    small = [(t, np.ascontiguousarray(picture(0)[:64])) for t in times[8:]]
+    packets = encode("front", [(t, picture(0)) for t in times[:8]], codec="jpeg").packets
+    packets += encode("front", small, codec="jpeg").packets
+    fleet.mcap("a.mcap", videos=(Video(camera="front", codec="jpeg", packets=packets),))
+    fleet.mcap("b.mcap", facts=["no", "facts"])
+    with open(fleet.root / "c.mcap", "wb") as file:
+        writer = Writer(file)
+        writer.start()
+        state = writer.register_channel("/ego/state", "json", writer.register_schema("S", "jsonschema", b"{}"))
+        writer.add_message(state, 1 << 63, b'{"speed_mps": 1}', 0)
+        writer.finish()
+    fleet.mcap("good.mcap", start_s=90.0)
+    report = drive.add(center, fleet.root)
+    assert codes(report) == {"a.mcap": "bad_config", "b.mcap": "unknown_format", "c.mcap": "unknown_format"}
+    assert report.segments == 1 and "OverflowError" in report.quarantined[1]["reason"]
+
+
+def test_files_that_vanish_on_the_way_stop_no_other(center: Center, fleet: Fleet) -> None:
+    """The first while it waits for its turn, the second once it was read."""
+    files = [fleet.mcap(f"{index}.mcap", segment_index=index, start_s=50.0 + 10 * index) for index in range(2)]
+    fleet.mcap("2.mcap", segment_index=2, start_s=80.0)
+
+    def take_away(what: str, done: int, total: int) -> None:
+        if done < len(files):
+            files[done].unlink()
+
+    report = drive.add(center, fleet.root, progress=take_away)
+    assert codes(report) == {"0.mcap": "unknown_format", "1.mcap": "unknown_format"} and report.segments == 1
+
+
+def test_two_cameras_stay_two(center: Center, fleet: Fleet) -> None:
+    source = fleet.recording(frames=3)
+    names = ("camera-1", "Left_Mirror", "Right_Mirror")
+    fleet.mcap(
+        "a.mcap",
+        frames=3,
+        rig=replace(source.rig, cameras=tuple(replace(source.rig.cameras[0], name=name) for name in names)),
+        videos=tuple(replace(source.videos[0], camera=name) for name in names),
+    )
+    assert drive.add(center, fleet.root).quarantined == []
+    [row] = drive.segments(center)
+    assert row["cameras"] == ["camera-1", "camera-2", "camera-3"]
+    videos = drive.open_segment(center, row["id"]).videos
+    assert [len(video.packets) for video in videos] == [len(source.videos[0].packets)] * len(names)
+
+
 def test_a_flipped_byte_in_a_video_is_no_frame_lost_in_silence(center: Center, fleet: Fleet) -> None:
     """Either every frame arrives or the file is told damaged; never fewer frames."""
     video = fleet.table("a/x", frames=20).with_suffix(".mp4")
@@ -223,6 +299,21 @@ def test_a_copy_elsewhere_is_the_same_segment(center: Center, fleet: Fleet) -> N
     shutil.copytree(fleet.root / "a", fleet.root / "b")
     report = drive.add(center, fleet.root / "b")
     assert (report.known, report.segments, report.quarantined) == (1, 0, [])
+
+
+def test_a_copy_beside_its_original_parts_no_drive(center: Center, fleet: Fleet) -> None:
+    """Copies of bytes are known; the same pictures and signals in another container are a conflict."""
+    for index in range(3, 6):
+        table = fleet.table(f"a/{index}", start_s=100.0 + 6 * index, frames=2, shift=9 * index)
+    for suffix in (".csv", ".mp4"):
+        middle = (fleet.root / "a/4").with_suffix(suffix).read_bytes()
+        (fleet.root / "a/4 (copy)").with_suffix(suffix).write_bytes(middle)
+    (fleet.root / "a/5 copy.csv").write_bytes(table.read_bytes() + b"\n")
+    (fleet.root / "a/5 copy.mp4").write_bytes(table.with_suffix(".mp4").read_bytes())
+    report = drive.add(center, fleet.root)
+    assert (report.segments, report.known, codes(report)) == (3, 1, {"5 copy.csv": "conflict"})
+    assert [row["segments"] for row in drive.drives(center)] == [3]
+    assert [row["index"] for row in drive.segments(center)] == [3, 4, 5]
 
 
 def test_nothing_at_all_is_an_error(center: Center, tmp_path: Path) -> None:
@@ -315,12 +406,12 @@ def test_positions_follow_the_region(center: Center, fleet: Fleet, answer: str, 
 
 
 def test_topics_a_region_drops_or_refuses(center: Center, fleet: Fleet) -> None:
-    def two_cameras(second: str) -> Any:
-        source = fleet.recording()
+    def two_cameras(second: str, start_s: float = 50.0) -> Any:
+        source = fleet.recording(start_s=start_s)
         return (*source.videos, replace(source.videos[0], camera=second))
 
     fleet.mcap("a.mcap", videos=two_cameras("cabin"))
-    fleet.mcap("b.mcap", videos=two_cameras("biometric"), drive_key="tuesday", start_s=90.0)
+    fleet.mcap("b.mcap", videos=two_cameras("biometric", 90.0), drive_key="tuesday", start_s=90.0)
     report = drive.add(center, fleet.root)
     assert codes(report) == {"b.mcap": "not_allowed"}
     [row] = drive.segments(center)

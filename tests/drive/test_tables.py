@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +22,8 @@ from onshore.core.errors import InputError
 from onshore.drive.columns import load_map, recognise, shipped_maps
 from onshore.drive.discover import Source, discover
 from onshore.drive.grouping import Placed, group
-from onshore.drive.table import read_signals
+from onshore.drive.prepare import check
+from onshore.drive.table import read_signals, read_video
 from onshore.store import Center
 
 MAP = """
@@ -106,6 +112,8 @@ def test_a_table_that_is_no_text(tmp_path: Path) -> None:
     [
         ("km/h", "knots"),
         ("ratio = 15.0", "ratio = 0.0"),
+        (', unit = "s"', ""),
+        ('unit = "km/h"', 'unit = "s"'),
         ('column = "v"', 'columns = "v"'),
         ("[clock]", "[cloak]"),
         ("name", "="),
@@ -148,6 +156,66 @@ def test_a_single_file_brings_its_partner(fleet: Fleet) -> None:
         assert source.files == (table, table.with_suffix(".mp4"))
 
 
+@pytest.mark.parametrize("suffix", [".ts", ".mp4", ".mkv"])
+def test_a_video_begins_with_its_table_wherever_its_container_begins_to_count(fleet: Fleet, suffix: str) -> None:
+    fleet.root.mkdir()
+    fleet.video(path := fleet.root / f"x{suffix}", 6)
+    video, _, _ = read_video(path, "front", 100_000_000_000)
+    assert [round((t - 100_000_000_000) / 1e6) for t in video.t_ns.tolist()] == [0, 50, 100, 150, 200, 250]
+
+
+def test_pictures_and_signals_share_their_time(fleet: Fleet) -> None:
+    recording = fleet.recording(frames=3)
+    check(recording, "a")
+    for shift_ns in (-1_000_000_000, 1_000_000_000):
+        signals = replace(recording.signals, t_ns=recording.signals.t_ns + shift_ns)
+        with pytest.raises(InputError, match="share no time") as caught:
+            check(replace(recording, signals=signals), "a")
+        assert caught.value.code == "clock_disorder"
+
+
+def test_a_file_that_may_not_be_read_is_one_of_many() -> None:
+    with tempfile.TemporaryDirectory() as name:  # below tmp_path nobody else may look
+        folder, maps = Path(name), shipped_maps()
+        (folder / "theirs.mcap").write_bytes(b"closed")
+        (folder / "ours.mcap").write_bytes(b"open")
+        (folder / "below").mkdir()
+        for closed in ("theirs.mcap", "below"):
+            (folder / closed).chmod(0o000)
+        folder.chmod(0o755)
+        with somebody_else():
+            found = discover([folder], maps)
+        (folder / "below").chmod(0o700)
+    assert [source.path.name for source in found.sources] == ["ours.mcap"]
+    told = {one.path.name: one.error.code for one in found.unusable}
+    assert told == {"theirs.mcap": "unknown_format", "below": "unknown_format"}
+
+
+def test_a_second_video_of_one_stem_is_named(fleet: Fleet) -> None:
+    table = fleet.table("a/x", frames=2)
+    table.with_suffix(".mkv").write_bytes(table.with_suffix(".mp4").read_bytes())
+    found = discover([fleet.root], shipped_maps())
+    assert [source.files for source in found.sources] == [(table, table.with_suffix(".mp4"))]
+    assert [(one.path.name, one.error.code) for one in found.unusable] == [("x.mkv", "conflict")]
+
+
+def test_a_table_between_tabs(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text(TABLE.replace(",", "\t"))
+    signals, _ = read_signals(tmp_path / "t.tsv", load_map(a_map(tmp_path)))
+    np.testing.assert_allclose(signals.speed_mps, [10, 20, np.nan])
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """Within: a user whom file modes bind, also where tests run as one whom they do not."""
+    mine = os.geteuid()
+    os.seteuid(65534 if mine == 0 else mine)
+    try:
+        yield
+    finally:
+        os.seteuid(mine)
+
+
 def test_notes_are_ignored_and_lists_of_labels_too(fleet: Fleet) -> None:
     fleet.table("a/x")
     (fleet.root / "a/labels.csv").write_text("frame,label\n1,car\n")
@@ -169,6 +237,42 @@ def placed(start: int, end: int, key: str, index: int, name: str) -> Placed:
         end_ns=end,
         signals=sha256_hex(name.encode()),
     )
+
+
+@pytest.mark.parametrize("key", ["", "route-1"])
+def test_the_same_signals_in_another_file_part_no_drive(key: str) -> None:
+    second = 1_000_000_000
+    parts = [placed(6 * i * second, 6 * (i + 1) * second, key, i, f"{i}.csv") for i in range(3)]
+    copy = replace(parts[1], source=Source(reader="table", files=(Path("/logs/folder/1 (copy).csv"),)))
+    settled = {one.source.path.name: one for one in group([*parts, copy])}
+    alone = {one.source.path.name: one for one in group(parts)}
+    assert {name: settled[name] for name in alone} == alone
+    assert len({one.drive_key for one in alone.values()}) == 1 and settled["1 (copy).csv"].drive_key not in {
+        one.drive_key for one in alone.values()
+    }
+
+
+@given(st.lists(st.booleans(), min_size=4, max_size=4), st.sampled_from(["", "route-1"]), st.booleans())
+def test_a_drive_that_comes_in_parts_is_the_same_drive(early: list[bool], key: str, numbered: bool) -> None:
+    second = 1_000_000_000
+    parts = [
+        placed(6 * i * second, 6 * (i + 1) * second, key, i + 3 if numbered else 0, f"{'abcd'[i]}.csv")
+        for i in range(4)
+    ]
+    whole = [one.index for one in group(parts)]
+    mixed = [
+        replace(part, drive_id="drive-1", index=index) if there else part
+        for part, index, there in zip(parts, whole, early, strict=True)
+    ]
+    rest = group(mixed)
+    assert [one.index for one in rest] == [index for index, there in zip(whole, early, strict=True) if not there]
+    assert {one.drive_id for one in rest} <= ({"drive-1"} if any(early) else {""})
+
+
+def test_what_overlaps_a_part_that_is_here_does_not_join_it() -> None:
+    here = replace(placed(0, 60, "route-1", 0, "a.csv"), drive_id="drive-1")
+    [other] = group([here, placed(30, 90, "route-1", 1, "b.csv")])
+    assert not other.drive_id and other.drive_key not in ("route-1", here.drive_key)
 
 
 spans = st.lists(st.tuples(st.integers(0, 400), st.integers(1, 60), st.integers(0, 9)), min_size=1, max_size=8)

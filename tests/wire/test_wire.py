@@ -145,6 +145,36 @@ def test_positions_are_written_only_when_asked_for(tmp_path: Path) -> None:
     assert b"MARKER-VIN" not in (tmp_path / "b.mcap").read_bytes()
 
 
+def test_a_receiver_without_a_fix_names_no_place(tmp_path: Path) -> None:
+    nan = float("nan")
+    write_mcap(
+        recording(private={"gnss": [(9, nan, 11.5, 400.0), (10, 48.25, 11.5, nan)]}),
+        tmp_path / "a.mcap",
+        positions=True,
+    )
+    assert read_mcap(tmp_path / "a.mcap").private == {"gnss": [(10, 48.25, 11.5, 0.0)]}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"vehicle": 7},
+        {"drive_key": ["monday"]},
+        {"segment_index": 1 << 70},
+        {"facts": ["a list"]},
+        {"dropped_topics": (1,)},
+        {"synthetic": "yes"},
+        {"clock": Clock(kind="moon")},  # type: ignore[arg-type]
+        {"clock": Clock(kind="boot", utc_offset_ns="soon")},  # type: ignore[arg-type]
+    ],
+    ids=str,
+)
+def test_a_metadata_record_of_other_kinds_of_values_is_not_read(tmp_path: Path, field: dict) -> None:
+    write_mcap(recording(2, **field), tmp_path / "a.mcap")
+    with pytest.raises(InputError, match="unknown_format"):
+        read_mcap(tmp_path / "a.mcap")
+
+
 def test_every_keyframe_stands_alone_and_no_encoder_text_stays() -> None:
     video = encode("front", frames(25), gop=10)
     assert [p.keyframe for p in video.packets] == [i % 10 == 0 for i in range(25)]
@@ -343,6 +373,24 @@ def test_a_file_of_another_maker_is_read_as_far_as_it_goes(tmp_path: Path, codec
     assert found.dropped_topics == ("/lidar",)
     assert len(found.private["gnss"]) == 6
     assert not found.anonymised and found.segment_id is None
+
+
+def test_two_topics_are_not_one_camera(tmp_path: Path) -> None:
+    from onshore.wire import topics
+
+    with open(tmp_path / "f.mcap", "wb") as file:
+        writer = Writer(file)
+        writer.start()
+        kind = build_file_descriptor_set(topics.camera_class("jpeg")).SerializeToString()
+        schema = writer.register_schema("foxglove.CompressedImage", "protobuf", kind)
+        for topic in ("/front", "/camera/front"):
+            channel = writer.register_channel(topic, "protobuf", schema)
+            [packet] = encode("x", frames(1), codec="jpeg").packets
+            writer.add_message(channel, packet.t_ns, topics.camera_bytes("x", "jpeg", packet), packet.t_ns)
+        writer.finish()
+    with pytest.raises(InputError, match="/camera/front") as caught:
+        read_mcap(tmp_path / "f.mcap")
+    assert caught.value.code == "conflict"
 
 
 def test_a_file_without_ego_state_names_what_is_missing(tmp_path: Path) -> None:

@@ -115,12 +115,21 @@ def _write(target: Path, data: bytes) -> None:
         raise
 
 
-def settle_drives(center: Center, drive_ids: set[str]) -> list[DriveRow]:
-    """Bring the rows of these drives in line with their segments; returns all of them."""
+def settle_drives(center: Center, drive_ids: set[str] | None = None) -> list[DriveRow]:
+    """Bring the rows of these drives (None: of all) in line with their segments; returns those that have segments.
+
+    A drive without any loses its row. Where nothing differs, nothing is written.
+    """
     known = {row["id"]: _comparable(row) for row in center.table(DRIVES).rows()}
-    settled = [_drive_row(center.region, segments(center, drive_id)) for drive_id in sorted(drive_ids)]
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for row in segments(center):  # after the drives: one that comes in meanwhile is not taken for empty
+        parts.setdefault(row["drive"], []).append(row)
+    wanted = known.keys() | parts.keys() if drive_ids is None else drive_ids
+    settled = [_drive_row(center.region, parts[drive_id]) for drive_id in sorted(wanted & parts.keys())]
     changed = [record for row in settled if _comparable(record := _stored_row(row.as_record())) != known.get(row.id)]
     center.table(DRIVES).upsert(changed)
+    if empty := (wanted & known.keys()) - parts.keys():
+        center.table(DRIVES).forget(sorted(empty))
     return settled
 
 

@@ -97,6 +97,12 @@ class ColumnMap:
             )
         if not self.time or "speed_mps" not in self.signals or self.clock not in ("boot", "utc"):
             raise InputError("bad_config", f"map {self.name}", "give clock (boot or utc), clock.time and speed_mps.")
+        timed = [*self.time, *([self.utc] if self.utc else [])]
+        for columns, units in ((timed, TIME_UNITS_NS), (self.signals.values(), UNITS)):
+            for column in columns:
+                if column.unit not in units:
+                    advice = f"its unit {column.unit!r} is not one of {', '.join(filter(None, units))}."
+                    raise InputError("bad_config", f"map {self.name} {column}", advice)
 
     def score(self, header: Sequence[str]) -> float:
         """Share of the map's own columns that the header holds; 0 when none of `any_of` is there."""

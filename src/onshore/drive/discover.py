@@ -62,12 +62,12 @@ class Found:
 def discover(paths: Iterable[Path | str], maps: Sequence[ColumnMap], *, reader: str | None = None) -> Found:
     """Everything below the paths, in the order of their names.
 
-    `maps`: the maps to recognise tables by; one given map is taken without recognition. Raises NotFoundError for a path
-    that does not exist.
+    `maps`: the maps to recognise tables by; one given map is taken without recognition. What is found has absolute paths:
+    jailed readers and later retries work in other folders. Raises NotFoundError for a path that does not exist.
     """
     found = Found()
     folders: dict[Path, list[Path]] = {}
-    for path in [Path(path) for path in paths]:
+    for path in [Path(os.path.abspath(path)) for path in paths]:  # not resolved: links are to be seen
         if not path.exists():
             raise NotFoundError(path, "no such file or folder.")
         if path.is_dir():
@@ -80,8 +80,13 @@ def discover(paths: Iterable[Path | str], maps: Sequence[ColumnMap], *, reader: 
 
 
 def _walk(top: Path, folders: dict[Path, list[Path]], found: Found) -> None:
-    """Real files below `top`; a folder that holds nothing at all is reported."""
-    for name, subfolders, files in os.walk(top):
+    """Real files below `top`; a folder that holds nothing at all, or cannot be listed, is reported."""
+
+    def unlisted(problem: OSError) -> None:
+        folder = Path(problem.filename)
+        found.unusable.append(Unusable(path=folder, error=unreadable(folder, problem)))
+
+    for name, subfolders, files in os.walk(top, onerror=unlisted):
         folder = Path(name)
         odd = [folder / one for one in (*subfolders, *files) if _is_odd(folder / one)]
         found.unusable += [
@@ -96,9 +101,17 @@ def _walk(top: Path, folders: dict[Path, list[Path]], found: Found) -> None:
         )
 
 
+def unreadable(path: Path, problem: OSError) -> InputError:
+    """A file or folder that the file system does not give, as the one reason for its quarantine."""
+    return InputError("unknown_format", path.name, f"it cannot be read ({problem.strerror}).")
+
+
 def _is_odd(path: Path) -> bool:
     """Neither a plain file nor a folder of its own: what a link or a pipe leads to is nobody's upload."""
-    mode = path.lstat().st_mode
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # whoever opens it says why it cannot be read
+        return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
@@ -151,9 +164,11 @@ def _group(files: list[Path], maps: Sequence[ColumnMap], reader: str | None, fou
                 found.ignored += source is None
                 found.sources += [source] if source else []
             elif suffix in VIDEOS:
-                if path.stem not in tables and reader == "video":
+                if path.stem in tables:
+                    _check_taken(path, videos[path.stem])
+                elif reader == "video":
                     found.sources.append(Source(reader="video", files=(path,)))
-                elif path.stem not in tables:
+                else:
                     _lone_video(path)
             elif _is_mcap(path) and reader in (None, "mcap"):
                 found.sources.append(Source(reader="mcap", files=(path,)))
@@ -166,6 +181,8 @@ def _group(files: list[Path], maps: Sequence[ColumnMap], reader: str | None, fou
                 raise InputError("unknown_format", path.name, "no reader knows this kind of file; convert it to MCAP.")
         except InputError as error:
             found.unusable.append(Unusable(path=path, error=error))
+        except OSError as problem:
+            found.unusable.append(Unusable(path=path, error=unreadable(path, problem)))
 
 
 def _table(path: Path, video: Path | None, maps: Sequence[ColumnMap]) -> Source | None:
@@ -184,6 +201,14 @@ def _table(path: Path, video: Path | None, maps: Sequence[ColumnMap]) -> Source 
     if video is None:
         raise InputError("damaged_video", path.name, "no video of the same stem lies beside the table.")
     return Source(reader="table", files=(path, video), column_map=column_map)
+
+
+def _check_taken(path: Path, taken: Path) -> None:
+    """A table takes one video; another of its stem is named, so that nobody believes it came in."""
+    if path != taken:
+        raise InputError(
+            "conflict", path.name, f"{taken.name} is the video of the table beside it; rename one of them."
+        )
 
 
 def _lone_video(path: Path) -> None:

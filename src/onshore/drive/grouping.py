@@ -5,6 +5,7 @@ Rule: segments of one drive share one clock and never overlap; a drive's key doe
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -23,7 +24,10 @@ UNNAMED = "unnamed vehicle"
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A source and where it belongs. `stated`: the file itself says which drive and segment it is."""
+    """A source and where it belongs. stated: the file itself says which drive and segment it is.
+
+    drive_id: the drive that it joins, or is of, where segments of it came in before.
+    """
 
     source: Source
     vehicle: str
@@ -33,6 +37,7 @@ class Placed:
     end_ns: int
     signals: str
     stated: bool = False
+    drive_id: str = ""
 
 
 def place(source: Source) -> Placed:
@@ -82,27 +87,85 @@ def _place_video(source: Source) -> Placed:
 
 
 def group(placed: list[Placed]) -> list[Placed]:
-    """Settle drive key and index of every source that does not state them, in the order of drives and times."""
+    """Settle drive key and index of every source that does not state them, in the order of drives and times.
+
+    Those that come with a drive_id are here already: they are left out of the answer, and what goes on with them joins
+    their drive.
+    """
     stated = [one for one in placed if one.stated]
     folders: dict[tuple[str, str, str], list[Placed]] = {}
     for one in placed:
         if not one.stated:
             folders.setdefault((str(one.source.path.parent), one.vehicle, one.drive_key), []).append(one)
-    settled = [drive for folder in folders.values() for drive in _split(folder)]
-    return [*stated, *(one for drive in settled for one in _numbered(drive))]
+    return [*stated, *(one for folder in folders.values() for one in _settled(folder))]
+
+
+def _settled(folder: list[Placed]) -> list[Placed]:
+    """What is new in one folder. The plain key of a route folder is its first drive's, which may be one that is here."""
+    here = [one for one in folder if one.drive_id]
+    settled: list[Placed] = []
+    first = not here
+    for chain in _split(folder):
+        joined, alone = _joined(chain, here)
+        here += joined
+        settled += [*joined, *(_numbered(_keyed(alone, first=first)) if alone else [])]
+        first = False
+    return settled
+
+
+def _joined(chain: list[Placed], here: list[Placed]) -> tuple[list[Placed], list[Placed]]:
+    """The new segments of a chain: those that join the drive of the nearest one that is here, and the rest."""
+    joined: list[Placed] = []
+    alone: list[Placed] = []
+    for position, one in enumerate(chain):
+        if one.drive_id:
+            continue
+        beside = [*reversed(chain[:position]), *chain[position:]]
+        drive_id = next((other.drive_id for other in beside if other.drive_id), "")
+        index = _free_index(one, [other for other in (*here, *joined) if other.drive_id == drive_id])
+        if drive_id and index is not None:
+            joined.append(replace(one, drive_id=drive_id, index=index))
+        else:
+            alone.append(one)
+    return joined, alone
+
+
+def _free_index(one: Placed, parts: list[Placed]) -> int | None:
+    """Its own index or the next one, so that indices rise with time; None where it overlaps a part or nothing is free."""
+    before = [part.index for part in parts if part.end_ns <= one.start_ns]
+    after = [part.index for part in parts if part.end_ns > one.start_ns and part.start_ns >= one.end_ns]
+    if len(before) + len(after) < len(parts):
+        return None
+    low, high = max(before, default=-1), min(after, default=math.inf)
+    return next((index for index in (one.index, low + 1) if low < index < high), None)
 
 
 def _split(folder: list[Placed]) -> list[list[Placed]]:
-    """The drives of one folder: in a route folder, whatever does not overlap; elsewhere, whatever goes on."""
+    """The drives of one folder: in a route folder, whatever does not overlap; elsewhere, whatever goes on.
+
+    The same signals again, in another file, part no drive; each such is one of its own.
+    """
     drives: list[list[Placed]] = []
-    # of two that begin at once the shorter name goes first: copies have longer ones
-    for one in sorted(folder, key=lambda item: (item.start_ns, len(item.source.path.name), item.source.path.name)):
+    again: list[list[Placed]] = []
+    for one in sorted(folder, key=_order):
+        if drives and _shows_same(one, drives[-1][-1]):
+            again.append([one])
+            continue
         gap = one.start_ns - drives[-1][-1].end_ns if drives else 0
         if drives and gap >= 0 and (one.drive_key or gap <= CONTINUES_NS):
             drives[-1].append(one)
         else:
             drives.append([one])
-    return [_keyed(drive, first=position == 0) for position, drive in enumerate(drives)]
+    return [*drives, *again]
+
+
+def _order(one: Placed) -> tuple[int, bool, int, str]:
+    """By time; of two that begin at once what is here goes first, then the shorter name: copies have longer ones."""
+    return one.start_ns, not one.drive_id, len(one.source.path.name), one.source.path.name
+
+
+def _shows_same(one: Placed, other: Placed) -> bool:
+    return (one.signals, one.start_ns, one.end_ns) == (other.signals, other.start_ns, other.end_ns)
 
 
 def _keyed(drive: list[Placed], *, first: bool) -> list[Placed]:

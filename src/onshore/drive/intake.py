@@ -6,7 +6,8 @@ at most sealed bytes without a row, and the next run finishes them under the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from onshore.core.recording import Recording
 from onshore.drive.catalog import SEGMENTS, DriveRow, add_segment, settle_drives
 from onshore.drive.columns import load_map, shipped_maps
 from onshore.drive.digests import file_digest, source_digest
-from onshore.drive.discover import Source, discover
+from onshore.drive.discover import Source, discover, unreadable
 from onshore.drive.fence import Fence, fence_record
 from onshore.drive.grouping import Placed, group
 from onshore.drive.looks import Known
@@ -87,9 +88,10 @@ def add(
     maps = [load_map(column_map)] if column_map is not None else shipped_maps()
     found = discover(listed, maps, reader=reader)
     asked = {"reader": reader, "column_map": str(Path(column_map).resolve()) if column_map else None, "public": public}
+    settle_drives(center)  # a run that was killed left segments in and their drives as they were
     intake = _Intake(center, asked, progress=progress)
     for one in found.unusable:
-        plain = one.path.is_file() and not one.path.is_symlink()
+        plain = os.path.isfile(one.path) and not os.path.islink(one.path)  # also where the folder lets nobody look
         intake.quarantine([one.path] if plain else [], one.path, one.error)
     if not found.sources and all(one.error.code == "empty_input" for one in found.unusable):
         raise InputError("empty_input", ", ".join(str(path) for path in listed), "nothing below it is a drive.")
@@ -110,31 +112,45 @@ class _Intake:
         self.looks: Known | None = None
         self.signers = SignerBook(center)
         self.fence = fence_record(center)
-        self.fenced = self.located = 0
+        self.judged = self.fenced = self.located = 0
         self.quarantined: list[dict[str, Any]] = []
         self.waiting: dict[str, list[str]] = {}
         for held in center.quarantine_list():
             self.waiting.setdefault(held["path"], []).append(held["id"])
 
     def take(self, sources: Sequence[Source], workers: int) -> None:
-        with Desk(self.center, sources, workers) as desk:
-            self._take(sources, desk)
+        """The same bytes twice are one source: copies wait until the first of them is in, and are known then."""
+        digests = self._digests(sources)
+        firsts: dict[str, Source] = {}
+        readable = [source for source in sources if source.path in digests]
+        for source in readable:
+            digest = digests[source.path]
+            firsts[digest] = min(firsts.get(digest, source), source, key=_name_length)
+        copies = [source for source in readable if firsts[digests[source.path]] is not source]
+        for part in filter(None, (list(firsts.values()), copies)):
+            with Desk(self.center, part, workers) as desk:
+                self._take(part, digests, desk)
+        self._count_fence()
 
-    def _take(self, sources: Sequence[Source], desk: Desk) -> None:
+    def _digests(self, sources: Sequence[Source]) -> dict[Path, str]:
+        """Of every source that can be read; the others go to quarantine."""
         digests: dict[Path, str] = {}
+        for source in sources:
+            try:
+                digests[source.path] = source_digest(source.files)
+            except OSError as problem:
+                self.quarantine([], source.path, unreadable(source.path, problem))
+        return digests
+
+    def _take(self, sources: Sequence[Source], digests: Mapping[Path, str], desk: Desk) -> None:
         placed: list[Placed] = []
         for source in sources:
             try:
-                digest = source_digest(source.files)
-                if not self._is_known(digest):
+                if not self._is_known(digests[source.path]):
                     placed.append(desk.located(source))
-                    digests[source.path] = digest
             except (InputError, CorruptError) as error:
                 self.quarantine(source.files, source.path, InputError(error.code, error.subject, error.advice))
-            except OSError as problem:
-                unreadable = InputError("unknown_format", source.path.name, f"it cannot be read ({problem.strerror}).")
-                self.quarantine([], source.path, unreadable)
-        settled = group(placed)
+        settled = group([*placed, *self._beside(placed, sources, digests, desk)])
         law = {**self.center.pack.law, FENCE: self.fence, UNSIGNALLED: self.public}
         for done, (one, outcome) in enumerate(desk.prepared(settled, law)):
             self.progress("drive add", done, len(settled))
@@ -144,7 +160,11 @@ class _Intake:
                 self._commit(one, outcome, digests[one.source.path])
             except InputError as error:
                 self._kept_out(one, error)
-        self._count_fence(len(settled))
+            except OSError as problem:
+                if not _lies_beside(one.source, problem):
+                    raise
+                self._kept_out(one, unreadable(one.source.path, problem))
+        self.judged += len(settled)
         self.progress("drive add", len(settled), len(settled))
 
     def _kept_out(self, one: Placed, error: InputError) -> None:
@@ -152,12 +172,12 @@ class _Intake:
         if error.code != "geofenced" or self.fence is None or self.fence["action"] != "drop":
             self.quarantine(one.source.files, one.source.path, error)
 
-    def _count_fence(self, judged: int) -> None:
+    def _count_fence(self) -> None:
         """The map's version and how often it was hit: one line for a run that brought something."""
-        if self.fence is not None and judged:
+        if self.fence is not None and self.judged:
             version = Fence.from_record(self.fence).version
             located = self.located + self.fenced
-            body = {"fence": version, "checked": located, "unlocated": judged - located, "hits": self.fenced}
+            body = {"fence": version, "checked": located, "unlocated": self.judged - located, "hits": self.fenced}
             self.center.ledger.append("drive.geofence.checked", body)
 
     def report(self, ignored: int) -> AddReport:
@@ -173,13 +193,17 @@ class _Intake:
         )
 
     def quarantine(self, files: Sequence[Path], path: Path, error: InputError) -> None:
-        digest = source_digest(files) if files else sha256_hex(b"")
+        """files: what the file's digest in quarantine is made of; none where they cannot be read any more."""
+        try:
+            digest = source_digest(files) if files else sha256_hex(b"")
+        except OSError:
+            digest = sha256_hex(b"")
         identity = self.center.quarantine_add(path, error.code, str(error), digest, asked=self.asked)
         self.quarantined.append({"id": identity, "path": str(path), "code": error.code, "reason": str(error)})
 
     def _is_known(self, digest: str) -> bool:
         """The very bytes came in before, as an original or as a segment exported from here."""
-        row = self.here.by_bytes.get(digest) or self.here.by_bytes.get(blob_id_of(self.center.region, digest))
+        row = self._row_of(digest)
         if row is not None and self.public and not (row["public"] or row["synthetic"]):
             raise self._laundered(row["id"], digest, "these very bytes are")
         if row is not None:
@@ -187,10 +211,31 @@ class _Intake:
             self.touched.add(row["drive"])
         return row is not None
 
+    def _row_of(self, digest: str) -> dict[str, Any] | None:
+        return self.here.by_bytes.get(digest) or self.here.by_bytes.get(blob_id_of(self.center.region, digest))
+
+    def _beside(
+        self, placed: Sequence[Placed], sources: Sequence[Source], digests: Mapping[Path, str], desk: Desk
+    ) -> list[Placed]:
+        """What came in before and lies in the folders of new sources, as its rows say, so that these go on with it."""
+        folders = {one.source.path.parent for one in placed if not one.stated}
+        found = []
+        for source in sources:
+            row = self._row_of(digests[source.path])
+            if row is None or source.path.parent not in folders or row["public"] != self.public:
+                continue
+            try:
+                one = desk.located(source)
+            except (InputError, CorruptError):  # it came in by another column map
+                continue
+            if not one.stated and self.center.subject("vehicle", one.vehicle) == row["vehicle"]:
+                found.append(replace(one, drive_id=row["drive"], index=row["index"]))
+        return found
+
     def _commit(self, placed: Placed, prepared: Prepared, digest: str) -> None:
         """One segment: seal, put (which leaves the ledger line), row. Each step is idempotent; the row makes it visible."""
         self.located += prepared.located
-        recording = self._identified(prepared)
+        recording = self._identified(placed, prepared)
         drive_id, segment_id = str(recording.drive_id), str(recording.segment_id)
         signer = self.signers.judge(placed.source.files, str(recording.vehicle))
         check_times(recording, self.center, self.signers.made_ns(str(recording.vehicle)))
@@ -244,12 +289,12 @@ class _Intake:
         advice = f"{what} fleet data; what the fleet recorded does not come back as public or synthetic."
         return InputError("laundered", segment, advice)
 
-    def _identified(self, prepared: Prepared) -> Recording:
+    def _identified(self, placed: Placed, prepared: Prepared) -> Recording:
         """Salted vehicle and ids: the file's own where it carries them, else derived from what was recorded."""
         recording = prepared.recording
         pseudonym = recording.segment_id is not None and PSEUDONYM.fullmatch(recording.vehicle)
         vehicle = recording.vehicle if pseudonym else self.center.subject("vehicle", recording.vehicle)
-        drive_id = recording.drive_id or short_id("drive", [vehicle, recording.drive_key])
+        drive_id = recording.drive_id or placed.drive_id or short_id("drive", [vehicle, recording.drive_key])
         segment_id = recording.segment_id or short_id(
             "segment", [drive_id, recording.segment_index, prepared.signals, prepared.video]
         )
@@ -266,6 +311,16 @@ class _Intake:
             ).id
             for position, path in enumerate(placed.source.files)
         ]
+
+
+def _name_length(source: Source) -> int:
+    """Copies have longer names than what they were copied from."""
+    return len(source.path.name)
+
+
+def _lies_beside(source: Source, problem: OSError) -> bool:
+    """Whether a fault is about a file of the source or its manifest, and not about the center's own store."""
+    return problem.filename is not None and Path(problem.filename).parent == source.path.parent
 
 
 class _Here:

@@ -14,8 +14,9 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from onshore.core.digest import canonical_json, sha256_hex
-from onshore.core.errors import InputError, NotFoundError, OnshoreError
+from onshore.core.errors import InputError, NotFoundError, OnshoreError, RefusedError
 from onshore.core.label import Artifact, Label
+from onshore.drive.catalog import settle_drives
 from onshore.drive.fence import Fence
 from onshore.residency import Attestation, derive
 from onshore.store import Center, custody
@@ -116,6 +117,10 @@ def recheck(center: Center, fence: Fence, *, destroy: bool = False) -> dict[str,
             fixes = _fixes(center.read(rows[segment]["precise"], purpose="geofence"))
         except InputError:  # destroyed: nothing left to judge by
             continue
+        except RefusedError as refused:
+            if refused.code != "expired":
+                raise
+            continue
         judged += 1
         hit += [segment] if fence.hits(fixes) else []
     body = {"fence": fence.version, "checked": judged, "unlocated": len(known) - judged, "hits": len(hit)}
@@ -137,6 +142,7 @@ def _withdraw(center: Center, segments: list[str], ticket: str) -> None:
     custody.destroy(center, blobs, reason="geofence", ticket=ticket)
     for name in center.tables():
         center.table(name).forget([*segments, *blobs])
+    settle_drives(center, {row["drive"] for row in rows})
 
 
 def _fixes(data: bytes) -> list[Fix]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -198,6 +198,9 @@ def check(recording: Recording, subject: str, *, speed_needed: bool = True) -> N
             raise InputError(
                 "clock_disorder", f"{subject} camera {video.camera!r}", "frame times repeat or are negative."
             )
+        if len(times) and (times[-1] < signals.t_ns[0] or times[0] > signals.t_ns[-1]):
+            advice = "its pictures and the signals share no time; give both the same clock."
+            raise InputError("clock_disorder", f"{subject} camera {video.camera!r}", advice)
 
 
 def _judged(recording: Recording, law: Mapping[str, Any]) -> Recording:
@@ -215,7 +218,7 @@ def _judged(recording: Recording, law: Mapping[str, Any]) -> Recording:
     undescribed = set(names) - {camera.name for camera in recording.rig.cameras}
     if undescribed:
         raise InputError("bad_config", f"cameras {sorted(undescribed)}", "the file's rig does not describe them.")
-    renamed = {name: name if NAME.fullmatch(name) else f"camera-{position}" for position, name in enumerate(names)}
+    renamed = _renamed(names)
     cameras = tuple(
         replace(camera, name=renamed[camera.name]) for camera in recording.rig.cameras if camera.name in renamed
     )
@@ -227,6 +230,17 @@ def _judged(recording: Recording, law: Mapping[str, Any]) -> Recording:
         signals=_kept_signals(recording.signals, verdicts),
         private={"gnss": recording.private["gnss"]} if verdicts.get("gnss") == "keep" else {},
     )
+
+
+def _renamed(names: list[str]) -> dict[str, str]:
+    """What each camera is called from here on: its own name, or where that may hold text, the first free number from
+    its position on."""
+    renamed = {name: name for name in names if NAME.fullmatch(name)}
+    for position, name in enumerate(names):
+        if name not in renamed:
+            taken = set(renamed.values())
+            renamed[name] = next(free for number in count(position) if (free := f"camera-{number}") not in taken)
+    return renamed
 
 
 def _verdicts(recording: Recording, law: Mapping[str, Any]) -> dict[str, str]:
@@ -280,7 +294,7 @@ def _harmless(name: str, value: Any, synthetic: bool) -> bool:
     if name == "assumed":
         return isinstance(value, list) and all(_short_text(item) for item in value)
     if isinstance(value, (bool, int, float)):
-        return True
+        return bool(np.isfinite(value))
     worded = synthetic or name in ("map", "anonymiser")
     return worded and isinstance(value, str) and bool(re.fullmatch("[a-z0-9-]{1,80}", value))
 
@@ -307,15 +321,10 @@ def _redacted(
     video: Video, camera: Camera, anonymiser: Anonymiser, proofs: list[Proof]
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Anonymised frames in order of time, cut to even sides."""
-    expected = (camera.height_px // 2 * 2, camera.width_px // 2 * 2)
     times: list[int] = []
 
     def portions() -> Iterator[NDArray[np.uint8]]:
-        for portion in _portions(video):
-            height, width = portion[0][1].shape[:2]
-            if (height, width) != expected:
-                advice = f"the rig says {camera.width_px}x{camera.height_px}, the pictures are {width}x{height}."
-                raise InputError("bad_config", f"camera {camera.name!r}", advice)
+        for portion in _portions(video, camera):
             times.extend(t_ns for t_ns, _ in portion)
             yield np.stack([frame for _, frame in portion])
 
@@ -326,10 +335,17 @@ def _redacted(
         done += len(clean)
 
 
-def _portions(video: Video) -> Iterator[list[tuple[int, NDArray[np.uint8]]]]:
+def _portions(video: Video, camera: Camera) -> Iterator[list[tuple[int, NDArray[np.uint8]]]]:
+    """Times and frames cut to even sides; InputError `bad_config` at the first frame of another size than the camera's."""
+    even = camera.width_px // 2 * 2, camera.height_px // 2 * 2
     portion: list[tuple[int, NDArray[np.uint8]]] = []
     for t_ns, frame in decode(video):
-        height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
+        width, height = frame.shape[1] // 2 * 2, frame.shape[0] // 2 * 2
+        if (width, height) != even:
+            advice = (
+                f"the rig says {camera.width_px}x{camera.height_px}, a picture is {frame.shape[1]}x{frame.shape[0]}."
+            )
+            raise InputError("bad_config", f"camera {camera.name!r}", advice)
         portion.append((t_ns, frame[:height, :width]))
         if len(portion) * frame.nbytes >= PORTION_BYTES:
             yield portion
@@ -348,7 +364,8 @@ def _kept(recording: Recording, anonymiser: Anonymiser) -> tuple[tuple[Video, ..
         return None
     proofs: list[Proof] = []
     for video in recording.videos:
-        stacks = (np.stack([frame for _, frame in portion]) for portion in _portions(video))
+        camera = recording.rig.camera(video.camera)
+        stacks = (np.stack([frame for _, frame in portion]) for portion in _portions(video, camera))
         proofs += [proof for _, proof in anonymiser.redact_stream(stacks)]
     return None if any(sum(proof.boxes.values()) for proof in proofs) else (recording.videos, proofs)
 

@@ -94,8 +94,8 @@ def read_lone_video(video: Path) -> Recording:
 
 
 def read_video(path: Path, camera: str, start_ns: int) -> tuple[Video, tuple[int, int], tuple[str, ...]]:
-    """The packets of a file's first video stream in decoding order, timed from `start_ns`; width and height; what else
-    the file carries (audio, subtitles), which is not read."""
+    """The packets of a file's first video stream in decoding order, the first picture shown at `start_ns`; width and
+    height; what else the file carries (audio, subtitles), which is not read."""
     import av
 
     if path.stat().st_size == 0:
@@ -134,18 +134,25 @@ def _check_upright(av: Any, path: Path) -> None:
 
 def _packets(av: Any, container: Any, stream: Any, codec: str, start_ns: int) -> list[Packet]:
     convert = av.bitstream.BitStreamFilterContext(TO_ANNEXB[codec], stream) if codec in TO_ANNEXB else None
-    found = []
+    parts: list[Any] = []
     for packet in container.demux(stream):
         if packet.size == 0:
             continue
         if packet.is_corrupt:
             raise InputError("damaged_video", stream.name or "video", "a packet is damaged; copy the file again.")
-        for part in convert.filter(packet) if convert else [packet]:
-            if part.pts is None:
-                raise InputError("damaged_video", "video", "a frame has no time; copy the file again.")
-            t_ns = start_ns + round(part.pts * stream.time_base * 1_000_000_000)
-            found.append(Packet(t_ns=t_ns, data=bytes(part), keyframe=bool(part.is_keyframe)))
-    return found
+        parts += convert.filter(packet) if convert else [packet]
+    if any(part.pts is None for part in parts):
+        raise InputError("damaged_video", "video", "a frame has no time; copy the file again.")
+    # containers count from anywhere: transport streams after a second or so, cut files from where they were cut
+    first = min((part.pts for part in parts if not part.is_discard), default=0)
+    return [
+        Packet(
+            t_ns=start_ns + round((part.pts - first) * stream.time_base * 1_000_000_000),
+            data=bytes(part),
+            keyframe=bool(part.is_keyframe),
+        )
+        for part in parts
+    ]
 
 
 def _camera(column_map: ColumnMap, width: int, height: int) -> Camera:
@@ -188,10 +195,11 @@ def _read_csv(path: Path, rows: int | None = None) -> Rows:
         raise InputError("empty_file", path.name, "the file has no bytes; copy it again.")
     if size > MAX_BYTES:
         raise InputError("limit_exceeded", path.name, f"{size} bytes; a table may have {MAX_BYTES}.")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     found: Rows = []
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            for row in csv.reader(file):
+            for row in csv.reader(file, delimiter=delimiter):
                 if row:
                     found.append(row)
                 if rows is not None and len(found) == rows:

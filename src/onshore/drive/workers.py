@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
-from onshore.core.errors import CorruptError, InputError
+from onshore.core.errors import CorruptError, InputError, OnshoreError
 from onshore.drive.discover import Source
 from onshore.drive.grouping import Placed, place
 from onshore.drive.prepare import Prepared, prepare
@@ -124,17 +124,25 @@ class Desk:
 
 
 def answer(asked: dict[str, Any]) -> Any:
-    """What a jailed reader does: place a source, or prepare it."""
+    """What a jailed reader does: place a source, or prepare it.
+
+    Errors: InputError for whatever the source broke, so that the others go on; anything else when no source can be read
+    or anonymised at all.
+    """
     one = unpacked(asked["one"])
     name = (one if isinstance(one, Source) else one.source).path.name
+    anonymiser = _own_anonymiser() if asked["do"] == "prepare" else None  # its faults are not the source's
     try:
-        if asked["do"] == "place":
-            return packed(place(one))
-        return packed(prepare(one, unpacked(asked["law"]), _own_anonymiser()))
+        return packed(place(one) if anonymiser is None else prepare(one, unpacked(asked["law"]), anonymiser))
+    except (OnshoreError, ImportError):
+        raise
     except OSError as fault:
         raise InputError("unknown_format", name, f"it cannot be read ({fault.strerror}).") from fault
     except MemoryError as fault:
         raise InputError("limit_exceeded", name, "it takes more memory than a source may.") from fault
+    except Exception as fault:  # readers cannot foresee every file; nothing of one that breaks them is kept
+        advice = f"it broke its reader ({type(fault).__name__}: {str(fault)[:200]})."
+        raise InputError("unknown_format", name, advice) from fault
 
 
 @cache

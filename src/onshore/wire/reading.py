@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import struct
@@ -34,13 +35,27 @@ from onshore.wire.limits import Limits
 _UTC_FROM_NS = 1_000_000_000 * 1_000_000_000
 _ASSUMED_FOCAL_WIDTHS = 0.8  # focal length of an unknown front camera, in picture widths
 
+#: What kind of value the metadata record holds under these names.
+_KINDS: dict[str, type] = {
+    "vehicle": str,
+    "segment_index": int,
+    "drive_key": str,
+    "synthetic": bool,
+    "anonymised": bool,
+    "cameras": list,
+    "dropped_topics": list,
+    "facts": dict,
+    "schema_version": int,
+}
+
 
 @dataclass
 class _Found:
-    """What a file holds, as read."""
+    """What a file holds, as read. topics: which topic each camera's pictures came from."""
 
     metadata: dict[str, str] | None = None
     cameras: dict[str, list[tuple[str, Packet]]] = field(default_factory=dict)
+    topics: dict[str, str] = field(default_factory=dict)
     states: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     fixes: list[tuple[int, float, float, float]] = field(default_factory=list)
     dropped: set[str] = field(default_factory=set)
@@ -51,7 +66,7 @@ def read_mcap(path: Path | str | bytes, *, limits: Limits | None = None) -> Reco
 
     Raises InputError `empty_file`, `limit_exceeded` (before decompressing), `corrupt` (truncated or checksum wrong),
     `unknown_format` (no MCAP, or a metadata record that cannot be read), `missing_column` (no `/ego/state`),
-    `clock_disorder`.
+    `clock_disorder`, `conflict` (two topics that name one camera).
     """
     limits = limits or Limits()
     if isinstance(path, bytes):
@@ -157,12 +172,14 @@ def _unzstd(data: bytes, most: int) -> bytes:
 def _take(found: _Found, channel: Channel, schema: str, record: Message, subject: str) -> None:
     try:
         if schema in ("foxglove.CompressedVideo", "foxglove.CompressedImage"):
-            _take_picture(found, channel.topic, schema, record)
+            _take_picture(found, channel.topic, schema, record, subject)
         elif channel.topic == topics.STATE and channel.message_encoding == "json":
             found.states.append((record.log_time, topics.state_values(record.data, subject)))
         elif schema == "foxglove.LocationFix":
             fix = LocationFix.FromString(record.data)
-            found.fixes.append((record.log_time, fix.latitude, fix.longitude, fix.altitude))
+            if math.isfinite(fix.latitude) and math.isfinite(fix.longitude):  # receivers without a fix say NaN
+                altitude = fix.altitude if math.isfinite(fix.altitude) else 0.0
+                found.fixes.append((record.log_time, fix.latitude, fix.longitude, altitude))
         elif channel.topic.startswith(topics.CALIBRATION) or channel.topic in (topics.POSE, topics.RIG):
             return  # restated for viewers; the metadata record and the ego state hold the same figures
         else:
@@ -171,13 +188,17 @@ def _take(found: _Found, channel: Channel, schema: str, record: Message, subject
         raise InputError("corrupt", f"{subject} {channel.topic}", f"a message is not {schema}.") from problem
 
 
-def _take_picture(found: _Found, topic: str, schema: str, record: Message) -> None:
+def _take_picture(found: _Found, topic: str, schema: str, record: Message, subject: str) -> None:
     picture = (CompressedVideo if schema.endswith("Video") else CompressedImage).FromString(record.data)
     codec = topics.CODECS.get(picture.format.lower())
     if codec is None:
         found.dropped.add(topic)
         return
     name = topic.removeprefix(topics.CAMERA) if topic.startswith(topics.CAMERA) else topic.strip("/").replace("/", "-")
+    first = found.topics.setdefault(name, topic)
+    if first != topic:
+        advice = f"it and {first} are one camera's name, {name!r}; rename one, so that their pictures are not mixed."
+        raise InputError("conflict", f"{subject} {topic}", advice)
     t_ns = picture.timestamp.seconds * 1_000_000_000 + picture.timestamp.nanos or record.log_time
     packet = Packet(t_ns=t_ns, data=picture.data, keyframe=is_keyframe(codec, picture.data))
     found.cameras.setdefault(name, []).append((codec, packet))
@@ -212,6 +233,7 @@ def _own(found: _Found, subject: str) -> Recording:
     """A file with our metadata record: every field comes back as it was."""
     try:
         record = {name: json.loads(value) for name, value in (found.metadata or {}).items()}
+        _check_kinds(record)
         return Recording(
             vehicle=record["vehicle"],
             clock=Clock(**record["clock"]),
@@ -229,10 +251,22 @@ def _own(found: _Found, subject: str) -> Recording:
             private={"gnss": found.fixes} if found.fixes else {},
             schema_version=record["schema_version"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise InputError(
             "unknown_format", f"{subject} metadata 'onshore'", f"cannot be read: {problem!r}."
         ) from problem
+
+
+def _check_kinds(record: dict[str, Any]) -> None:
+    """ValueError for a value that the rest of the center could not work with; ids and the rig check themselves."""
+    clock = record["clock"]
+    whole = (record["segment_index"], clock.get("utc_offset_ns") or 0, clock.get("uncertainty_ns") or 0)
+    wrong = [name for name, kind in _KINDS.items() if type(record[name]) is not kind]
+    wrong += [name for name in ("cameras", "dropped_topics") if not all(type(item) is str for item in record[name])]
+    wrong += ["clock"] if clock["kind"] not in ("utc", "boot") else []
+    wrong += ["whole numbers"] if not all(type(n) is int and abs(n) < 1 << 63 for n in whole) else []
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} of another kind than expected")
 
 
 def _foreign(found: _Found, subject: str) -> Recording:
