@@ -346,3 +346,9 @@ def test_a_clock_set_back_revives_nothing(shore: Shore, monkeypatch: pytest.Monk
     with pytest.raises(RefusedError) as caught:
         border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
     assert caught.value.refusal.rule == "permit-expired"
+    shore.center.ledger.append("clock.accepted", {})  # somebody says that the time before was wrong
+    with pytest.raises(RefusedError, match="turned back") as caught:
+        border.export(shore.center, "model-1", permit=permit, out_dir=shore.outside)
+    assert caught.value.refusal.rule == "permit-expired"
+    assert [row["state"] for row in border.permits(shore.center)] == ["expired"]
+    assert border.export(shore.center, "model-1", permit=shore.permit(), out_dir=shore.outside)

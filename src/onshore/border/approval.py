@@ -194,9 +194,19 @@ def public_key(raw: bytes) -> Any:
 
 
 def objection(
-    approved: Approved, *, artifact: str, to_region: str, recipient: str | None, now_ns: int, basis: str = ""
+    approved: Approved,
+    *,
+    artifact: str,
+    to_region: str,
+    recipient: str | None,
+    now_ns: int,
+    basis: str = "",
+    outlived: bool = False,
 ) -> Refusal | None:
-    """Why this permit does not cover that export at that time, or None. basis: what the region asks a permit to name."""
+    """Why this permit does not cover that export at that time, or None. basis: what the region asks a permit to name.
+
+    outlived: the ledger's time went back since it was requested, so that its own says nothing any more.
+    """
     permit = approved.permit
     need = max(LEAST_APPROVERS, permit.threshold)
     if permit.artifact != artifact:
@@ -207,6 +217,9 @@ def objection(
         return _no(permit, "permit-recipient", "it is for another recipient", "Request one that names this recipient.")
     if now_ns >= permit.expires_ns:
         return _no(permit, "permit-expired", "its time has passed", "Request a new one and have it approved again.")
+    if outlived:
+        clause = "the clock was turned back since it was requested"
+        return _no(permit, "permit-expired", clause, "Request a new one and have it approved again.")
     if now_ns < permit.issued_ns:
         return _no(permit, "permit-early", "it was issued in the future", "Set the clock right and request a new one.")
     if basis and not permit.basis:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ENROLLED, DISMISSED = "border.approver", "border.approver.dismissed"
 PERSON, PERSON_DISMISSED, CLIENT_CA = "border.person", "border.person.dismissed", "border.client-ca"
 PERMIT_APPROVED = "border.permit.approve"
+REQUESTED = "border.permit.request"
 EXPORT, LEAKAGE = "border.export", "border.leakage"
 AUDIT_DRAWN, AUDIT_MARKED = "border.audit.drawn", "border.audit.marked"
 #: Lines that name an artifact and the digest of the attestation it was stored with.
@@ -51,6 +52,7 @@ class Book:
     approvals: (permit, digest of the approver's public key) of every approval that was written down.
     audits, marked: samples of anonymised pictures by artifact, as drawn and as people marked them.
     people: salted id -> roles and region. client_cas: SHA-256 of the certificates whose client certificates count.
+    outlived: permits requested before a person had the ledger's time go back: a clock set back revives none of them.
     """
 
     size: int
@@ -65,10 +67,17 @@ class Book:
     leakage: dict[str, dict[str, Any]] = field(default_factory=dict)
     audits: dict[str, dict[str, Any]] = field(default_factory=dict)
     marked: dict[str, dict[str, Any]] = field(default_factory=dict)
+    requested: set[str] = field(default_factory=set)
+    outlived: set[str] = field(default_factory=set)
+    time_ns: int = 0
 
     def take(self, entry: LedgerEntry) -> None:
         body = entry.body
-        if entry.kind == ENROLLED:
+        self.outlived |= self.requested if entry.time_ns < self.time_ns else set()
+        self.time_ns = entry.time_ns
+        if entry.kind == REQUESTED:
+            self.requested.add(body["permit"])
+        elif entry.kind == ENROLLED:
             self.enrolled[body["key"]] = body["approver"]
         elif entry.kind == DISMISSED:
             self.enrolled.pop(body["key"], None)

@@ -459,6 +459,7 @@ def _permit(outbound: Outbound) -> Refusal | None:
         recipient=outbound.recipient,
         now_ns=outbound.now_ns,
         basis=str(outbound.center.pack.law.get("permit", {}).get("basis", "")),
+        outlived=outbound.permit.permit.id in read_book(outbound.center).outlived,
     )
 
 

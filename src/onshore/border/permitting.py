@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from onshore.border import approval
 from onshore.border.approval import Approved, Permit
-from onshore.border.book import PERMIT_APPROVED, read_book
+from onshore.border.book import PERMIT_APPROVED, REQUESTED, read_book
 from onshore.border.canonical import PARAMETER_TYPES, Tensors, manifest_from_record, manifest_of
 from onshore.border.figures import FigureLimits, check_table
 from onshore.border.lines import refuse
@@ -118,7 +118,7 @@ def request_permit(
         synthetic=asked.label.synthetic,
         basis=basis,
     )
-    center.ledger.append("border.permit.request", _line(center, permit, by=permit.requester))
+    center.ledger.append(REQUESTED, _line(center, permit, by=permit.requester))
     _save(center, permit, approval.envelope(permit))
     return _row(center, approval.Approved(permit=permit))
 
@@ -292,7 +292,7 @@ def _row(center: Center, approved: Approved) -> PermitRow:
         approvers=approved.approvers,
         threshold=permit.threshold,
         expires_ns=permit.expires_ns,
-        state="expired" if now_ns(center) >= permit.expires_ns else state,
+        state="expired" if now_ns(center) >= permit.expires_ns or permit.id in read_book(center).outlived else state,
         tensors=len(permit.tensors or {}),
         tensors_source=permit.tensors_source,
         accepts=permit.accepts,
