@@ -47,7 +47,7 @@ def measured(recipe: Recipe, *, share: bool = True) -> dict[str, Any]:
         batch = Ready(recipe.trainable, recipe.batch, ranks.part(recipe.batch))  # type: ignore[arg-type]
         every: Iterator[Any] = iter([batch] * recipe.steps)
         those = ranks if share else ALONE
-        asked = recipe if share else replace(recipe, batch=recipe.batch // 2, accumulate=1)
+        asked = recipe if share else replace(recipe, batch=recipe.batch // 2, accumulate=1, processes=1)
         fit(replace(asked, steps=4), iter([batch] * 4), ranks=those)  # kernels are chosen, pages are there
         result = fit(asked, every, ranks=those)
         return {"samples_per_s": result.samples_per_s, "weights": to_bytes(result.network)}
