@@ -164,3 +164,13 @@ def test_sql_in_the_jail_answers_the_same(center: Center) -> None:
     assert center.sql(text, jailed=True) == [{"id": f"row-{number}", "total": number} for number in range(4)]
     with pytest.raises(OnshoreError, match="usage"):
         center.sql(f"select * from read_blob('{center.config.keys_dir}/region-1.key')", jailed=True)
+
+
+def test_a_record_whose_field_nobody_had_set_takes_it_later_and_the_other_way_round(center: Center) -> None:
+    table = center.table("asked")
+    for number, dataset in enumerate((None, "first", None, "second")):
+        table.upsert([{"id": f"row-{number}", "asked": {"gate": "bench", "dataset": dataset}}])
+    found = {row["id"]: row["asked"]["dataset"] for row in table.rows()}
+    assert found == {"row-0": None, "row-1": "first", "row-2": None, "row-3": "second"}
+    with pytest.raises(InputError, match="columns keep their type"):
+        table.upsert([{"id": "row-9", "asked": {"gate": "bench", "dataset": 3}}])

@@ -298,12 +298,23 @@ def _settled(fresh: pa.Field, stored: pa.Schema | None, name: str) -> pa.Field:
     if stored is None or fresh.name not in stored.names:
         return fresh
     known = stored.field(fresh.name)
-    if _fits(fresh.type, known.type):
-        return known
-    if _unsettled(known.type) and _fits(known.type, fresh.type):
-        return fresh
+    settled = _merged(fresh.type, known.type)
+    if settled is not None:
+        return known.with_type(settled)
     advice = f"column {fresh.name} holds {known.type}, not {fresh.type}; columns keep their type."
     raise InputError("missing_column", f"table {name}", advice)
+
+
+def _merged(fresh: pa.DataType, known: pa.DataType) -> pa.DataType | None:
+    """The stored type, with what no value had settled taken from the fresh one, in records field by field; None when they differ."""
+    import pyarrow as pa
+
+    if _fits(fresh, known):
+        return known
+    if pa.types.is_struct(fresh) and pa.types.is_struct(known) and {*fresh.names} == {*known.names}:
+        parts = [(part.name, _merged(fresh.field(part.name).type, part.type)) for part in known]
+        return pa.struct(parts) if all(kind is not None for _, kind in parts) else None
+    return fresh if _unsettled(known) and _fits(known, fresh) else None
 
 
 def _fits(fresh: pa.DataType, known: pa.DataType) -> bool:
