@@ -1,11 +1,12 @@
 """How fast does one core train nano and small, against fp32 eager and against the limit of its matrix product?
 
-    python benchmarks/training_speed.py [--steps 60] [--compile]
+    python benchmarks/training_speed.py [--steps 12] [--compile]
 
-`precision` is what recipes use on this processor; the limit is a 2048^3 product in it. Small takes a tenth of the steps.
+`precision` is what recipes use on this processor; the limit is a 2048^3 product in it. Small takes a twelfth of the steps.
 
-Prints one JSON object. Inputs are random pictures that lie ready in memory: the step alone is measured, in CPU seconds,
-which other work on the machine does not change.
+Prints one JSON object. Inputs are random pictures that lie ready in memory: the step alone is measured, in CPU seconds.
+What shares a core or its memory changes those, too, by a factor of two and more, so steps, eager steps and products take
+turns, and ratios are medians of what stood side by side.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from statistics import median
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,16 +28,13 @@ from onshore.model.trainable import Trainable, TrainingTensors
 from onshore.model.training import precision, reproducible
 from row import print_row
 
+SIZE, PRODUCTS, TURNS = 2048, 3, 9
 
-def cpu_seconds(work: Callable[[], Any], repeats: int = 5) -> float:
-    """Median CPU seconds of one call, after one to warm up."""
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    started = time.process_time()
     work()
-    taken = []
-    for _ in range(repeats):
-        started = time.process_time()
-        work()
-        taken.append(time.process_time() - started)
-    return sorted(taken)[len(taken) // 2]
+    return time.process_time() - started
 
 
 def random_batch(trainable: Trainable, size: int) -> TrainingTensors:
@@ -51,7 +49,8 @@ def random_batch(trainable: Trainable, size: int) -> TrainingTensors:
     )
 
 
-def samples_per_s(recipe: Recipe, steps: int, *, channels_last: bool) -> float:
+def some_steps(recipe: Recipe, steps: int, *, channels_last: bool) -> Callable[[], None]:
+    """What trains for so many steps on one batch; called once, so that kernels are chosen and compiled."""
     network = recipe.trainable.build().train()
     if channels_last:
         network = network.to(memory_format=torch.channels_last)
@@ -59,8 +58,8 @@ def samples_per_s(recipe: Recipe, steps: int, *, channels_last: bool) -> float:
     optimiser = torch.optim.AdamW(network.parameters(), recipe.learning_rate)
     batch = random_batch(recipe.trainable, recipe.batch)
 
-    def some_steps() -> None:
-        for _ in range(steps // 5):
+    def work() -> None:
+        for _ in range(steps):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision(recipe) == "bf16"):
                 loss = recipe.trainable.loss(forward, batch)["loss"]
             optimiser.zero_grad(set_to_none=True)
@@ -68,7 +67,8 @@ def samples_per_s(recipe: Recipe, steps: int, *, channels_last: bool) -> float:
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             optimiser.step()
 
-    return recipe.batch * (steps // 5) / cpu_seconds(some_steps)
+    work()
+    return work
 
 
 def flop_per_sample(recipe: Recipe) -> float:
@@ -78,36 +78,56 @@ def flop_per_sample(recipe: Recipe) -> float:
     return counter.get_total_flops() / recipe.batch
 
 
-def matmul_flops(dtype: torch.dtype) -> float:
-    size = 2048
-    a, b = torch.rand(size, size, dtype=dtype), torch.rand(size, size, dtype=dtype)
-    return 2 * size**3 / cpu_seconds(lambda: torch.mm(a, b))
+def products(dtype: torch.dtype) -> Callable[[], None]:
+    """`PRODUCTS` matrix products, after one."""
+    a, b = torch.rand(SIZE, SIZE, dtype=dtype), torch.rand(SIZE, SIZE, dtype=dtype)
+
+    def work() -> None:
+        for _ in range(PRODUCTS):
+            torch.mm(a, b)
+
+    work()
+    return work
+
+
+def row(recipe: Recipe, steps: int) -> dict[str, float]:
+    """Rates of the recipe, of eager float32 and of the product, by turns; medians, of the ratios too."""
+    eager = replace(recipe, bf16=False, compile=False)
+    kind = torch.bfloat16 if precision(recipe) == "bf16" else torch.float32
+    works = (
+        some_steps(recipe, steps, channels_last=True),
+        some_steps(eager, steps, channels_last=False),
+        products(kind),
+    )
+    taken = [[cpu_seconds(work) for work in works] for _ in range(TURNS)]
+    samples, flop = recipe.batch * steps, flop_per_sample(recipe)
+    limits = [PRODUCTS * 2 * SIZE**3 / product for _, _, product in taken]
+    shares = [samples * flop / turn[0] / limit for turn, limit in zip(taken, limits, strict=True)]
+    return {
+        "samples_per_s": round(samples / median(turn[0] for turn in taken), 1),
+        "samples_per_s_fp32_eager": round(samples / median(turn[1] for turn in taken), 1),
+        "times_fp32_eager": round(median(turn[1] / turn[0] for turn in taken), 2),
+        "mflop_per_sample": round(flop / 1e6, 1),
+        "gflops": round(samples * flop / median(turn[0] for turn in taken) / 1e9, 1),
+        "gflops_matmul": round(median(limits) / 1e9, 1),
+        "gflops_matmul_least": round(min(limits) / 1e9, 1),
+        "gflops_matmul_most": round(max(limits) / 1e9, 1),
+        "of_matmul_limit": round(median(shares), 3),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=12, help="a turn")
     parser.add_argument("--compile", action="store_true", help="as a recipe with compile=True does")
     asked = parser.parse_args()
-    steps = asked.steps
-    kind = precision(Recipe(name="speed"))
-    rows = {}
+    kinds = [(Nano(), 64, asked.steps), (Temporal(), 8, max(1, asked.steps // 12))]
     with reproducible(0):
-        peak = matmul_flops(torch.bfloat16 if kind == "bf16" else torch.float32)
-        for trainable, batch, count in ((Nano(), 64, steps), (Temporal(), 8, max(5, steps // 10))):
-            recipe = Recipe(name="speed", trainable=trainable, batch=batch)
-            shipped = samples_per_s(replace(recipe, compile=asked.compile), count, channels_last=True)
-            eager = samples_per_s(replace(recipe, bf16=False), count, channels_last=False)
-            flop = flop_per_sample(recipe)
-            rows[trainable.name] = {
-                "samples_per_s": round(shipped, 1),
-                "samples_per_s_fp32_eager": round(eager, 1),
-                "times_fp32_eager": round(shipped / eager, 2),
-                "mflop_per_sample": round(flop / 1e6, 1),
-                "gflops": round(shipped * flop / 1e9, 1),
-                "of_matmul_limit": round(shipped * flop / peak, 3),
-            }
-    print_row("training_speed", precision=kind, compiled=asked.compile, gflops_matmul=round(peak / 1e9, 1), **rows)
+        rows = {
+            trainable.name: row(Recipe(name="speed", trainable=trainable, batch=batch, compile=asked.compile), steps)
+            for trainable, batch, steps in kinds
+        }
+    print_row("training_speed", precision=precision(Recipe(name="speed")), compiled=asked.compile, **rows)
 
 
 if __name__ == "__main__":
