@@ -88,8 +88,19 @@ def test_of_two_file_systems_over_one_folder_the_upper_one_is_told(
     rows = [f"{at} 1 0:{at} / {place} rw - {kind}" for at, place, kind in [
         (1, "/", "ext4 /dev/root"), (2, tmp_path, "xfs /dev/lower"), (3, tmp_path, "nfs abroad:/upper"), (4, "/o", "tmpfs o"),
     ]]  # fmt: skip
+    mounted(monkeypatch, rows)
+    assert storage._mounts([tmp_path / "blobs", Path("/")]) == [["nfs", "abroad:/upper"], ["ext4", "/dev/root"]]
+
+
+def test_a_mount_with_a_blank_in_its_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted(
+        monkeypatch, ["1 1 0:1 / / rw - ext4 /dev/root", rf"2 1 0:2 / {tmp_path}/far\040\134away rw - nfs abroad:/x"]
+    )
+    assert storage._mounts([tmp_path / "far \\away" / "blobs"]) == [["nfs", "abroad:/x"]]
+
+
+def mounted(monkeypatch: pytest.MonkeyPatch, rows: list[str]) -> None:
     read_text = Path.read_text
     monkeypatch.setattr(
         Path, "read_text", lambda self, **how: "\n".join(rows) if self.name == "mountinfo" else read_text(self, **how)
     )
-    assert storage._mounts([tmp_path / "blobs", Path("/")]) == [["nfs", "abroad:/upper"], ["ext4", "/dev/root"]]

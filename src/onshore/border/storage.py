@@ -7,6 +7,7 @@ and no target may lie elsewhere. The mounts of a folder are read from the kernel
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,10 +108,17 @@ def _mounts(folders: list[Path]) -> list[list[str]]:
     for folder in folders:
         place = folder.resolve()
         # Of two file systems mounted over each other the kernel names the visible one last.
-        mount = max((row for row in reversed(known) if place.is_relative_to(row[4])), key=lambda row: len(row[4]))
+        mount = max(
+            (row for row in reversed(known) if place.is_relative_to(_path(row[4]))), key=lambda row: len(row[4])
+        )
         after = mount[mount.index("-") + 1 :]
         found.append([after[0], after[1]])
     return found
+
+
+def _path(told: str) -> str:
+    """A mount's place: the kernel writes its blanks, line ends and backslashes as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), told)
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
