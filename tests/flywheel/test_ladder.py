@@ -152,6 +152,19 @@ def test_what_is_not_shown_says_what_these_worlds_could_show() -> None:
     assert "four times in five" not in said(sure, "More cars")
 
 
+def test_fleets_are_compared_over_all_minutes_that_both_have() -> None:
+    """One level may be above and one below: over both it is their mean, by the seeds that all four rows have."""
+    levels = {"fleet-2x5-on": 50, "fleet-8x5-on": 58, "fleet-2x60-on": 61, "fleet-8x60-on": 59, "fleet-8x20-on": 99}
+    made = [record(name, seed, level) for name, level in levels.items() for seed in (0, 1)]
+    found = ladder_page.document(ROWS, [*made, record("fleet-2x5-on", 2, 10)], SETTINGS)
+    (one,) = (one for one in found["comparisons"] if one["question"] == "more cars, all minutes")
+    assert (one["a"], one["b"], one["seeds"]) == ("fleet-2x5+60-on", "fleet-8x5+60-on", 2)
+    assert one["difference"] == pytest.approx(3.0) and one["p"] < 0.001 and one["routes"] == 48
+    assert "+3.0 [3.0, 3.0]" in said(found, "More cars at equal rounds, over all minutes")
+    single = ladder_page.document(ROWS, [record(name, 0, 50) for name in ("fleet-2x5-on", "fleet-8x5-on")], SETTINGS)
+    assert said(single, "More cars at equal rounds, over").endswith("not run.")
+
+
 def test_nothing_run_is_a_page_too() -> None:
     found = ladder_page.document(ROWS, [], SETTINGS)
     page = ladder_page.files(found)["ladder.md"].decode()

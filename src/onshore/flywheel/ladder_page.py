@@ -110,12 +110,38 @@ class _Made:
 
     def compared(self, question: str, a: str, b: str, region: str = "cn") -> list[dict[str, Any]]:
         """b - a over the seeds that both have, as a list of one; empty when there is none."""
-        first, second = self.scores(a, region), self.scores(b, region)
-        seeds = sorted(set(first) & set(second))
+        return self._between(question, {a: self.scores(a, region)}, {b: self.scores(b, region)}, region)
+
+    def over_levels(self, question: str, a: tuple[int, bool], b: tuple[int, bool]) -> list[dict[str, Any]]:
+        """The same for two (cars, with rounds), each route's score the mean over the minutes that both have, if these are several."""
+        pairs = [tuple(self._fleet(cars, m, on) for cars, on in (a, b)) for m in self.settings["levels"]]
+        pairs = [pair for pair in pairs if all(name in self.by_name for name in pair)]
+        if len(pairs) < 2:
+            return []
+        first, second = ({name: self.scores(name) for name in names} for names in zip(*pairs, strict=True))
+        return self._between(question, first, second)
+
+    def _between(
+        self,
+        question: str,
+        a: Mapping[str, dict[int, Scores]],
+        b: Mapping[str, dict[int, Scores]],
+        region: str = "cn",
+    ) -> list[dict[str, Any]]:
+        """b - a, each the mean of its rows, over the seeds that all of them have."""
+        seeds = sorted(set.intersection(*(set(of_row) for of_row in (*a.values(), *b.values()))))
         if not seeds:
             return []
-        found = crossed([second[seed] for seed in seeds], [first[seed] for seed in seeds])
-        return [{"question": question, "a": a, "b": b, "suite": self.settings["suites"][region], **_told(found)}]
+        before, after = ([_mean([of_row[seed] for of_row in side.values()]) for seed in seeds] for side in (a, b))
+        named = {"a": self._named(list(a)), "b": self._named(list(b)), "suite": self.settings["suites"][region]}
+        changed = _most_changed(self.rates(*b), self.rates(*a)) if region == "cn" else ""
+        return [{"question": question, **named, **_told(crossed(after, before)), "changed": changed}]
+
+    def _named(self, names: Sequence[str]) -> str:
+        """A row's name, or that of one fleet's rows: fleet-8x5+20-on."""
+        minutes = "+".join(f"{self.rows[name]['minutes']:g}" for name in names)
+        own = f"{self.rows[names[0]]['minutes']:g}"
+        return names[0].replace(f"x{own}", f"x{minutes}") if len(names) > 1 else names[0]
 
     def earned(self, name: str) -> str:
         """What a row's fleet earned on-policy, in words."""
@@ -146,7 +172,16 @@ class _Made:
         for one in found:
             if one["question"] in ("more cars", "errors of the model, not the teacher"):
                 one["earned"] = f"{self.earned(one['b'])} against {self.earned(one['a'])}"
-            one["changed"] = _most_changed(self.rates(one["b"]), self.rates(one["a"]))
+        return found + self._over_all_minutes()
+
+    def _over_all_minutes(self) -> list[dict[str, Any]]:
+        """What a single level of minutes, with its few networks, may not show."""
+        cars = self._cars()
+        found = [one for n in cars for one in self.over_levels("on-policy, all minutes", (n, False), (n, True))]
+        steps = [(on, a, b) for on in (True, False) for a, b in itertools.combinations(cars, 2)]
+        for on, a, b in steps:
+            question = "more cars, all minutes" if on else "more cars' logs, all minutes"
+            found += self.over_levels(question, (a, on), (b, on))
         return found
 
     def _about_fleets(self) -> list[tuple[str, str, str]]:
@@ -268,9 +303,10 @@ class _Made:
         """What costs points: infractions a route of every row that was driven."""
         return [{"name": name, "rates": rates} for name in self.rows if (rates := self.rates(name))]
 
-    def rates(self, name: str) -> dict[str, float]:
-        """Infraction -> how many a route, mean over seeds."""
-        return _mean_rates([driven["rates"] for record in self._records(name) if (driven := record.get("cn"))])
+    def rates(self, *names: str) -> dict[str, float]:
+        """Infraction -> how many a route, mean over seeds, and over the rows where several are named."""
+        records = [record for name in names for record in self._records(name)]
+        return _mean_rates([driven["rates"] for record in records if (driven := record.get("cn"))])
 
     def round_rates(self, name: str, number: int) -> dict[str, float]:
         """The same of a row's round: the base's before the first, the row's own after the last, none of records without."""
@@ -286,6 +322,11 @@ class _Made:
 def _mean_rates(rates: Sequence[Mapping[str, float]]) -> dict[str, float]:
     kinds = sorted({kind for one in rates for kind in one})
     return {kind: round(sum(one.get(kind, 0.0) for one in rates) / len(rates), 3) for kind in kinds}
+
+
+def _mean(rows: Sequence[Scores]) -> Scores:
+    """Route by route."""
+    return {route: sum(scores[route] for scores in rows) / len(rows) for route in rows[0]}
 
 
 def routes_of(driven: Record) -> Scores:
@@ -410,7 +451,10 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
         ("simulation", "Simulation over the base", LEVEL),
         ("fleet above simulation", "Fleet and on-policy rounds over simulation", LEVEL),
         ("on-policy above logs alone", "On-policy rounds over logs alone", LEVEL),
+        ("on-policy, all minutes", "On-policy rounds over logs alone, over all minutes", LEVEL),
         ("more cars", "More cars at equal minutes and rounds", LEVEL),
+        ("more cars, all minutes", "More cars at equal rounds, over all minutes", LEVEL),
+        ("more cars' logs, all minutes", "More cars' logs at equal minutes, without rounds", LEVEL),
         ("more minutes", "More minutes of the same cars", LEVEL),
         ("more steps", "More steps, and of takeovers more rounds", LEVEL),
         (
