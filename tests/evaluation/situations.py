@@ -367,7 +367,10 @@ def turns_on_red() -> Iterator[Situation]:
 
 def stop_signs() -> Iterator[Situation]:
     for region in REGIONS:
-        for slowest, stop_m, broken in ((0.0, 2.0, False), (0.2, 2.0, False), (0.5, 2.0, True), (0.0, 12.0, True)):
+        for slowest, stop_m, broken in (
+            *((0.0, 2.0, False), (0.2, 2.0, False), (0.5, 2.0, True), (0.0, 12.0, True)),
+            *((0.0, -0.15, False), (0.5, -0.15, True), (0.0, -0.8, True)),
+        ):
             speed = np.full(160, 5.0)
             stop = 80 - round(stop_m / 0.5)
             speed[stop : stop + 10] = slowest

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from onshore.core.errors import InputError
+from onshore.core.rollout import STOP_RULES
+from onshore.evaluation.driven import Driven
+from onshore.evaluation.rules import RuleBook, judge_rule
 from onshore.region import load_pack
 from onshore.world import PolicySpec, RolloutJob, import_map, run_jobs
 from onshore.world.roads import Roads
@@ -48,6 +52,34 @@ def test_the_expert_completes_routes_on_a_map(cache: Path, name: str, region: st
     assert [rollout.ended for rollout in rollouts] == ["route_complete"] * len(rollouts)
     assert {rollout.scenario for rollout in rollouts} == {f"map-{Path(name).stem}"}
     assert all(rollout.steps["on_road"].all() for rollout in rollouts)
+
+
+def test_who_passes_a_stop_sign_without_standing_is_noted_and_the_traffic_rule_says_the_same(cache: Path) -> None:
+    """The engine's own driver stands at every one; the rule driver knows lights only."""
+    found = import_map(MAPS / "six-junctions.osm")
+    nodes = (replace(node, kind="allway_stop") if node.kind == "priority" else node for node in found.nodes)
+    layout = replace(found, nodes=tuple(nodes))
+    rule = next(rule for rule in RuleBook.from_record("us", load_pack("us").rules).rules if rule.id == "stop_sign")
+    noted = {}
+    for driver in ("expert", "rule"):
+        job = RolloutJob(
+            region="us",
+            suite="map",
+            town_seed=0,
+            traffic_seed=4,
+            policy=PolicySpec(kind=driver),
+            egos=4,
+            route_m=300.0,
+            max_time_s=120.0,
+            vehicles=20,
+            layout=layout,
+        )
+        (rollouts,) = run_jobs([job], workers=1, cache_dir=cache)
+        assert any((rollout.steps["stop_rule"] == STOP_RULES.index("stop_sign")).any() for rollout in rollouts)
+        noted[driver] = [sum(event.kind == "stop_sign" for event in rollout.events) for rollout in rollouts]
+        drives = [Driven.from_rollout(rollout) for rollout in rollouts]
+        assert [len(judge_rule(driven, rule).violations) for driven in drives] == noted[driver]
+    assert sum(noted["expert"]) == 0 and sum(noted["rule"]) >= 2
 
 
 def test_what_is_no_map_is_refused_by_name(tmp_path: Path) -> None:

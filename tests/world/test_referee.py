@@ -35,6 +35,7 @@ def sight(t_s: float = 1.0, **changes: object) -> Sight:
         "on_road": True,
         "oncoming": False,
         "red_passed": None,
+        "stop_passed": None,
         "light_holds": False,
         "neighbours_M5": np.array([row[1:] for row in neighbours], float).reshape(-1, 5),  # type: ignore[attr-defined]
         "neighbour_ids": np.arange(len(kinds), dtype=np.int32),
@@ -115,7 +116,10 @@ def test_waiting_with_a_reason_is_not_blocked() -> None:
     assert judged(2001, speed_mps=0.0, light_holds=True).events[-1].kind == "timeout"
 
 
-def test_a_red_light_is_noted_and_the_run_goes_on() -> None:
-    referee = judged(1, red_passed="e1")
-    assert [event.kind for event in referee.events] == ["red_light"]
+def test_a_red_light_and_a_stop_sign_are_noted_and_the_run_goes_on() -> None:
+    referee = judged(1, red_passed="e1", stop_passed="e2")
+    assert [(event.kind, event.detail["street"]) for event in referee.events] == [
+        ("red_light", "e1"),
+        ("stop_sign", "e2"),
+    ]
     assert not referee.ended

@@ -27,7 +27,7 @@ from onshore.store import Center
 if TYPE_CHECKING:
     from onshore.world import PolicySpec, RolloutJob
 
-EVALUATOR = 3  # raise when the same jobs would be driven or scored otherwise
+EVALUATOR = 4  # raise when the same jobs would be driven or scored otherwise
 FORMULA = "carla20"
 SEQUENCE_FROM = 100_000  # traffic seeds of sequences lie this far above those of suites
 

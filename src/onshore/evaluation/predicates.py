@@ -26,6 +26,8 @@ Limits = Mapping[str, Any]
 KNOWN_SHARE = 0.9
 STANDS_MPS = 0.1
 MOVES_MPS = 0.5
+#: Who stands this little beyond a line (m) has stopped at it: no map knows a line better.
+AT_LINE_M = 0.5
 #: Moments this close (s) belong to one offence.
 JOIN_S = 1.0
 KMH, MPH = 1 / 3.6, 0.44704
@@ -454,7 +456,7 @@ def stop_sign(driven: Driven, limits: Limits) -> Finding:
 
 
 def _slowest_before(driven: Driven, row: int, before_m: float, stop_mps: float) -> float:
-    """The least speed while the front bumper was within `before_m` before the line it passes after `row`.
+    """The least speed while the front bumper was within `before_m` before the line it passes after `row`, or AT_LINE_M beyond.
 
     NaN where it is not known at every moment and was not seen below `stop_mps`: the car may have stood then.
     """
@@ -462,7 +464,9 @@ def _slowest_before(driven: Driven, row: int, before_m: float, stop_mps: float) 
     first = row
     while first > 0 and line[first - 1] >= line[first] - 1e-6 and line[first - 1] <= before_m:
         first -= 1
-    speeds = driven["speed_mps"][first : row + 1]
+    beyond = line[row + 1 :]
+    at_line = int(np.argmin(np.append((beyond < 0.0) & (beyond >= -AT_LINE_M), False)))
+    speeds = driven["speed_mps"][first : row + 1 + at_line]
     slowest = float(np.fmin.reduce(speeds))
     return slowest if slowest < stop_mps or np.isfinite(speeds).all() else math.nan
 

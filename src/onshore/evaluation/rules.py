@@ -19,7 +19,7 @@ from onshore.evaluation.predicates import PREDICATES
 from onshore.evaluation.statistics import Rate, weighted_rate
 from onshore.region import RegionPack
 
-RULES_VERSION = 3  # raise when a predicate judges otherwise
+RULES_VERSION = 4  # raise when a predicate judges otherwise
 SEVERITIES = ("minor", "major", "grave")
 CERTAINTIES = ("R", "M")
 Status = Literal["ok", "violated", "not measurable"]

@@ -45,7 +45,7 @@ from onshore.world.ground import Ground, paint_ground
 from onshore.world.jobs import WIDE_CAMERA, RolloutJob, Start
 from onshore.world.layout import Layout
 from onshore.world.navigation import Fix, Navigation, front_of
-from onshore.world.referee import Box, Referee, Sight
+from onshore.world.referee import STANDING_MPS, STOP_SIGN_M, Box, Referee, Sight
 from onshore.world.roads import Roads
 from onshore.world.towing import rear_axle_track
 from onshore.world.town import Town
@@ -134,6 +134,8 @@ class Ego:
     #: The street whose waiting area it drove into on red.
     waits: int | None = None
     red_at_line: dict[int, bool] = field(default_factory=dict)
+    #: The street before whose stop line it last stood.
+    stood: int | None = None
     done: bool = False
     rows: list[tuple[float, ...]] = field(default_factory=list)
     plans: list[Plan | None] = field(default_factory=list)
@@ -532,6 +534,7 @@ class TownWorld:
             on_road=on_road,
             oncoming=oncoming,
             red_passed=self._red_passed(ego),
+            stop_passed=self._stop_passed(ego),
             light_holds=light in ("red", "yellow") and light_m < 40.0,
             neighbours_M5=self.moment.boxes_N5.take(near, 0),
             neighbour_ids=self.moment.numbers.take(near),
@@ -581,6 +584,14 @@ class TownWorld:
             ego.waits = None
             return edges[waits] if self._red(edges, waits) else None
         return None
+
+    def _stop_passed(self, ego: Ego) -> str | None:
+        """The street with a stop sign whose line the ego has just passed without having stood before it."""
+        fix, edges, town = ego.fix, ego.navigation.edges, self.assets.town
+        if ego.state.speed_mps < STANDING_MPS and not fix.in_junction and fix.distance_m <= STOP_SIGN_M:
+            ego.stood = fix.street
+        passed = [edges[street] for street in ego.navigation.crossed if street != ego.stood]
+        return next((edge for edge in passed if town.edges[edge].stop_rule == "stop_sign"), None)
 
     def _red(self, edges: tuple[str, ...], street: int) -> bool:
         links = self.assets.town.links_for(edges[street], edges[street + 1])

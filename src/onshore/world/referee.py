@@ -1,7 +1,8 @@
 """What counts as an event, and when a run ends: pure rules over one ego's place, its neighbours and the lights.
 
 Rule: thresholds stand here once, with their source. An at-fault collision, leaving the road for 2.5 s, leaving the route
-by 20 m, 4 s against the traffic, 60 s of standing without a reason, or the time limit end a run; passing a red light does not.
+by 20 m, 4 s against the traffic, 60 s of standing without a reason, or the time limit end a run; passing a red light or a
+stop sign does not.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from onshore.core.rollout import ACTOR_KINDS, Event
 
 #: CARLA leaderboard 2.0: an ego slower than this is not at fault.
 STANDING_MPS = 0.1
+#: Who stood (CARLA leaderboard 2.0: below STANDING_MPS) with the front bumper this near before its line has heeded a stop sign.
+STOP_SIGN_M = 8.0
 OFF_ROAD_S, WRONG_WAY_S, BLOCKED_S, OFF_ROUTE_M = 2.5, 4.0, 60.0, 20.0
 #: A standing car has a reason when a light that is not green is this near, or a vehicle this near ahead in its way.
 LIGHT_REASON_M, QUEUE_REASON_M, QUEUE_HALF_WIDTH_M = 40.0, 10.0, 1.8
@@ -63,6 +66,7 @@ class Sight:
     on_road: bool
     oncoming: bool
     red_passed: str | None
+    stop_passed: str | None
     light_holds: bool
     neighbours_M5: Floats
     neighbour_ids: NDArray[np.int32]
@@ -90,6 +94,8 @@ class Referee:
         """Add the events of one step; at most one of them, the last, ends the run."""
         if sight.red_passed is not None:
             self._add(sight, "red_light", street=sight.red_passed)
+        if sight.stop_passed is not None:
+            self._add(sight, "stop_sign", street=sight.stop_passed)
         self._collisions(sight)
         if self.ended:
             return

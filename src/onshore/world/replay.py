@@ -280,6 +280,7 @@ class _Replay:
                 on_road=True,
                 oncoming=False,
                 red_passed=None,
+                stop_passed=None,
                 light_holds=True,
                 neighbours_M5=boxes[:, [0, 1, 2, 4, 5]],
                 neighbour_ids=ids,
