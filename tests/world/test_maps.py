@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from onshore.evaluation.driven import Driven
 from onshore.evaluation.rules import RuleBook, judge_rule
 from onshore.region import load_pack
 from onshore.world import PolicySpec, RolloutJob, import_map, run_jobs
+from onshore.world.layout import Layout
 from onshore.world.roads import Roads
 from onshore.world.town import Town
 
@@ -89,3 +91,57 @@ def test_what_is_no_map_is_refused_by_name(tmp_path: Path) -> None:
             import_map(tmp_path / name)
     with pytest.raises(InputError, match="xodr"):
         import_map(tmp_path / "d.shp")
+
+
+def with_signs(folder: Path, junctions: dict[str, str], beside: dict[str, str]) -> Layout:
+    """The extract with signs: on junctions by node, and beside way 4 (101, 105, 110 and 114 from south to north) by latitude."""
+    text = (MAPS / "six-junctions.osm").read_text()
+    for node, tags in junctions.items():
+        text = re.sub(f'(<node id="{node}"[^>]*?)/?>', rf"\1>{_tags(tags)}" + "</node>", text, count=1)
+    signs = "".join(
+        f'<node id="{900 + n}" version="1" lat="{lat}" lon="0.01135">{_tags(tags)}</node>'
+        for n, (lat, tags) in enumerate(beside.items())
+    )
+    for n, lat in enumerate(beside):
+        after = '<nd ref="105"/><nd ref="110"/>' if float(lat) < 0.01 else '<nd ref="110"/><nd ref="114"/>'
+        text = text.replace(after, f'<nd ref="{900 + n}"/>{after}')
+    file = folder / "signed.osm"
+    file.write_text(text.replace('<way id="1"', f'{signs}<way id="1"', 1))
+    return import_map(file)
+
+
+def _tags(said: str) -> str:
+    return "".join('<tag k="{}" v="{}"/>'.format(*one.split("=")) for one in said.split())
+
+
+def stops(layout: Layout, cache: Path) -> set[str]:
+    town = Town.of(Roads.from_record("us", load_pack("us").roads), layout, cache)
+    return {edge.id for edge in town.edges.values() if edge.stop_rule == "stop_sign"}
+
+
+@pytest.mark.parametrize(
+    ("junctions", "beside", "stopping"),
+    [
+        ({"109": "highway=stop"}, {}, {"2#0", "-2#1", "3#1", "-3#2"}),  # on the junction: all of them
+        ({}, {"0.00980": "highway=stop direction=forward"}, {"4#0", "-4#1"}),  # 105: both minor streets
+        ({}, {"0.00980": "highway=stop"}, {"4#0", "-4#1"}),  # its nearer end
+        ({}, {"0.00970": "highway=stop direction=backward"}, {"-4#0"}),  # 101: three streets of one priority
+        ({}, {"0.00980": "highway=stop stop=all direction=forward"}, {"1#1", "-1#2", "4#0", "-4#1"}),
+        ({}, {"0.00980": "highway=give_way direction=forward"}, set()),
+        ({}, {"0.01120": "highway=stop direction=forward"}, set()),  # 110 has lights
+    ],
+)
+def test_stop_signs_of_an_extract_rule_the_streets_that_come_past_them(
+    cache: Path, tmp_path: Path, junctions: dict[str, str], beside: dict[str, str], stopping: set[str]
+) -> None:
+    assert stops(with_signs(tmp_path, junctions, beside), cache) == stopping
+
+
+def test_a_sign_of_a_street_of_equal_rank_makes_it_wait(cache: Path, tmp_path: Path) -> None:
+    layout = with_signs(tmp_path, {}, {"0.00870": "highway=give_way direction=backward"})
+    town = Town.of(Roads.from_record("us", load_pack("us").roads), layout, cache)
+    assert {edge.id: edge.stop_rule for edge in town.edges.values() if edge.end == "101"} == {
+        "-4#0": "give_way",
+        "9#0": "none",
+        "-9#1": "none",
+    }

@@ -2,6 +2,7 @@
 
 Rule: netconvert reads the file, and what it understood is taken over street by street as plain data; what cars cannot
 drive on is left out. The file says where streets run; looks, markings, traffic and law come from the region pack.
+Stop and give-way signs of OpenStreetMap, which netconvert passes over, are put in afterwards (`osm_signs.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from onshore.core.errors import InputError, OnshoreError
 from onshore.world.layout import ConnectionSpec, EdgeSpec, LaneSpec, Layout, NodeSpec, Points
 from onshore.world.net import netconvert
+from onshore.world.osm_signs import with_signs
 
 #: Suffix -> the option that reads it and the engine's own table of street kinds for it.
 READERS = {
@@ -44,7 +46,7 @@ def import_map(path: Path) -> Layout:
         raise InputError("empty_input", path, "it holds no street that cars may use.")
     layout = _layout(path, parts, edges)
     _check_size(path, layout)
-    return layout
+    return with_signs(layout, ElementTree.parse(path).getroot()) if path.suffix.lower() == ".osm" else layout
 
 
 def _read(path: Path, reader: tuple[str, str], prefix: Path) -> None:
