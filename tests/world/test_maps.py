@@ -123,6 +123,7 @@ def stops(layout: Layout, cache: Path) -> set[str]:
     ("junctions", "beside", "stopping"),
     [
         ({"109": "highway=stop"}, {}, {"2#0", "-2#1", "3#1", "-3#2"}),  # on the junction: all of them
+        ({"105": "highway=stop stop=minor"}, {}, {"4#0", "-4#1"}),
         ({}, {"0.00980": "highway=stop direction=forward"}, {"4#0", "-4#1"}),  # 105: both minor streets
         ({}, {"0.00980": "highway=stop"}, {"4#0", "-4#1"}),  # its nearer end
         ({}, {"0.00970": "highway=stop direction=backward"}, {"-4#0"}),  # 101: three streets of one priority

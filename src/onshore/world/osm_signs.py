@@ -1,7 +1,8 @@
 """Stop and give-way signs of an OpenStreetMap extract, put into the layout that netconvert made of its streets.
 
 Rule: a sign rules the street that comes past it, by its `direction` along the way it stands on, else the street whose end is
-nearest; `stop=all`, or a stop sign on the junction itself, rules every street there. Lights are left as they are.
+nearest; `stop=all`, or a stop sign on the junction itself, rules every street there, `stop=minor` those of lower rank. Lights are
+left as they are.
 Tags: wiki.openstreetmap.org, Tag:highway=stop and Tag:highway=give_way.
 """
 
@@ -25,10 +26,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class _Sign:
-    """kind: of SIGNS. xy_2: where in the layout. along_2: the way's direction there. onward: 1 with it, -1 against it, 0 not said."""
+    """One sign on one way.
+
+    kind: of SIGNS. extent: "all", "minor" or "". junction: the one that it stands on, "" beside a street. xy_2: where in the
+    layout. along_2: the way's direction there. onward: 1 with it, -1 against it, 0 not said.
+    """
 
     kind: str
-    everywhere: bool
+    extent: str
+    junction: str
     xy_2: Floats
     along_2: Floats
     onward: int
@@ -36,45 +42,45 @@ class _Sign:
 
 def with_signs(layout: Layout, root: ElementTree.Element) -> Layout:
     """The layout with the extract's signs: kinds of junctions, and lower priorities of streets that have to wait."""
-    waiting: dict[str, str] = {}
-    all_ways = set[str]()
-    for place, sign in _signs(layout, root):
-        edge = None if place else _ruled(layout, sign)
-        end = place or (edge.end if edge else "")
-        if sign.everywhere or place:
-            all_ways |= {end} - {""} if sign.kind == "stop" else set()
+    waiting, kinds = dict[str, str](), dict[str, str]()
+    for sign in _signs(layout, root):
+        edge = None if sign.junction else _ruled(layout, sign)
+        end = edge.end if edge is not None else sign.junction
+        if sign.kind == "stop" and (sign.junction or sign.extent == "all"):
+            kinds[end] = "priority_stop" if sign.extent == "minor" else "allway_stop"
         elif edge is not None:
             waiting[edge.id] = sign.kind
-    return _ruling(layout, waiting, all_ways)
+    return _ruling(layout, waiting, kinds)
 
 
-def _signs(layout: Layout, root: ElementTree.Element) -> Iterator[tuple[str, _Sign]]:
-    """Every sign with the junction that it stands on ("" beside a street); none where the extract cannot be laid on the layout."""
+def _signs(layout: Layout, root: ElementTree.Element) -> Iterator[_Sign]:
+    """Every sign; none where the extract cannot be laid on the layout."""
     xy = _places(layout, root)
     ways = [[part.attrib["ref"] for part in way.iter("nd") if part.attrib["ref"] in xy] for way in root.iter("way")]
     coming = Counter(edge.end for edge in layout.edges)
     junctions = {name for name, streets in coming.items() if streets > 2}
     for node in root.iter("node") if xy else ():
         tags = {tag.attrib["k"]: tag.attrib["v"] for tag in node.iter("tag")}
-        name, kind = node.attrib["id"], tags.get("highway", "")
+        name, kind = node.get("id", ""), tags.get("highway", "")
         for way in (way for way in ways if kind in SIGNS and name in way):
             index = way.index(name)
             along = xy[way[min(index + 1, len(way) - 1)]] - xy[way[max(index - 1, 0)]]
-            yield (
-                name if name in junctions else "",
-                _Sign(
-                    kind=kind,
-                    everywhere=tags.get("stop") == "all",
-                    xy_2=xy[name],
-                    along_2=along,
-                    onward={"forward": 1, "backward": -1}.get(tags.get("direction", ""), 0),
-                ),
+            yield _Sign(
+                kind=kind,
+                extent=tags.get("stop", ""),
+                junction=name if name in junctions else "",
+                xy_2=xy[name],
+                along_2=along,
+                onward={"forward": 1, "backward": -1}.get(tags.get("direction", ""), 0),
             )
 
 
 def _places(layout: Layout, root: ElementTree.Element) -> dict[str, Floats]:
     """Where in the layout each node of the extract is, by the nodes that both have; none where these lie on one line."""
-    at = {node.attrib["id"]: (float(node.attrib["lon"]), float(node.attrib["lat"])) for node in root.iter("node")}
+    here = [
+        node.attrib for node in root.iter("node") if {"id", "lon", "lat"} <= set(node.attrib)
+    ]  # others were deleted
+    at = {one["id"]: (float(one["lon"]), float(one["lat"])) for one in here}
     known = [node for node in layout.nodes if node.id in at]
     origin_2 = np.array(at[known[0].id]) if known else np.zeros(2)
     offset = {name: np.append(np.array(place) - origin_2, 1.0) for name, place in at.items()}
@@ -107,24 +113,21 @@ def _beside(xy_N2: Floats, at_2: Floats) -> tuple[float, float, Floats]:
     return float(apart[row]), float(lengths[row:].sum() - share[row] * lengths[row]), steps[row] / lengths[row]
 
 
-def _ruling(layout: Layout, waiting: dict[str, str], all_ways: set[str]) -> Layout:
+def _ruling(layout: Layout, waiting: dict[str, str], said: dict[str, str]) -> Layout:
+    """waiting: street -> the sign at its end. said: junction -> its kind by a sign of its own."""
     coming: dict[str, list[EdgeSpec]] = {}
     for edge in layout.edges:
         coming.setdefault(edge.end, []).append(edge)
-    kinds, lower = dict[str, str](), dict[str, int]()
-    for node in layout.nodes:
-        edges = coming.get(node.id, [])
-        waits = {edge.id: waiting[edge.id] for edge in edges if edge.id in waiting}
-        if node.kind != "priority" or not (waits or node.id in all_ways):
-            continue
-        goes = [edge.priority for edge in edges if edge.id not in waits]
-        if node.id in all_ways or (not goes and "stop" in waits.values()):
-            kinds[node.id] = "allway_stop"
-        elif goes:
-            kinds[node.id] = "priority_stop" if "stop" in waits.values() else node.kind
-            lower |= {edge.id: max(goes) - 1 for edge in edges if edge.id in waits and edge.priority >= max(goes)}
+    kinds, lower = {node.id: node.kind for node in layout.nodes}, dict[str, int]()
+    for name in (node.id for node in layout.nodes if node.kind == "priority"):
+        edges = coming.get(name, [])
+        goes = [edge.priority for edge in edges if edge.id not in waiting]
+        stops = any(waiting.get(edge.id) == "stop" for edge in edges)
+        kinds[name] = said.get(name, ("priority_stop" if goes else "allway_stop") if stops else "priority")
+        if goes and kinds[name] != "allway_stop":
+            lower |= {edge.id: max(goes) - 1 for edge in edges if edge.id in waiting and edge.priority >= max(goes)}
     return replace(
         layout,
-        nodes=tuple(replace(node, kind=kinds.get(node.id, node.kind)) for node in layout.nodes),
+        nodes=tuple(replace(node, kind=kinds[node.id]) for node in layout.nodes),
         edges=tuple(replace(edge, priority=lower.get(edge.id, edge.priority)) for edge in layout.edges),
     )
