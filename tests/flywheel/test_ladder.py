@@ -160,6 +160,9 @@ def test_fleets_are_compared_over_all_minutes_that_both_have() -> None:
     (one,) = (one for one in found["comparisons"] if one["question"] == "more cars, all minutes")
     assert (one["a"], one["b"], one["seeds"]) == ("fleet-2x5+60-on", "fleet-8x5+60-on", 2)
     assert one["difference"] == pytest.approx(3.0) and one["p"] < 0.001 and one["routes"] == 48
+    asked = said(found, "More minutes of the same cars").splitlines()
+    assert asked[0].endswith(": 1 of 2 better at p < 0.05, 1 worse.") and len(asked) == 3, "a line for each comparison"
+    assert asked[1].startswith("  * fleet-8x20-on over fleet-8x5-on +41.0")
     assert "+3.0 [3.0, 3.0]" in said(found, "More cars at equal rounds, over all minutes")
     single = ladder_page.document(ROWS, [record(name, 0, 50) for name in ("fleet-2x5-on", "fleet-8x5-on")], SETTINGS)
     assert said(single, "More cars at equal rounds, over").endswith("not run.")

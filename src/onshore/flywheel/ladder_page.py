@@ -478,7 +478,7 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
 
 
 def answer(title: str, comparisons: Sequence[Record], level: float) -> str:
-    """One question's comparisons in a sentence."""
+    """One question's comparisons in a sentence, or in one line each below what came of them all."""
     if not comparisons:
         return f"{title}: not run."
     parts = [
@@ -486,7 +486,16 @@ def answer(title: str, comparisons: Sequence[Record], level: float) -> str:
         + (f"; it learned from {one['earned']}" if "earned" in one else "")
         for one in comparisons
     ]
-    return f"{title}: {'; '.join(parts)}."
+    if len(parts) == 1:
+        return f"{title}: {parts[0]}."
+    sure = [one["difference"] > 0 for one in comparisons if one["p"] < level]
+    worse = f", {sure.count(False)} worse" if False in sure else ""
+    return "\n".join(
+        [
+            f"{title}: {sure.count(True)} of {len(parts)} better at p < {level:g}{worse}.",
+            *(f"  * {one}" for one in parts),
+        ]
+    )
 
 
 def _verdict(one: Record, level: float) -> str:
