@@ -144,13 +144,17 @@ def minutes_plot(found: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     figure, axes = _figure(6.4, 3.8)
-    colours = dict(zip(sorted({row["cars"] for row in rows}), (ORANGE, BLUE, GREEN), strict=False))
+    fleets = sorted({row["cars"] for row in rows})
+    colours = dict(zip(fleets, (ORANGE, BLUE, GREEN), strict=False))
+    aside = {
+        cars: 1.06 ** (place - len(fleets) // 2) for place, cars in enumerate(fleets)
+    }  # so that intervals stand apart
     for cars, kind in sorted({(row["cars"], row["kind"]) for row in rows}):
         mine = sorted((r for r in rows if (r["cars"], r["kind"]) == (cars, kind)), key=lambda r: r["fleet_minutes"])
         on = kind == "fleet+on-policy"
         label = f"{cars} cars, {'logs and on-policy' if on else 'logs alone'}"
         axes.plot(
-            [r["fleet_minutes"] for r in mine],
+            [r["fleet_minutes"] * aside[cars] for r in mine],
             [r["score"] for r in mine],
             "-" if on else "--",
             color=colours[cars],
@@ -158,7 +162,11 @@ def minutes_plot(found: Mapping[str, Any]) -> str:
         )
         for row in mine:
             axes.errorbar(
-                row["fleet_minutes"], row["score"], yerr=_spread(row), color=colours[cars], marker="o" if on else "s"
+                row["fleet_minutes"] * aside[cars],
+                row["score"],
+                yerr=_spread(row),
+                color=colours[cars],
+                marker="o" if on else "s",
             )
     for law in found["laws"]:
         learned = "logs and on-policy" if law["on_policy"] else "logs alone"
