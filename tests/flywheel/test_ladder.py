@@ -164,6 +164,10 @@ def test_fleets_are_compared_over_all_minutes_that_both_have() -> None:
     assert asked[0].endswith(": 1 of 2 better at p < 0.05, 1 worse.") and len(asked) == 3, "a line for each comparison"
     assert asked[1].startswith("  * fleet-8x20-on over fleet-8x5-on +41.0")
     assert "+3.0 [3.0, 3.0]" in said(found, "More cars at equal rounds, over all minutes")
+    begun = [record(name, 0, 1) for name in ("fleet-2x20-on", "fleet-2x160-on", "fleet-8x160-on")]
+    again = ladder_page.document(ROWS, [*made, *begun], SETTINGS)
+    (same,) = (one for one in again["comparisons"] if one["question"] == "more cars, all minutes")
+    assert same["difference"] == one["difference"], "levels with fewer seeds take none away"
     single = ladder_page.document(ROWS, [record(name, 0, 50) for name in ("fleet-2x5-on", "fleet-8x5-on")], SETTINGS)
     assert said(single, "More cars at equal rounds, over").endswith("not run.")
 

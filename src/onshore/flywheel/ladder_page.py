@@ -113,9 +113,14 @@ class _Made:
         return self._between(question, {a: self.scores(a, region)}, {b: self.scores(b, region)}, region)
 
     def over_levels(self, question: str, a: tuple[int, bool], b: tuple[int, bool]) -> list[dict[str, Any]]:
-        """The same for two (cars, with rounds), each route's score the mean over the minutes that both have, if these are several."""
+        """The same for two (cars, with rounds), each route's score the mean over the minutes that both have, if these are several.
+
+        A level with fewer seeds than others waits until it has them, so that it takes none away.
+        """
         pairs = [tuple(self._fleet(cars, m, on) for cars, on in (a, b)) for m in self.settings["levels"]]
-        pairs = [pair for pair in pairs if all(name in self.by_name for name in pair)]
+        common = {pair: set.intersection(*(set(self.scores(name)) for name in pair)) for pair in pairs}
+        most = max(map(len, common.values()))
+        pairs = [pair for pair in pairs if common[pair] and len(common[pair]) == most]
         if len(pairs) < 2:
             return []
         first, second = ({name: self.scores(name) for name in names} for names in zip(*pairs, strict=True))
