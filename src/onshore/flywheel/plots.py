@@ -146,9 +146,8 @@ def minutes_plot(found: Mapping[str, Any]) -> str:
     figure, axes = _figure(6.4, 3.8)
     fleets = sorted({row["cars"] for row in rows})
     colours = dict(zip(fleets, (ORANGE, BLUE, GREEN), strict=False))
-    aside = {
-        cars: 1.06 ** (place - len(fleets) // 2) for place, cars in enumerate(fleets)
-    }  # so that intervals stand apart
+    # a little beside each other, so that intervals can be told apart
+    aside = {cars: 1.06 ** (place - len(fleets) // 2) for place, cars in enumerate(fleets)}
     for cars, kind in sorted({(row["cars"], row["kind"]) for row in rows}):
         mine = sorted((r for r in rows if (r["cars"], r["kind"]) == (cars, kind)), key=lambda r: r["fleet_minutes"])
         on = kind == "fleet+on-policy"

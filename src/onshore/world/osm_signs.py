@@ -77,9 +77,8 @@ def _signs(layout: Layout, root: ElementTree.Element) -> Iterator[_Sign]:
 
 def _places(layout: Layout, root: ElementTree.Element) -> dict[str, Floats]:
     """Where in the layout each node of the extract is, by the nodes that both have; none where these lie on one line."""
-    here = [
-        node.attrib for node in root.iter("node") if {"id", "lon", "lat"} <= set(node.attrib)
-    ]  # others were deleted
+    # nodes without a place were deleted
+    here = [node.attrib for node in root.iter("node") if {"id", "lon", "lat"} <= set(node.attrib)]
     at = {one["id"]: (float(one["lon"]), float(one["lat"])) for one in here}
     known = [node for node in layout.nodes if node.id in at]
     origin_2 = np.array(at[known[0].id]) if known else np.zeros(2)
