@@ -29,6 +29,7 @@ ALLOWED: dict[str, str] = {
     "car/runner.py": CAR,
     "car/shadow.py": CAR,
     "core/rollout.py": MEMORY,
+    "dataset/perturb.py": "copies compiled code into the folder that numba compiles into",
     "dataset/proxy.py": MEMORY,
     "drive/catalog.py": CALLER,
     "evaluation/closedloop.py": MEMORY,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from dataset.recordings import CAMERA, LEFT, ground_picture, view_of
 from onshore.bundle.inputs import View
 from onshore.core.errors import InputError
-from onshore.dataset.perturb import Perturb, earlier_laterals, render, seen_from
+from onshore.dataset.perturb import Perturb, compiled_kernel, earlier_laterals, render, seen_from
+from onshore.jail import Jail
 
 VIEW = View()
 MOUNT = np.array([CAMERA.pose_camera_in_rig[:2]], np.float32)
@@ -64,6 +65,12 @@ def test_a_side_view_moves_with_the_car(lateral_m: float, yaw_deg: float) -> Non
     warped = render(wide[None], np.zeros((1, 1), np.int32), offsets, turned, mount, view)[0, 0].transpose(1, 2, 0)
     moved, error = np.abs(plain - truth).mean(), np.abs(warped - truth).mean()
     assert error < 2.0 and error < moved / 4, (moved, error)
+
+
+def test_a_jailed_process_takes_the_compiled_kernel_and_compiles_nothing() -> None:
+    folder = compiled_kernel()
+    found = Jail(probe=False).run("jail.prisoners:kernel_misses", folder, [folder])
+    assert found == {"compiled": 0, "taken": 1}
 
 
 def test_frames_of_another_size_are_refused() -> None:

@@ -32,6 +32,17 @@ def environment(_: Any) -> dict[str, Any]:
     return {"names": sorted(os.environ)}
 
 
+def kernel_misses(folder: str) -> dict[str, int]:
+    """How often the loader's kernel was compiled and how often loaded, after one batch as the loader asks for it."""
+    from onshore.dataset import kernel
+    from onshore.dataset.perturb import compiled_kernel, take_compiled_kernel
+
+    take_compiled_kernel(folder)
+    compiled_kernel()
+    stats = kernel.cut_views.stats
+    return {"compiled": sum(stats.cache_misses.values()), "taken": sum(stats.cache_hits.values())}
+
+
 def read_file(path: str) -> str:
     return Path(path).read_text(encoding="utf8")
 

@@ -10,7 +10,9 @@ Letters: B batch, T frames of a sample, K path points.
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,3 +90,25 @@ def render(
     mount = np.stack([cos * mount_B2[:, 0] + sin * mount_B2[:, 1], cos * mount_B2[:, 1] - sin * mount_B2[:, 0]], -1)
     kernel(frames_NHW3, index_BT, lateral_BT * sin, lateral_BT * cos, yaw_B, mount, focal, height, out)
     return out
+
+
+def compiled_kernel() -> str:
+    """The folder that holds this machine's compiled kernel; compiles it where it is not, which takes some seconds."""
+    from onshore.dataset import kernel
+
+    view, wide = View(), View().widened()
+    still, none = np.zeros((1, 2), np.float32), np.zeros(1, np.float32)
+    frames = np.zeros((1, wide.height_px, wide.width_px, 3), np.uint8)
+    render(frames, np.zeros((1, 2), np.int32), still, none, still, view)
+    folder: str = kernel.cut_views.stats.cache_path
+    return folder
+
+
+def take_compiled_kernel(folder: str) -> None:
+    """Use what `compiled_kernel` left there, for a jailed process: numba keeps to folders that it can write to."""
+    from onshore.dataset import kernel
+
+    here = Path(kernel.cut_views.stats.cache_path)
+    for file in Path(folder).glob("kernel.*.nb?"):
+        if not (here / file.name).exists():
+            shutil.copyfile(file, here / file.name)

@@ -19,6 +19,7 @@ from onshore.core.errors import InputError
 from onshore.core.progress import Progress, silent
 from onshore.dataset import Batch, Perturb, Windows, WindowSpec, batches
 from onshore.dataset.manifest import open_split, windows_of
+from onshore.dataset.perturb import compiled_kernel, take_compiled_kernel
 from onshore.dataset.split import TRAIN
 from onshore.jail import Limits, Outside, gpu_files
 from onshore.model.checkpoint import Checkpoint
@@ -82,11 +83,13 @@ def fitted(
         "since": since is not None,
         "every": every if keep is not None else 0,
         "tell": tell is not None,
+        "kernel": compiled_kernel(),
     }
     jail = center.jail("training", LIMITS)
     packages = [type(recipe.trainable).__module__]
     target = f"{__name__}:learn"
-    with jail.open(target, packages=packages, devices=gpu_files(), serve=serve) as cell:
+    reads = [asked["kernel"]]
+    with jail.open(target, reads, packages=packages, devices=gpu_files(), serve=serve) as cell:
         answer: dict[str, Any] = cell.call(asked, MOST_S, progress=progress, take=take)
     if gpu_files() and answer.get("device") == "cpu":
         LOG.warning("this machine has a GPU that the jail or PyTorch could not use; it learned on the processor")
@@ -97,6 +100,7 @@ def fitted(
 
 def learn(asked: dict[str, Any], outside: Outside) -> dict[str, Any]:
     """What runs in the child."""
+    take_compiled_kernel(asked["kernel"])
     recipe, manifest = Recipe.from_record(asked["recipe"]), asked["manifest"]
     base = asked["base"]
     network = load(recipe.trainable.build(), outside.ask(base), base) if base else None
