@@ -100,15 +100,19 @@ def compiled_kernel() -> str:
     still, none = np.zeros((1, 2), np.float32), np.zeros(1, np.float32)
     frames = np.zeros((1, wide.height_px, wide.width_px, 3), np.uint8)
     render(frames, np.zeros((1, 2), np.int32), still, none, still, view)
-    folder: str = kernel.cut_views.stats.cache_path
-    return folder
+    return _compiled_in(kernel.cut_views)
 
 
 def take_compiled_kernel(folder: str) -> None:
     """Use what `compiled_kernel` left there, for a jailed process: numba keeps to folders that it can write to."""
     from onshore.dataset import kernel
 
-    here = Path(kernel.cut_views.stats.cache_path)
+    here = Path(_compiled_in(kernel.cut_views))
     for file in Path(folder).glob("kernel.*.nb?"):
         if not (here / file.name).exists():
             shutil.copyfile(file, here / file.name)
+
+
+def _compiled_in(function: Any) -> str:
+    folder: str = function.stats.cache_path
+    return folder

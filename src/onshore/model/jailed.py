@@ -74,7 +74,7 @@ def fitted(
         if name == METRICS and tell is not None:
             tell({str(key): float(figure) for key, figure in value.items()})
 
-    asked = {
+    asked: dict[str, Any] = {
         "recipe": recipe.as_record(),
         "manifest": manifest,
         "subjects": subjects_of(center, manifest),
@@ -88,8 +88,7 @@ def fitted(
     jail = center.jail("training", LIMITS)
     packages = [type(recipe.trainable).__module__]
     target = f"{__name__}:learn"
-    reads = [asked["kernel"]]
-    with jail.open(target, reads, packages=packages, devices=gpu_files(), serve=serve) as cell:
+    with jail.open(target, [asked["kernel"]], packages=packages, devices=gpu_files(), serve=serve) as cell:
         answer: dict[str, Any] = cell.call(asked, MOST_S, progress=progress, take=take)
     if gpu_files() and answer.get("device") == "cpu":
         LOG.warning("this machine has a GPU that the jail or PyTorch could not use; it learned on the processor")
