@@ -181,7 +181,7 @@ def minutes_plot(found: Mapping[str, Any]) -> str:
     levels = found["settings"]["levels"]
     axes.set_xticks(levels, [f"{minutes:g}" for minutes in levels])
     axes.set_xticks([], minor=True)
-    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.16))  # between base and rows
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 0.16))  # between base and rows
     _plain(axes, "cn: score against the fleet's minutes", "minutes driven by the local fleet (synthetic)")
     return _svg(figure)
 
