@@ -1,8 +1,9 @@
 """How fast does one core train nano and small, against fp32 eager and against the limit of its matrix product?
 
-    python benchmarks/training_speed.py [--steps 12] [--compile]
+    python benchmarks/training_speed.py [--steps 12] [--turns 9] [--compile]
 
-`precision` is what recipes use on this processor; the limit is a 2048^3 product in it. Small takes a twelfth of the steps.
+`precision` is what recipes use on this processor; the limit is a 2048^3 product in it. Batches and their parts are the
+recipes'; a turn of small is one step.
 
 Prints one JSON object. Inputs are random pictures that lie ready in memory: the step alone is measured, in CPU seconds.
 What shares a core or its memory changes those, too, by a factor of two and more, so steps, eager steps and products take
@@ -18,17 +19,17 @@ from dataclasses import replace
 from statistics import median
 
 import torch
+from recipes.temporal import small_from_scratch
 from torch.utils.flop_counter import FlopCounterMode
 
 from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
 from onshore.model import Nano, Recipe
 from onshore.model.export import example_inputs
-from onshore.model.temporal import Temporal
 from onshore.model.trainable import Trainable, TrainingTensors
 from onshore.model.training import precision, reproducible
 from row import print_row
 
-SIZE, PRODUCTS, TURNS = 2048, 3, 9
+SIZE, PRODUCTS, FEW = 2048, 3, 4
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
@@ -56,14 +57,15 @@ def some_steps(recipe: Recipe, steps: int, *, channels_last: bool) -> Callable[[
         network = network.to(memory_format=torch.channels_last)
     forward = torch.compile(network) if recipe.compile else network
     optimiser = torch.optim.AdamW(network.parameters(), recipe.learning_rate)
-    batch = random_batch(recipe.trainable, recipe.batch)
+    part = random_batch(recipe.trainable, recipe.batch // recipe.accumulate)
 
     def work() -> None:
         for _ in range(steps):
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision(recipe) == "bf16"):
-                loss = recipe.trainable.loss(forward, batch)["loss"]
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            for _ in range(recipe.accumulate):
+                with torch.autocast("cpu", torch.bfloat16, enabled=precision(recipe) == "bf16"):
+                    loss = recipe.trainable.loss(forward, part)["loss"]
+                (loss / recipe.accumulate).backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             optimiser.step()
 
@@ -72,10 +74,10 @@ def some_steps(recipe: Recipe, steps: int, *, channels_last: bool) -> Callable[[
 
 
 def flop_per_sample(recipe: Recipe) -> float:
-    network, batch = recipe.trainable.build(), random_batch(recipe.trainable, recipe.batch)
+    network, batch = recipe.trainable.build(), random_batch(recipe.trainable, FEW)
     with FlopCounterMode(display=False) as counter:
         recipe.trainable.loss(network, batch)["loss"].backward()
-    return counter.get_total_flops() / recipe.batch
+    return counter.get_total_flops() / FEW
 
 
 def products(dtype: torch.dtype) -> Callable[[], None]:
@@ -90,7 +92,7 @@ def products(dtype: torch.dtype) -> Callable[[], None]:
     return work
 
 
-def row(recipe: Recipe, steps: int) -> dict[str, float]:
+def row(recipe: Recipe, steps: int, turns: int) -> dict[str, float]:
     """Rates of the recipe, of eager float32 and of the product, by turns; medians, of the ratios too."""
     eager = replace(recipe, bf16=False, compile=False)
     kind = torch.bfloat16 if precision(recipe) == "bf16" else torch.float32
@@ -99,7 +101,7 @@ def row(recipe: Recipe, steps: int) -> dict[str, float]:
         some_steps(eager, steps, channels_last=False),
         products(kind),
     )
-    taken = [[cpu_seconds(work) for work in works] for _ in range(TURNS)]
+    taken = [[cpu_seconds(work) for work in works] for _ in range(turns)]
     samples, flop = recipe.batch * steps, flop_per_sample(recipe)
     limits = [PRODUCTS * 2 * SIZE**3 / product for _, _, product in taken]
     shares = [samples * flop / turn[0] / limit for turn, limit in zip(taken, limits, strict=True)]
@@ -119,13 +121,14 @@ def row(recipe: Recipe, steps: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=12, help="a turn")
+    parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="as a recipe with compile=True does")
     asked = parser.parse_args()
-    kinds = [(Nano(), 64, asked.steps), (Temporal(), 8, max(1, asked.steps // 12))]
+    kinds = [(Recipe(name="nano", trainable=Nano()), asked.steps), (small_from_scratch(), 1)]
     with reproducible(0):
         rows = {
-            trainable.name: row(Recipe(name="speed", trainable=trainable, batch=batch, compile=asked.compile), steps)
-            for trainable, batch, steps in kinds
+            recipe.trainable.name: row(replace(recipe, compile=asked.compile), steps, asked.turns)
+            for recipe, steps in kinds
         }
     print_row("training_speed", precision=precision(Recipe(name="speed")), compiled=asked.compile, **rows)
 

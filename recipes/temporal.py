@@ -11,7 +11,7 @@ from onshore.model.temporal import SMALL_VIEW, Temporal
 
 def small_from_scratch(*, seed: int = 0, steps: int = 2000) -> Recipe:
     """Eight frames of one camera, 2 million parameters; for throughput and streaming export, not proven in closed loop."""
-    return Recipe(name="small-from-scratch", trainable=Temporal(), steps=steps, batch=16, seed=seed)
+    return Recipe(name="small-from-scratch", trainable=Temporal(), steps=steps, batch=64, accumulate=4, seed=seed)
 
 
 def base_three_cameras(*, seed: int = 0, steps: int = 20000) -> Recipe:
@@ -22,7 +22,7 @@ def base_three_cameras(*, seed: int = 0, steps: int = 20000) -> Recipe:
     big = Temporal(
         name="base",
         channels=(128, 256, 512, 1024, 1536),
-        pooled=False,
+        encoder="strided",
         feature=1024,
         hidden=1024,
         view=SMALL_VIEW,

@@ -18,13 +18,16 @@ from onshore.core.policy import Observation, RouteCommand
 from onshore.core.recording import Camera
 from onshore.model.export import TOLERANCE_M, example_inputs, onnx_difference_m, to_onnx
 from onshore.model.nano import Nano
-from onshore.model.temporal import Temporal
+from onshore.model.temporal import PATCH_PX, Patches, Temporal
 from onshore.model.trainable import from_record, record_of
 from onshore.model.training import reproducible
 
 VIEW, LEFT = View(), View(width_px=64, height_px=32, focal_px=32.0, yaw_rad=1.2)
-ONE = Temporal(name="one", channels=(8, 12, 16), feature=24, hidden=32, view=VIEW, frame_offsets_s=(0.6, 0.4, 0.2, 0.0))
-TWO = replace(ONE, name="two", side_views=(LEFT,), pooled=False)
+ONE = Temporal(
+    name="one", channels=(8, 12, 12, 16), feature=24, hidden=32, view=VIEW, frame_offsets_s=(0.6, 0.4, 0.2, 0.0)
+)
+TWO = replace(ONE, name="two", side_views=(LEFT,), encoder="strided", channels=(8, 12, 16))
+POOLED = replace(TWO, name="pooled", side_views=(), encoder="pooled")
 NANO_TWO = Nano(name="nano-two", side_views=(View(focal_px=160.0),))
 
 
@@ -38,20 +41,37 @@ def moved(trainable: Temporal) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("trainable", [ONE, TWO, Nano(), NANO_TWO], ids=lambda one: one.name)
+@pytest.mark.parametrize("trainable", [ONE, TWO, POOLED, Nano(), NANO_TWO], ids=lambda one: one.name)
 def test_onnx_equals_pytorch_on_a_thousand_steps(trainable: Temporal) -> None:
     network = moved(trainable)
     assert onnx_difference_m(trainable, network, to_onnx(trainable, network), samples=1000) <= TOLERANCE_M
 
 
-@pytest.mark.parametrize("trainable", [ONE, TWO, Nano(), NANO_TWO], ids=lambda one: one.name)
+@pytest.mark.parametrize("trainable", [ONE, TWO, POOLED, Nano(), NANO_TWO], ids=lambda one: one.name)
 def test_a_record_builds_the_same_network(trainable: Temporal) -> None:
     assert from_record(record_of(trainable)) == trainable
 
 
-def test_a_record_of_before_pooling_builds_blocks_that_stride() -> None:
-    record = {name: value for name, value in record_of(TWO).items() if name != "pooled"}
-    assert from_record(record) == TWO != replace(TWO, pooled=True)
+@pytest.mark.parametrize("trainable", [TWO, POOLED], ids=lambda one: one.name)
+def test_a_record_of_before_patches_builds_what_it_did(trainable: Temporal) -> None:
+    record = {name: value for name, value in record_of(trainable).items() if name != "encoder"}
+    assert from_record({**record, "pooled": trainable.encoder == "pooled"}) == trainable
+    assert from_record(record) == replace(trainable, encoder="strided")
+
+
+def test_patches_are_the_same_while_it_learns() -> None:
+    """Bytes that move eight at a time are the squares of the picture, and bfloat16 rounds none of them."""
+    patches, pictures = Patches(5), torch.from_numpy(example_inputs(ONE, 2, seed=1)[0][0]).flatten(0, 1)
+    with torch.no_grad():
+        learning, asked = patches.train()(pictures), patches.eval()(pictures)
+        assert torch.equal(learning, asked) and torch.equal(asked, patches(pictures.double().float()))
+        straight = nn.functional.conv2d(
+            (pictures.double() - 128) / 128,
+            patches.seen.weight.double().reshape(5, 3, PATCH_PX, PATCH_PX),
+            patches.seen.bias.double(),
+            stride=PATCH_PX,
+        )
+    assert torch.allclose(asked.double(), straight.relu(), atol=1e-5)
 
 
 @pytest.mark.parametrize("named", ["os:system", "onshore.store.center:Center", "onshore.model.nano:Nobody", "json"])

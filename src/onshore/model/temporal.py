@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,22 +21,23 @@ from onshore.core.plan import PATH_ARCS_M, SPEED_TIMES_S
 from onshore.model.head import PlanHead, plan_loss
 from onshore.model.trainable import TrainingTensors
 
-STEM_STRIDE = 4
+STEM_STRIDE, PATCH_PX = 4, 8
 SMALL_VIEW = View(width_px=256, height_px=128, focal_px=128.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Temporal:
-    """Configuration and Trainable of the network. channels: of the stem, then of each stride-2 residual block.
+    """Configuration and Trainable of the network. encoder: how a picture becomes cells, and what `channels` are.
 
-    pooled: blocks look at the whole picture and keep the maxima of each 2x2 cells; else they stride first, with 3.7 times
-    fewer products a picture of which a processor does fewer a second (docs/model.md).
+    patches: of the patches, then of each layer: one as wide as the last is a `Block` of that size, another one a convolution
+    that halves. Few values and many products for each of them, which is what a processor is fast at (docs/model.md).
+    pooled, strided: of the stem, then of each residual block, which halves after or before it looks.
     feature: width of what is kept of one moment (all views together). hidden: width of the GRU and the head.
     """
 
     name: str = "small"
-    channels: tuple[int, ...] = (32, 48, 96, 160, 224)
-    pooled: bool = True
+    encoder: Literal["patches", "pooled", "strided"] = "patches"
+    channels: tuple[int, ...] = (96, 192, 192, 192, 128)
     feature: int = 256
     hidden: int = 256
     view: View = SMALL_VIEW
@@ -47,7 +48,11 @@ class Temporal:
     def __post_init__(self) -> None:
         if len(self.channels) < 2 or min(*self.channels, self.feature, self.hidden) < 1:
             raise InputError("bad_config", f"{self.name}.channels", "give a stem and at least one block, all positive.")
-        shrunk = STEM_STRIDE * 2 ** (len(self.channels) - 1)
+        if self.encoder not in ("patches", "pooled", "strided"):
+            raise InputError("bad_config", f"{self.name}.encoder", "use patches, pooled or strided.")
+        patches = self.encoder == "patches"
+        halvings = sum(not patches or a != b for a, b in itertools.pairwise(self.channels))
+        shrunk = (PATCH_PX if patches else STEM_STRIDE) * 2**halvings
         for view in (self.view, *self.side_views):
             if view.width_px % shrunk or view.height_px % shrunk:
                 raise InputError("bad_config", f"{self.name}.view", f"sizes must be multiples of {shrunk} pixels.")
@@ -69,7 +74,8 @@ class Temporal:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Temporal:
         """Read back `as_record`; arcs and times must be those of this version's Plan."""
-        values = {"pooled": False, **record}  # networks of before there was a choice strode
+        values = {"encoder": "pooled" if record.get("pooled") else "strided", **record}
+        values.pop("pooled", None)  # how records of earlier versions chose; those of before there was a choice strode
         if values.pop("arcs_m", None) != [*PATH_ARCS_M] or values.pop("times_s", None) != [*SPEED_TIMES_S]:
             raise InputError("bad_config", "network", "the plan's arc lengths or times differ from this version's.")
         lists = {name: tuple(values[name]) for name in ("channels", "frame_offsets_s")}
@@ -83,10 +89,7 @@ class TemporalNetwork(nn.Module):
     def __init__(self, config: Temporal) -> None:
         super().__init__()
         channels = config.channels
-        self.encoder = nn.Sequential(
-            _normed(3, channels[0], 7, STEM_STRIDE),
-            *(Residual(a, b, config.pooled) for a, b in itertools.pairwise(channels)),
-        )
+        self.encoder = nn.Sequential(_stem(config), *(_layer(config, a, b) for a, b in itertools.pairwise(channels)))
         self.seen = nn.Linear(2 * channels[-1] * (1 + len(config.side_views)), config.feature)
         self.memory = nn.GRU(config.feature, config.hidden, batch_first=True)
         self.head = PlanHead(config.hidden)
@@ -111,8 +114,10 @@ class TemporalNetwork(nn.Module):
         return tuple(self._encoded(view) for view in views)
 
     def _encoded(self, frames_BTCHW: Tensor) -> Tensor:
-        image = frames_BTCHW.flatten(0, 1).to(memory_format=torch.channels_last).to(torch.float32, copy=True)
-        image.mul_(1 / 127.5).sub_(1)  # in place: new memory for either costs as much as a convolution
+        image = frames_BTCHW.flatten(0, 1)
+        if not isinstance(self.encoder[0], Patches):
+            image = image.to(memory_format=torch.channels_last).to(torch.float32, copy=True)
+            image.mul_(1 / 127.5).sub_(1)  # in place: new memory for either costs as much as a convolution
         cells: Tensor = self.encoder(image)
         return cells
 
@@ -138,6 +143,56 @@ class Streaming(nn.Module):
         feature_B1F = self.network.features((frames_B1CHW, *side_frames))
         path, speed = self.network.plan(torch.cat([memory_BMF, feature_B1F], 1), side_B9)
         return path, speed, feature_B1F[:, 0]
+
+
+def _stem(config: Temporal) -> nn.Module:
+    if config.encoder == "patches":
+        return Patches(config.channels[0])
+    return _normed(3, config.channels[0], 7, STEM_STRIDE)
+
+
+def _layer(config: Temporal, inputs: int, outputs: int) -> nn.Module:
+    if config.encoder == "patches":
+        return Block(inputs) if inputs == outputs else _normed(inputs, outputs, 3, 2)
+    return Residual(inputs, outputs, config.encoder == "pooled")
+
+
+class Patches(nn.Module):
+    """Values 0..255 (N, 3, H, W) -> (N, outputs, H / 8, W / 8): each square of 8x8 pixels by itself, through one layer.
+
+    Values less 128 go in, of which bfloat16 rounds none; the weights are of values in -1..1 and take over the rest.
+    """
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.seen = nn.Conv2d(3 * PATCH_PX**2, outputs, 1)
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        count, colours, height, width = image_NCHW.shape
+        rows, columns, kind = height // PATCH_PX, width // PATCH_PX, image_NCHW.device.type
+        exact = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        values = image_NCHW.to(exact, memory_format=torch.contiguous_format, copy=True).sub_(128)
+        shape, order = (count, colours, rows, PATCH_PX, columns, -1), (0, 2, 4, 1, 3, 5)
+        if self.training and not torch.compiler.is_compiling():  # 16 bytes of a row move as one; no exporter knows that
+            squares = values.view(torch.complex128).view(shape).permute(order).contiguous().view(exact)
+        else:
+            squares = values.view(shape).permute(order).contiguous()
+        cells = squares.view(count, rows, columns, -1).permute(0, 3, 1, 2)
+        seen = nn.functional.conv2d(cells, self.seen.weight * (1 / 128), self.seen.bias)
+        return seen.relu_()
+
+
+class Block(nn.Module):
+    """Two convolutions and what came in, summed (He et al. 2016, basic block); normed once, before the sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = _normed(channels, channels, 3, 1)[:2]
+
+    def forward(self, image: Tensor) -> Tensor:
+        looked: Tensor = self.second(self.first(image).relu_())
+        return looked.add_(image).relu_()
 
 
 class Residual(nn.Module):

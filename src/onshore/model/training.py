@@ -474,7 +474,7 @@ def _jittered(frames_BTCHW: Tensor, jitter: float, chance: torch.Generator, own:
     gain = 1 + jitter * (torch.rand((whole, 1, 1, 1, 1), generator=chance) * 2 - 1)[own]
     shift = 64 * jitter * (torch.rand((whole, 1, 3, 1, 1), generator=chance) * 2 - 1)[own]
     device = frames_BTCHW.device
-    return (frames_BTCHW.float() * gain.to(device) + shift.to(device)).clamp_(0, 255)
+    return frames_BTCHW.to(torch.float32, copy=True).mul_(gain.to(device)).add_(shift.to(device)).clamp_(0, 255)
 
 
 def _floats(array: NDArray[Any]) -> Tensor:
