@@ -160,26 +160,32 @@ def _layer(config: Temporal, inputs: int, outputs: int) -> nn.Module:
 class Patches(nn.Module):
     """Values 0..255 (N, 3, H, W) -> (N, outputs, H / 8, W / 8): each square of 8x8 pixels by itself, through one layer.
 
-    Values less 128 go in, of which bfloat16 rounds none; the weights are of values in -1..1 and take over the rest.
+    Values less 128 go in, of which bfloat16 rounds none; the weights are of values in -1..1 and take over the rest. While
+    it learns, squares are laid out as the cells of a 1x1 convolution, which a processor multiplies much faster.
     """
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
-        self.seen = nn.Conv2d(3 * PATCH_PX**2, outputs, 1)
+        self.seen = nn.Conv2d(3, outputs, PATCH_PX, PATCH_PX)
 
     def forward(self, image_NCHW: Tensor) -> Tensor:
-        count, colours, height, width = image_NCHW.shape
-        rows, columns, kind = height // PATCH_PX, width // PATCH_PX, image_NCHW.device.type
+        kind = image_NCHW.device.type
         exact = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         values = image_NCHW.to(exact, memory_format=torch.contiguous_format, copy=True).sub_(128)
-        shape, order = (count, colours, rows, PATCH_PX, columns, -1), (0, 2, 4, 1, 3, 5)
-        if self.training and not torch.compiler.is_compiling():  # 16 bytes of a row move as one; no exporter knows that
-            squares = values.view(torch.complex128).view(shape).permute(order).contiguous().view(exact)
-        else:
-            squares = values.view(shape).permute(order).contiguous()
-        cells = squares.view(count, rows, columns, -1).permute(0, 3, 1, 2)
-        seen = nn.functional.conv2d(cells, self.seen.weight * (1 / 128), self.seen.bias)
+        weight = self.seen.weight * (1 / 128)
+        if self.training:
+            values, weight = _squares(values), weight.flatten(1)[:, :, None, None]
+        seen = nn.functional.conv2d(values, weight, self.seen.bias, 1 if self.training else PATCH_PX)
         return seen.relu_()
+
+
+def _squares(values_NCHW: Tensor) -> Tensor:
+    """(N, C, H, W), contiguous, -> (N, C x 8 x 8, H / 8, W / 8), channels last."""
+    count, colours, height, width = values_NCHW.shape
+    rows, columns = height // PATCH_PX, width // PATCH_PX
+    words = values_NCHW if torch.compiler.is_compiling() else values_NCHW.view(torch.complex128)  # 16 bytes move as one
+    squares = words.view(count, colours, rows, PATCH_PX, columns, -1).permute(0, 2, 4, 1, 3, 5).contiguous()
+    return squares.view(values_NCHW.dtype).view(count, rows, columns, -1).permute(0, 3, 1, 2)
 
 
 class Block(nn.Module):
