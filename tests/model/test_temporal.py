@@ -59,6 +59,20 @@ def test_a_record_of_before_patches_builds_what_it_did(trainable: Temporal) -> N
     assert from_record(record) == replace(trainable, encoder="strided")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"encoder": "cubes"}, "use patches, pooled or strided"),
+        ({"channels": (8,)}, "at least one block"),
+        ({"view": replace(VIEW, width_px=120)}, "multiples of 32 pixels"),
+        ({"encoder": "pooled", "view": replace(VIEW, height_px=48)}, "multiples of 32 pixels"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_bad_input(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=f"bad_config.*{told}"):
+        replace(ONE, **wrong)
+
+
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
 def test_patches_are_the_same_while_it_learns(kind: torch.dtype) -> None:
     patches, pictures = Patches(5), torch.from_numpy(example_inputs(ONE, 2, seed=1)[0][0]).flatten(0, 1).to(kind)
